@@ -1,0 +1,27 @@
+"""ldm-engine: verified static-graph inference for latent-diffusion text-to-image models.
+
+>>> from ldm_engine import LDMTextToImagePipeline
+>>> pipe = LDMTextToImagePipeline.from_pretrained("my-model")
+>>> pipe("a painting of a squirrel", guidance_scale=6, seed=0).images[0].save("squirrel.png")
+"""
+
+from . import errors
+from .bundle import Bundle, open_bundle
+from .errors import LDMEngineError
+from .pipeline import FlatImageWarning, ImagePipelineOutput, LDMTextToImagePipeline
+from .scheduler import DDIMScheduler
+from .tokenizer import PromptTruncatedWarning
+from .version import __version__
+
+__all__ = [
+    "Bundle",
+    "DDIMScheduler",
+    "FlatImageWarning",
+    "ImagePipelineOutput",
+    "LDMEngineError",
+    "LDMTextToImagePipeline",
+    "PromptTruncatedWarning",
+    "__version__",
+    "errors",
+    "open_bundle",
+]

@@ -1,0 +1,337 @@
+"""The pipeline: prompts in, images out, over the four programs of a bundle."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .bundle import PROGRAMS, Bundle, open_bundle
+from .errors import ArgumentTypeError, InvalidArgumentError, NonFiniteError
+from .loop import StepCallback, run_loop
+from .noise import NoiseStream
+from .request import OUTPUT_TYPES, Request, resolve_request
+from .runtimes import Choice, Program, RuntimeOptions, choose_runtime, resolve_options
+from .scheduler import DDIMScheduler
+from .tokenizer import Tokenizer
+
+
+class FlatImageWarning(UserWarning):
+    """An image came out in a single colour."""
+
+
+@dataclass(frozen=True)
+class ImagePipelineOutput:
+    """What a call returns."""
+
+    images: list[Image.Image] | NDArray[np.float32]  #: PIL images, or [B, H, W, 3] in [0, 1]
+    seeds: tuple[int, ...]  #: the seed of each image, also when none was given
+    num_steps_run: int  #: fewer than asked for if a callback stopped the run
+
+
+@dataclass
+class _Shared:
+    """What a pipeline and its clones have in common."""
+
+    bundle: Bundle
+    scheduler: DDIMScheduler
+    tokenizer: Tokenizer
+    choice: Choice
+    options: RuntimeOptions
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    unconditional_kv: NDArray[np.float32] | None = None  # [T, .], encoded at most once
+
+
+class LDMTextToImagePipeline:
+    """Renders images from text with the programs of a bundle.
+
+    The call has the arguments and defaults of diffusers' pipeline of the same name. A pipeline
+    serves one thread at a time; ``clone()`` gives another thread its own handles.
+    """
+
+    def __init__(self, shared: _Shared, programs: dict[str, Program]) -> None:
+        """Use ``from_pretrained``."""
+        self._shared = shared
+        self._programs = programs
+        self._time_shift: tuple[tuple[int, ...], NDArray[np.float32]] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        runtime: str = "auto",
+        precision: str = "fp32",
+        threads: int | None = None,
+        check_hashes: bool = True,
+    ) -> LDMTextToImagePipeline:
+        """Open a bundle folder.
+
+        Args:
+            path: what ``ldm-engine export`` wrote.
+            device: "cpu".
+            runtime: "auto" or the name of a runtime; ``ldm-engine info`` tells which and why.
+            precision: "fp32".
+            threads: cores to use; None for all that this process may use.
+            check_hashes: compare every file's sha256 with the manifest before it is opened.
+
+        Raises:
+            BundleNotFoundError: if there is no such folder.
+            BundleError: if the bundle is unfinished, damaged or of another format version.
+            ConfigError: if its scheduler config is not supported.
+            RuntimeUnavailableError: if the runtime, device or precision is not to be had here.
+        """
+        bundle = open_bundle(path)
+        choice = choose_runtime(bundle, runtime)
+        options = resolve_options(choice.runtime, device, precision, threads)
+        if check_hashes:
+            bundle.check_files(needed_files(bundle, choice))
+        return cls.from_bundle(bundle, choice, options)
+
+    @classmethod
+    def from_bundle(
+        cls, bundle: Bundle, choice: Choice, options: RuntimeOptions
+    ) -> LDMTextToImagePipeline:
+        """Open a bundle that was read, chosen for and checked before."""
+        model = bundle.model
+        shared = _Shared(
+            bundle=bundle,
+            scheduler=DDIMScheduler.from_config(bundle.scheduler_config),
+            tokenizer=Tokenizer(bundle.vocabulary, model.token_length, model.lowercase),
+            choice=choice,
+            options=options,
+        )
+        opened = {name: choice.runtime.open(bundle, name, options) for name in PROGRAMS}
+        return cls(shared, opened)
+
+    def clone(self) -> LDMTextToImagePipeline:
+        """Another pipeline over the same weights, for another thread.
+
+        Make clones in one thread, before the threads that use them start.
+        """
+        return LDMTextToImagePipeline(
+            self._shared, {name: program.clone() for name, program in self._programs.items()}
+        )
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that this pipeline runs."""
+        return self._shared.bundle
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime in use."""
+        return self._shared.choice.runtime.name
+
+    @property
+    def options(self) -> RuntimeOptions:
+        """Device, precision and threads in use."""
+        return self._shared.options
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float | Sequence[float] = 1.0,
+        eta: float = 0.0,
+        generator: None = None,
+        latents: Any = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        *,
+        seed: int | Sequence[int] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Render one image a prompt.
+
+        Args:
+            prompt: one text or a list of B texts. Text beyond the token length is cut off with a
+                ``PromptTruncatedWarning`` that shows it.
+            height: in pixels; a multiple of ``bundle.model.pixel_multiple``. Default: the size the
+                model was trained at.
+            width: likewise.
+            num_inference_steps: 1 to 1000 DDIM steps.
+            guidance_scale: classifier-free guidance, one number or one an image; 1.0 is off.
+            eta: 0 (deterministic) to 1 (as noisy as DDPM).
+            generator: not accepted; it holds the place it has in diffusers. Use `seed`.
+            latents: [B, 4, h, w] initial noise in place of the seeds' first draw.
+            output_type: "pil" for PIL images, "np" for one float32 array [B, H, W, 3] in [0, 1].
+            return_dict: False returns the tuple ``(images,)``.
+            seed: one whole number s for the seeds s, s + 1, ...; a list of one an image; or None
+                for random ones, which the output tells. 0 to 2**32 - 1.
+            negative_prompt: what to guide away from, one text or one an image; default: "".
+            callback_on_step_end: called after each step with (step index, timestep, latents); the
+                latents are the live array [B, 4, h, w]. Returning True stops the run, and the
+                image of the latents so far is returned.
+
+        Raises:
+            ArgumentTypeError: if an argument has the wrong type.
+            InvalidArgumentError: if a value is outside its range (``ShapeError`` for sizes).
+            NonFiniteError: if an image came out as NaN or infinity.
+
+        Warns:
+            FlatImageWarning: if an image has a single colour.
+        """
+        _check_call(generator, output_type, callback_on_step_end)
+        request = resolve_request(
+            self.bundle.model,
+            self._shared.scheduler,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            eta=eta,
+            seed=seed,
+            latents=latents,
+        )
+        latents, steps_run = self._denoise(request, callback_on_step_end)
+        pixels = self._decode(latents, request)
+        _warn_of_flat_images(pixels, request.seeds)
+        images = pixels if output_type == "np" else to_pil(pixels)
+        if not return_dict:
+            return (images,)
+        return ImagePipelineOutput(images, request.seeds, steps_run)
+
+    def _denoise(
+        self, request: Request, callback: StepCallback | None
+    ) -> tuple[NDArray[np.float32], int]:
+        """The final latents [B, 4, h, w], owned by the UNet program, and the steps run."""
+        model, unet = self.bundle.model, self._programs["unet"]
+        count = len(request.prompts)
+        rows = count if request.guidance is None else 2 * count
+        unet.allocate(
+            {
+                "latents": request.latents_shape,
+                "time_shift": (1, model.time_shift_width),
+                "text_kv": (rows, model.token_length, model.text_kv_width),
+                "noise_pred": (rows, *request.latents_shape[1:]),
+            }
+        )
+        self._bind_text(request, unet.inputs["text_kv"])
+        noise = NoiseStream(request.seeds)
+        latents = unet.inputs["latents"]
+        noise.fill(latents)
+        if request.latents is not None:
+            np.copyto(latents, request.latents)
+        time_shift = self._encode_time(tuple(step.timestep for step in request.steps))
+        steps_run = run_loop(unet, request.steps, time_shift, request.guidance, noise, callback)
+        _check_finite(latents, request, "the UNet")
+        return latents, steps_run
+
+    def _bind_text(self, request: Request, text_kv: NDArray[np.float32]) -> None:
+        """Fill `text_kv` [B or 2B, T, .]: unconditional rows first when there is guidance."""
+        texts = request.prompts
+        if request.guidance is not None:
+            texts = request.negative_prompts + texts
+        # One text at a time, so that an image does not depend on what else is in the batch.
+        for text in dict.fromkeys(texts):
+            encoded = self._encode_unconditional() if text == "" else self._encode_text(text)
+            for row, wanted in enumerate(texts):
+                if wanted == text:
+                    np.copyto(text_kv[row], encoded)
+
+    def _encode_unconditional(self) -> NDArray[np.float32]:
+        """The keys and values of the empty text; one encoding serves all clones."""
+        with self._shared.lock:
+            if self._shared.unconditional_kv is None:
+                self._shared.unconditional_kv = self._encode_text("").copy()
+            return self._shared.unconditional_kv
+
+    def _encode_text(self, text: str) -> NDArray[np.float32]:
+        """[T, .], overwritten by the next call."""
+        model, program = self.bundle.model, self._programs["text_encoder"]
+        tokens = model.token_length
+        program.allocate({"input_ids": (1, tokens), "text_kv": (1, tokens, model.text_kv_width)})
+        np.copyto(program.inputs["input_ids"], self._shared.tokenizer([text]))
+        program.run()
+        return program.outputs["text_kv"][0]
+
+    def _encode_time(self, timesteps: tuple[int, ...]) -> NDArray[np.float32]:
+        """`time_shift` [S, .]; kept for as long as the schedule stays the same."""
+        if self._time_shift is None or self._time_shift[0] != timesteps:
+            program, count = self._programs["time_encoder"], len(timesteps)
+            width = self.bundle.model.time_shift_width
+            program.allocate({"timesteps": (count,), "time_shift": (count, width)})
+            program.inputs["timesteps"][:] = timesteps
+            program.run()
+            self._time_shift = timesteps, program.outputs["time_shift"].copy()
+        return self._time_shift[1]
+
+    def _decode(
+        self, latents: NDArray[np.float32], request: Request
+    ) -> NDArray[np.float32]:
+        """Pixels [B, H, W, 3] in [0, 1], one image at a time: memory does not grow with B."""
+        program = self._programs["vae_decoder"]
+        size = (request.height, request.width, 3)
+        program.allocate({"latents": (1, *latents.shape[1:]), "image": (1, *size)})
+        pixels = np.empty((len(latents), *size), dtype=np.float32)
+        for image_latents, image in zip(latents, pixels, strict=True):
+            np.copyto(program.inputs["latents"][0], image_latents)
+            program.run()
+            np.copyto(image, program.outputs["image"][0])
+        _check_finite(pixels, request, "the decoder")
+        return pixels
+
+
+def needed_files(bundle: Bundle, choice: Choice) -> list[str]:
+    """The files that a pipeline with this runtime reads."""
+    programs = [n for p in bundle.programs.values() for n in p.formats[choice.runtime.format]]
+    others = [name for name in bundle.files if "/" not in name]
+    return programs + others
+
+
+def to_pil(pixels: NDArray[np.float32]) -> list[Image.Image]:
+    """`pixels` [B, H, W, 3] in [0, 1] as 8-bit RGB images, rounded as the reference does."""
+    return [Image.fromarray(p) for p in (pixels * 255).round().astype(np.uint8)]
+
+
+def _check_call(generator: object, output_type: str, callback: object) -> None:
+    if generator is not None:
+        raise ArgumentTypeError(
+            f"`generator` is a {type(generator).__name__}; this engine draws its own noise, which "
+            "is the same on every runtime and machine. Use seed=0, or seed=[0, 1, ...]."
+        )
+    if output_type not in OUTPUT_TYPES:
+        raise InvalidArgumentError(
+            f"`output_type` is {output_type!r}; {' or '.join(map(repr, OUTPUT_TYPES))} is accepted."
+        )
+    if callback is not None and not callable(callback):
+        raise ArgumentTypeError(
+            f"`callback_on_step_end` is {callback!r}; a function of (step, timestep, latents) "
+            "is accepted."
+        )
+
+
+def _check_finite(values: NDArray[np.float32], request: Request, where: str) -> None:
+    bad = [i for i, row in enumerate(values) if not np.isfinite(row.sum(dtype=np.float64))]
+    if bad:
+        seeds = ", ".join(str(request.seeds[i]) for i in bad)
+        raise NonFiniteError(
+            f"{len(bad)} of {len(values)} images came out of {where} as NaN or infinity "
+            f"(seeds {seeds}). Check the bundle with `ldm-engine verify`; a very large "
+            "guidance_scale can cause this too."
+        )
+
+
+def _warn_of_flat_images(pixels: NDArray[np.float32], seeds: Sequence[int]) -> None:
+    for image, seed in zip(pixels, seeds, strict=True):
+        if all(float(np.ptp(image[..., channel])) < 1 / 255 for channel in range(3)):
+            warnings.warn(
+                f"The image of seed {seed} has a single colour; something is likely wrong with "
+                "the model, the prompt or the guidance.",
+                FlatImageWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,152 @@
+"""One call's settings: everything the caller asked for, checked, with its defaults filled in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import ModelInfo
+from .errors import ArgumentTypeError, InvalidArgumentError, ShapeError
+from .noise import resolve_seeds
+from .scheduler import DDIMScheduler, DDIMStep
+from .tokenizer import check_texts
+
+MAX_SIZE = 8192  #: pixels a side; attention over more would need terabytes
+OUTPUT_TYPES = ("pil", "np")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request for B images."""
+
+    prompts: tuple[str, ...]  #: B
+    negative_prompts: tuple[str, ...]  #: B; empty text is the unconditional one
+    height: int  #: pixels
+    width: int
+    steps: tuple[DDIMStep, ...]
+    guidance: NDArray[np.float32] | None  #: [B, 1, 1, 1], or None: no guidance
+    seeds: tuple[int, ...]  #: B
+    latents: NDArray[np.float32] | None  #: [B, C, h, w] in place of the seeds' first draw
+    latents_shape: tuple[int, int, int, int]
+
+
+def resolve_request(
+    model: ModelInfo,
+    scheduler: DDIMScheduler,
+    *,
+    prompt: str | Sequence[str],
+    negative_prompt: str | Sequence[str] | None,
+    height: int | None,
+    width: int | None,
+    num_inference_steps: int,
+    guidance_scale: float | Sequence[float],
+    eta: float,
+    seed: int | Sequence[int] | None,
+    latents: Any,
+) -> Request:
+    """Check the arguments of ``LDMTextToImagePipeline.__call__``, which documents them."""
+    prompts = _texts("prompt", prompt)
+    count = len(prompts)
+    height, width = _size("height", height, model), _size("width", width, model)
+    shape = (
+        count,
+        model.latent_channels,
+        height // model.scale_factor,
+        width // model.scale_factor,
+    )
+    return Request(
+        prompts=prompts,
+        negative_prompts=_negative_prompts(negative_prompt, count),
+        height=height,
+        width=width,
+        steps=scheduler.steps(num_inference_steps, eta),
+        guidance=_guidance(guidance_scale, count),
+        seeds=tuple(resolve_seeds(seed, count)),
+        latents=None if latents is None else _latents(latents, shape, model),
+        latents_shape=shape,
+    )
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [value]
+    elif not isinstance(value, (list, tuple)):
+        raise ArgumentTypeError(
+            f"`{name}` is {value!r} ({type(value).__name__}); text or a list of texts is accepted."
+        )
+    if not value:
+        raise InvalidArgumentError(f"`{name}` is an empty list; give at least one text.")
+    check_texts(name, value)
+    return tuple(value)
+
+
+def _negative_prompts(value: Any, count: int) -> tuple[str, ...]:
+    texts = _texts("negative_prompt", "" if value is None else value)
+    if isinstance(value, (list, tuple)) and len(texts) != count:
+        raise InvalidArgumentError(
+            f"`negative_prompt` lists {len(texts)} texts for {count} prompts; "
+            "give one an image, or one text for all."
+        )
+    return texts if len(texts) == count else texts * count
+
+
+def _size(name: str, value: Any, model: ModelInfo) -> int:
+    if value is None:
+        return model.default_size
+    multiple = model.pixel_multiple
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not 0 < value <= MAX_SIZE or value % multiple:
+        raise ShapeError(
+            f"`{name}` is {value!r}; multiples of {multiple} up to {MAX_SIZE} pixels are accepted: "
+            f"the autoencoder shrinks by {model.scale_factor}, and the UNet's levels by "
+            f"{model.size_multiple} more. The model was trained at {model.default_size}."
+        )
+    return int(value)
+
+
+def _guidance(value: Any, count: int) -> NDArray[np.float32] | None:
+    values = value if isinstance(value, (list, tuple, np.ndarray)) else [value] * count
+    for scale in values:
+        number = isinstance(scale, (int, float, np.number)) and not isinstance(scale, bool)
+        if not number or not math.isfinite(scale):
+            raise InvalidArgumentError(
+                f"`guidance_scale` is {scale!r}; a finite number, or a list of one an image, is "
+                "accepted. 1.0 turns guidance off."
+            )
+    if len(values) != count:
+        raise InvalidArgumentError(
+            f"`guidance_scale` lists {len(values)} numbers for {count} images; give one an image, "
+            "or one number for all."
+        )
+    if all(scale == 1.0 for scale in values):
+        return None
+    return np.asarray(values, dtype=np.float32).reshape(count, 1, 1, 1)
+
+
+def _latents(value: Any, shape: tuple[int, ...], model: ModelInfo) -> NDArray[np.float32]:
+    try:
+        latents = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentTypeError(
+            f"`latents` is a {type(value).__name__} that is no array ({error}); "
+            f"a floating-point array of shape {shape} is accepted."
+        ) from error
+    if not np.issubdtype(latents.dtype, np.floating):
+        raise ArgumentTypeError(
+            f"`latents` has dtype {latents.dtype}; a floating-point array is accepted, float32 best."
+        )
+    if latents.shape != shape:
+        size = f"{shape[3] * model.scale_factor}x{shape[2] * model.scale_factor}"
+        raise ShapeError(
+            f"`latents` has shape {latents.shape}; {shape} is accepted here: {shape[0]} images of "
+            f"{size} pixels. Pass latents of that shape, or other prompts, height or width."
+        )
+    latents = latents.astype(np.float32)
+    if not np.isfinite(latents).all():
+        raise InvalidArgumentError("`latents` contains NaN or infinity; only finite values run.")
+    return latents

@@ -1,0 +1,109 @@
+"""The runtime contract: what the loop asks of a library that executes programs.
+
+A runtime opens one program of a bundle. The loop writes into the program's named input arrays, calls
+``run()``, and reads its named output arrays. A runtime must not choose a precision of its own, must
+not allocate arrays in ``run()``, and must not import its library before it is asked to open.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle, TensorSpec
+from ..errors import ShapeError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """Where and how programs run."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int | None = None  #: None: as many as this process may use cores
+
+
+class Program(ABC):
+    """One opened program. **The arrays in ``outputs`` are overwritten by the next ``run()``.**
+
+    Call ``allocate`` first. A program is not thread-safe; give each thread a ``clone()``.
+    """
+
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+
+    def __init__(self, name: str, specs: tuple[TensorSpec, ...], output_names: set[str]) -> None:
+        self.name = name
+        self._specs = specs
+        self._output_names = output_names
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self.inputs = {}
+        self.outputs = {}
+
+    def allocate(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make the arrays for these `shapes`, of every input and output by name.
+
+        Does nothing when the shapes are those of the last call. Otherwise earlier arrays lose
+        their connection to the program.
+
+        Raises:
+            ShapeError: if a name or a fixed dimension does not fit the program.
+        """
+        wanted = {name: tuple(shape) for name, shape in shapes.items()}
+        if wanted == self._shapes:
+            return
+        for spec in self._specs:
+            given = wanted.get(spec.name)
+            if given is None or not _fits(given, spec.shape):
+                raise ShapeError(
+                    f"`{spec.name}` of program {self.name} has shape {given}; "
+                    f"{spec.shape} is accepted, -1 meaning any size."
+                )
+        arrays = {s.name: np.zeros(wanted[s.name], dtype=s.dtype) for s in self._specs}
+        self.inputs = {n: a for n, a in arrays.items() if n not in self._output_names}
+        self.outputs = {n: a for n, a in arrays.items() if n in self._output_names}
+        self._bind()
+        self._shapes = wanted
+
+    @abstractmethod
+    def _bind(self) -> None:
+        """Connect ``inputs`` and ``outputs`` to the library, without copies where it can."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Compute ``outputs`` from ``inputs``."""
+
+    @abstractmethod
+    def clone(self) -> Program:
+        """Another handle over the same weights, for another thread; call it in one thread only."""
+
+
+def _fits(given: tuple[int, ...], accepted: tuple[int, ...]) -> bool:
+    return len(given) == len(accepted) and all(
+        g >= 1 and a in (-1, g) for g, a in zip(given, accepted, strict=True)
+    )
+
+
+class Runtime(ABC):
+    """A way to execute programs."""
+
+    name: ClassVar[str]
+    format: ClassVar[str]  #: the bundle format it reads
+    install: ClassVar[str]  #: the command that installs it
+    devices: ClassVar[tuple[str, ...]]
+    precisions: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def version(self) -> str | None:
+        """The installed library's version without importing it, or None."""
+
+    @abstractmethod
+    def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> Program:
+        """Load one program with its weights."""

@@ -1,0 +1,116 @@
+"""Paddle Inference on CPU with oneDNN.
+
+Input arrays are shared with the predictor through DLPack, and its outputs are read through DLPack
+views, so that a step makes no array.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..errors import LDMEngineError, RuntimeUnavailableError, ShapeError
+from .base import Program, Runtime, RuntimeOptions
+
+
+class PaddleProgram(Program):
+    """One predictor; see ``Program`` for how long its outputs live."""
+
+    def __init__(self, name: str, bundle: Bundle, predictor: Any) -> None:
+        info = bundle.programs[name]
+        super().__init__(name, info.inputs + info.outputs, {t.name for t in info.outputs})
+        self._bundle = bundle
+        self._predictor = predictor
+        self._output_order: list[str] = predictor.get_output_names()
+        self._tensors: list[Any] = []
+
+    def _bind(self) -> None:
+        from paddle.utils.dlpack import from_dlpack
+
+        self._tensors = []
+        for name, array in self.inputs.items():
+            tensor = from_dlpack(array)  # shares the array's memory
+            tensor.name = name  # the predictor feeds by name
+            self._tensors.append(tensor)
+
+    def run(self) -> None:
+        """Compute ``outputs`` from ``inputs``."""
+        # Output handles can be given memory too, but then some programs leave it untouched.
+        results = self._predictor.run(self._tensors)
+        for name, tensor in zip(self._output_order, results, strict=True):
+            result, array = np.from_dlpack(tensor), self.outputs[name]
+            if result.shape != array.shape:
+                raise ShapeError(
+                    f"`{name}` of program {self.name} came out with shape {result.shape}; the "
+                    f"inputs lead to {array.shape}. The bundle does not fit its manifest: export "
+                    "it again."
+                )
+            np.copyto(array, result)
+
+    def clone(self) -> PaddleProgram:
+        """Another predictor over the same weights; call this in the thread that opened it."""
+        return PaddleProgram(self.name, self._bundle, self._predictor.clone())
+
+
+class PaddleRuntime(Runtime):
+    """Opens ``inference.json`` programs."""
+
+    name = "paddle"
+    format = "paddle"
+    install = "pip install 'ldm-engine[paddle]'"
+    devices = ("cpu",)
+    precisions = ("fp32",)
+
+    def version(self) -> str | None:
+        """The installed Paddle's version, or None."""
+        for distribution in ("paddlepaddle", "paddlepaddle-gpu"):
+            try:
+                return metadata.version(distribution)
+            except metadata.PackageNotFoundError:
+                continue
+        return None
+
+    def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> PaddleProgram:
+        """Load one program; the weights are in memory afterwards."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Paddle warns about ccache and the like on import
+            try:
+                from paddle.inference import Config, create_predictor
+            except ImportError as error:
+                raise RuntimeUnavailableError(
+                    f"Paddle cannot be imported: {error}. Install it with: {self.install}"
+                ) from error
+        graph, weights = bundle.program_files(program, self.format)
+        config = Config(str(graph), str(weights))
+        _configure(config, options)
+        try:
+            predictor = create_predictor(config)
+        except Exception as error:
+            raise LDMEngineError(
+                f"Paddle {self.version()} cannot load {graph}: {_first_lines(error)} "
+                "Run `ldm-engine verify` on the bundle; if it is whole, export it again with this "
+                "version of Paddle."
+            ) from error
+        return PaddleProgram(program, bundle, predictor)
+
+
+def _configure(config: Any, options: RuntimeOptions) -> None:
+    config.disable_gpu()
+    config.disable_glog_info()  # or every pass prints
+    config.enable_new_ir(True)
+    config.enable_new_executor(True)  # enable_memory_optim needs it for .json programs
+    config.enable_mkldnn()
+    config.set_cpu_math_library_num_threads(options.threads or 1)
+    # Silently wrong with oneDNN in 3.2.2 and 3.3.1: it overwrites tensors that other operators still
+    # read (cos(a) and sin(a) of one `a` become cos(a) and sin(cos(a))).
+    config.delete_pass("inplace_pass")
+    config.enable_memory_optim(True)
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[-2:])[:300]

@@ -1,0 +1,216 @@
+"""The reference cases: fixed inputs for every program, and how far outputs may lie from them.
+
+An export keeps samples of the dygraph model's outputs for these cases in ``reference.json``, so that
+a bundle can be checked on any machine, with any runtime, without its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import PROGRAMS, REFERENCE, Bundle, ModelInfo, read_json_object
+from .errors import BundleError, VerificationError
+from .files import write_atomically
+from .pipeline import LDMTextToImagePipeline
+from .runtimes import Choice, Program, RuntimeOptions
+
+Arrays = dict[str, NDArray[Any]]
+
+#: Relative L2 error of one program in fp32. Seen: below 2e-5 for oneDNN's reordered sums; the
+#: faults that exporters make are larger by orders of magnitude.
+PROGRAM_TOLERANCE = 1e-4
+#: Relative L2 error of the images of the short loop; three guided steps amplify a program's error.
+END_TO_END_TOLERANCE = 1e-3
+#: Values of each output kept in ``reference.json``, evenly spread over the flattened array.
+SAMPLES = 256
+
+#: The short end-to-end loop; eta above 0 so that the noise stream takes part.
+END_TO_END = {"num_inference_steps": 3, "guidance_scale": 3.0, "eta": 0.5, "seed": 0}
+END_TO_END_PROMPTS = ("a small red circle on the left", "A painting of a squirrel eating a burger")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Seeded inputs of one program at one batch size and one image size."""
+
+    program: str
+    label: str
+    input_shapes: Mapping[str, tuple[int, ...]]
+    output_shapes: Mapping[str, tuple[int, ...]]
+    vocab_size: int
+
+    def inputs(self) -> Arrays:
+        """The same arrays on every machine."""
+        stream = np.random.RandomState(0)
+        arrays: Arrays = {}
+        for name, shape in self.input_shapes.items():
+            if name == "input_ids":
+                arrays[name] = stream.randint(0, self.vocab_size, shape).astype(np.int64)
+            elif name == "timesteps":
+                arrays[name] = stream.randint(0, 1000, shape).astype(np.float32)
+            else:
+                arrays[name] = stream.standard_normal(shape).astype(np.float32)
+        return arrays
+
+
+def reference_cases(model: ModelInfo) -> Iterator[Case]:
+    """Every program at two batch sizes and, where it has one, two image sizes."""
+    tokens, kv, shift = model.token_length, model.text_kv_width, model.time_shift_width
+    for count in (1, 2):
+        shapes = {"input_ids": (count, tokens)}, {"text_kv": (count, tokens, kv)}
+        yield Case("text_encoder", f"{count} texts", *shapes, model.vocab_size)
+    for count in (1, 50):
+        shapes = {"timesteps": (count,)}, {"time_shift": (count, shift)}
+        yield Case("time_encoder", f"{count} timesteps", *shapes, model.vocab_size)
+    small, step, pixels = model.sample_size, model.size_multiple, model.scale_factor
+    for count, rows, h, w in (
+        (1, 2, small, small),
+        (2, 2, small, small + step),
+        (2, 4, small + step, small),
+    ):
+        latents = (count, model.latent_channels, h, w)
+        size = f"batch {count}, {w * pixels}x{h * pixels}"
+        label = f"{size}, {'guided' if rows > count else 'unguided'}"
+        inputs = {"latents": latents, "time_shift": (1, shift), "text_kv": (rows, tokens, kv)}
+        yield Case("unet", label, inputs, {"noise_pred": (rows, *latents[1:])}, model.vocab_size)
+    for count, h, w in ((1, small, small), (2, small, small + step)):
+        inputs = {"latents": (count, model.latent_channels, h, w)}
+        outputs = {"image": (count, h * pixels, w * pixels, 3)}
+        label = f"batch {count}, {w * pixels}x{h * pixels}"
+        yield Case("vae_decoder", label, inputs, outputs, model.vocab_size)
+
+
+def run_case(program: Program, case: Case) -> Arrays:
+    """The outputs of an opened program, copied."""
+    program.allocate({**case.input_shapes, **case.output_shapes})
+    for name, array in case.inputs().items():
+        np.copyto(program.inputs[name], array)
+    program.run()
+    return {name: array.copy() for name, array in program.outputs.items()}
+
+
+def relative_error(given: NDArray[Any], reference: NDArray[Any]) -> float:
+    """L2 norm of the difference over that of the reference; NaN counts as infinitely far."""
+    norm = float(np.linalg.norm(reference.astype(np.float64)))
+    error = float(np.linalg.norm(given.astype(np.float64) - reference)) / max(norm, 1e-30)
+    return error if np.isfinite(error) else float("inf")
+
+
+def sample(values: NDArray[Any]) -> NDArray[np.float32]:
+    """`SAMPLES` values evenly spread over the flattened array."""
+    index = np.linspace(0, values.size - 1, min(SAMPLES, values.size)).astype(np.int64)
+    return values.reshape(-1)[index].astype(np.float32)
+
+
+def render_end_to_end(pipe: LDMTextToImagePipeline) -> NDArray[np.float32]:
+    """The images of the short loop, [2, H, W, 3] in [0, 1]."""
+    output = pipe(list(END_TO_END_PROMPTS), output_type="np", **END_TO_END)  # type: ignore[arg-type]
+    return np.asarray(output.images)  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How far one output of one runtime lies from its reference."""
+
+    runtime: str
+    program: str
+    label: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within its tolerance."""
+        return self.error <= self.tolerance
+
+
+#: Program, case label to the reference's outputs by name, whole or sampled.
+References = dict[tuple[str, str], Arrays]
+END_TO_END_KEY = ("end_to_end", "3 guided steps, 2 images")
+
+
+def check_runtime(
+    bundle: Bundle,
+    choice: Choice,
+    options: RuntimeOptions,
+    references: References,
+    prepare: Callable[[NDArray[Any]], NDArray[Any]] = lambda values: values,
+    on_check: Callable[[str], None] = lambda label: None,
+) -> list[Finding]:
+    """Run every case and the short loop with one runtime.
+
+    `prepare` maps an output to what `references` holds of it: itself, or ``sample`` of it.
+    """
+    findings = []
+
+    def compare(key: tuple[str, str], outputs: Arrays, tolerance: float) -> None:
+        error = max(relative_error(prepare(v), references[key][n]) for n, v in outputs.items())
+        findings.append(Finding(choice.runtime.name, *key, error, tolerance))
+
+    for name in PROGRAMS:
+        on_check(f"{choice.runtime.name}: {name}")
+        program = choice.runtime.open(bundle, name, options)
+        for case in (c for c in reference_cases(bundle.model) if c.program == name):
+            compare((name, case.label), run_case(program, case), PROGRAM_TOLERANCE)
+        del program
+    on_check(f"{choice.runtime.name}: end to end")
+    pipe = LDMTextToImagePipeline.from_bundle(bundle, choice, options)
+    compare(END_TO_END_KEY, {"image": render_end_to_end(pipe)}, END_TO_END_TOLERANCE)
+    return findings
+
+
+def require_passed(findings: list[Finding], what: str) -> None:
+    """Raise ``VerificationError`` naming every finding outside its tolerance."""
+    failed = [f for f in findings if not f.passed]
+    if failed:
+        listing = "\n".join(
+            f"  - {f.program} in {f.runtime} ({f.label}): relative error {f.error:.3g}, "
+            f"tolerance {f.tolerance:.0e}"
+            for f in failed
+        )
+        raise VerificationError(
+            f"{what} does not agree with the model it was exported from:\n{listing}\n"
+            "Its images would be wrong. Try another version of the runtime, and report this."
+        )
+
+
+def save_references(bundle: Bundle, references: References) -> None:
+    """Write ``reference.json``: samples of every output."""
+    content = [
+        {"program": p, "case": c, "outputs": {n: sample(v).tolist() for n, v in outputs.items()}}
+        for (p, c), outputs in references.items()
+    ]
+    text = json.dumps({"samples": SAMPLES, "references": content}, indent=1)
+    write_atomically(bundle.path / REFERENCE, (text + "\n").encode())
+
+
+def load_references(bundle: Bundle) -> References:
+    """Read ``reference.json``.
+
+    Raises:
+        BundleError: if it is missing or does not cover every case.
+    """
+    raw = read_json_object(bundle.path / REFERENCE)
+    try:
+        references: References = {
+            (entry["program"], entry["case"]): {
+                n: np.asarray(v, dtype=np.float32) for n, v in entry["outputs"].items()
+            }
+            for entry in raw["references"]
+        }
+        for case in reference_cases(bundle.model):
+            for name in case.output_shapes:
+                references[case.program, case.label][name]
+        references[END_TO_END_KEY]["image"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(
+            f"{bundle.path / REFERENCE} does not hold the reference outputs: {error!r}. "
+            "Export the bundle again."
+        ) from error
+    return references

@@ -1,0 +1,1 @@
+"""From a published checkpoint to a bundle of verified programs; needs the `export` extra."""

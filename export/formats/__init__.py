@@ -1,0 +1,1 @@
+"""Formats: how one program is written."""

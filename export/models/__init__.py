@@ -1,0 +1,18 @@
+"""The model as dygraph ``paddle.nn`` layers, and the one way to fill them with a checkpoint."""
+
+from .autoencoder import AutoencoderDecoder
+from .config import AutoencoderConfig, TextEncoderConfig, UNetConfig
+from .text_encoder import LDMBert
+from .unet import UNet
+from .weights import load_tensors, tensor_shapes
+
+__all__ = [
+    "AutoencoderConfig",
+    "AutoencoderDecoder",
+    "LDMBert",
+    "TextEncoderConfig",
+    "UNet",
+    "UNetConfig",
+    "load_tensors",
+    "tensor_shapes",
+]

@@ -1,0 +1,93 @@
+"""Building blocks that the UNet and the autoencoder share: residual block, attention, resampling.
+
+Written in the forms that every exporter on the way converts exactly: reshapes use ``0`` ("keep")
+and ``-1``, nearest upsampling is two index selections, pixels and tokens swap by transposing.
+"""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+
+class ResnetBlock(nn.Layer):
+    """GroupNorm, SiLU, 3x3 convolution, twice, with a residual; the time shift lies between."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        groups: int,
+        epsilon: float,
+        time_embed_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.norm1 = nn.GroupNorm(groups, in_channels, epsilon=epsilon)
+        self.conv1 = nn.Conv2D(in_channels, out_channels, 3, padding=1)
+        if time_embed_dim is not None:
+            self.time_emb_proj = nn.Linear(time_embed_dim, out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels, epsilon=epsilon)
+        self.conv2 = nn.Conv2D(out_channels, out_channels, 3, padding=1)
+        self.has_shortcut = in_channels != out_channels
+        if self.has_shortcut:
+            self.conv_shortcut = nn.Conv2D(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, time_shift: Tensor | None = None) -> Tensor:
+        """`x` [N, in, h, w] and `time_shift` [1 or N, out] or None to [N, out, h, w]."""
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        if time_shift is not None:
+            hidden = hidden + time_shift.unsqueeze([2, 3])
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        shortcut = self.conv_shortcut(x) if self.has_shortcut else x
+        return shortcut + hidden
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Multi-head attention of [N, T, C] on [N, S, C], unmasked, to [N, T, C]."""
+    head_dim = query.shape[-1] // heads
+    shape = [0, 0, heads, head_dim]
+    query = (query * head_dim**-0.5).reshape(shape).transpose([0, 2, 1, 3])
+    key = key.reshape(shape).transpose([0, 2, 3, 1])
+    value = value.reshape(shape).transpose([0, 2, 1, 3])
+    weights = F.softmax(paddle.matmul(query, key), axis=-1)  # [N, heads, T, S]
+    out = paddle.matmul(weights, value).transpose([0, 2, 1, 3])
+    return out.reshape([0, 0, heads * head_dim])
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """[N, C, h, w] to [N, h * w, C]."""
+    return x.reshape([0, x.shape[1], -1]).transpose([0, 2, 1])
+
+
+def to_pixels(tokens: Tensor, like: Tensor) -> Tensor:
+    """[N, h * w, C] back to the shape of `like` [N, C, h, w]."""
+    return tokens.transpose([0, 2, 1]).reshape(paddle.shape(like))
+
+
+class Downsample(nn.Layer):
+    """A 3x3 convolution of stride 2, padded by 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, h, w] to [N, C, h / 2, w / 2]."""
+        return self.conv(x)
+
+
+class Upsample(nn.Layer):
+    """Nearest neighbour times two, then a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, h, w] to [N, C, 2h, 2w]."""
+        shape = paddle.shape(x)
+        x = paddle.index_select(x, paddle.arange(2 * shape[2]) // 2, axis=2)
+        x = paddle.index_select(x, paddle.arange(2 * shape[3]) // 2, axis=3)
+        return self.conv(x)

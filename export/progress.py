@@ -1,0 +1,12 @@
+"""How an export tells what it is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+#: Called with the name of each stage as it begins.
+Progress = Callable[[str], None]
+
+
+def silent(stage: str) -> None:
+    """Say nothing."""
