@@ -21,6 +21,7 @@ from ldm_engine import __version__
 from ldm_engine.bundle import (
     FORMAT_FILES,
     MANIFEST,
+    PROGRAMS,
     REFERENCE,
     SCHEDULER_CONFIG,
     VOCABULARY,
@@ -84,7 +85,7 @@ def export_bundle(
             raise InvalidArgumentError(
                 f"`formats` names {name!r}; {', '.join(WRITERS)} is accepted by this version."
             )
-    _check_target(out, force)
+    check_target(out, force)
     make_folder(out.parent)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
@@ -100,6 +101,12 @@ def export_bundle(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Bundle(out, bundle.model, bundle.programs, bundle.files, bundle.parity, bundle.versions)
+
+
+def count_stages(formats: Sequence[str]) -> int:
+    """How often an export calls its `progress`."""
+    loads, references, runtime_checks, hashing = 3, len(PROGRAMS) + 1, len(PROGRAMS) + 1, 1
+    return loads + references + (len(PROGRAMS) + runtime_checks) * len(formats) + hashing
 
 
 def _export_into(
@@ -246,7 +253,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _check_target(out: Path, force: bool) -> None:
+def check_target(out: Path, force: bool) -> None:
+    """Raise ``OutputError`` if a bundle may not be written to `out`."""
     if not out.exists():
         return
     if out.is_dir() and not any(out.iterdir()):

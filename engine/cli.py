@@ -1,0 +1,270 @@
+"""The command ``ldm-engine``: its subcommands and options.
+
+This is the one file of the engine that reaches into ``ldm_engine.export``, and only when the
+``export`` command runs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from . import console
+from .bundle import PROGRAMS, Bundle, open_bundle
+from .errors import RuntimeUnavailableError
+from .files import make_folder, write_atomically
+from .golden import TOLERANCE, check_golden, why_not_applicable
+from .images import Recipe, contact_sheet, save_png, unused_path
+from .noise import resolve_seeds
+from .pipeline import LDMTextToImagePipeline
+from .runtimes import RUNTIMES, RuntimeOptions, choose_runtime, resolve_options
+from .verification import check_runtime, load_references, require_passed, sample
+from .version import __version__
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    # --num_inference_steps works as well as --num-inference-steps
+    "token_normalize_func": lambda token: token.replace("_", "-"),
+    "max_content_width": 100,
+}
+_FOLDER = click.Path(path_type=Path)
+
+
+def _with_debug(command: Command) -> Command:
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+    )(command)
+
+
+@click.group(context_settings=_SETTINGS)
+@click.version_option(__version__, prog_name="ldm-engine")
+@_with_debug
+def cli() -> None:
+    """Verified static-graph inference for ldm-text2im-large-256 and its family."""
+
+
+@cli.command()
+@click.argument("checkpoint")
+@click.argument("bundle", type=_FOLDER)
+@click.option(
+    "--formats", default="paddle", show_default=True, help="Comma-separated: paddle."
+)
+@click.option(
+    "--hub",
+    type=click.Choice(["huggingface", "paddlenlp"]),
+    default="huggingface",
+    show_default=True,
+    help="Where an id such as CompVis/ldm-text2im-large-256 is fetched from.",
+)
+@click.option("--hub-url", help="Base URL of the PaddleNLP community store or of a mirror.")
+@click.option("--revision", help="Branch, tag or commit on the Hugging Face hub.")
+@click.option("--vocab", type=_FOLDER, help="vocab.txt, for checkpoints that come without one.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@_with_debug
+def export(
+    checkpoint: str,
+    bundle: Path,
+    formats: str,
+    hub: str,
+    hub_url: str | None,
+    revision: str | None,
+    vocab: Path | None,
+    force: bool,
+) -> None:
+    """Turn CHECKPOINT, a folder, a CompVis .ckpt file or an id, into a verified BUNDLE."""
+    try:
+        from ldm_engine.export.checkpoint import open_checkpoint
+        from ldm_engine.export.exporter import check_target, count_stages, export_bundle
+        from ldm_engine.export.hub import fetch
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"Exporting needs more than running: {error}. "
+            "Install it with: pip install 'ldm-engine[export]'"
+        ) from error
+    wanted = tuple(dict.fromkeys(f.strip() for f in formats.split(",")))
+    check_target(bundle, force)
+    folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
+    opened = open_checkpoint(folder, vocab=vocab)
+    with console.stages(count_stages(wanted)) as progress:
+        made = export_bundle(
+            opened, bundle, formats=wanted, force=force, source=checkpoint, progress=progress
+        )
+    console.print_bundle(made)
+
+
+@cli.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest's facts as JSON.")
+@_with_debug
+def info(bundle: Path, as_json: bool) -> None:
+    """Show what is inside BUNDLE, and which runtime would be chosen here and why."""
+    opened = open_bundle(bundle)
+    if as_json:
+        print(json.dumps(_as_json(opened), indent=2))
+    else:
+        console.print_bundle(opened)
+
+
+def _as_json(bundle: Bundle) -> dict[str, Any]:
+    facts = asdict(replace(bundle, path=str(bundle.path)))  # type: ignore[arg-type]
+    return {**facts, "digest": bundle.digest, "formats": bundle.formats}
+
+
+@cli.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--runtime", default="all", show_default=True, help="all, or the name of one.")
+@click.option(
+    "--golden",
+    is_flag=True,
+    help="Compare with the published image slice of CompVis/ldm-text2im-large-256 as well.",
+)
+@_with_debug
+def verify(bundle: Path, runtime: str, golden: bool) -> None:
+    """Check BUNDLE's hashes, and its programs' outputs against those of the original model."""
+    opened = open_bundle(bundle)
+    with console.byte_bar("hashing", sum(f.bytes for f in opened.files.values())) as on_bytes:
+        opened.check_files(on_bytes=on_bytes)
+    console.out.print(f"{len(opened.files)} files have the hashes that the manifest lists.")
+    references = load_references(opened)
+    names = _installed(opened) if runtime == "all" else [runtime]
+    findings = []
+    with console.stages(len(names) * (len(PROGRAMS) + 1)) as progress:
+        for name in names:
+            choice = choose_runtime(opened, name)
+            options = resolve_options(choice.runtime, "cpu", "fp32", None)
+            findings += check_runtime(opened, choice, options, references, sample, progress)
+    console.print_findings(findings)
+    require_passed(findings, f"The bundle {bundle}")
+    if golden:
+        _verify_golden(opened, names[0], options)
+
+
+def _installed(bundle: Bundle) -> list[str]:
+    """Every runtime that can open `bundle` here; raises if there is none."""
+    choose_runtime(bundle)
+    names = []
+    for name in RUNTIMES:
+        try:
+            choose_runtime(bundle, name)
+        except RuntimeUnavailableError as error:
+            console.err.print(f"Not checked: {error}")
+        else:
+            names.append(name)
+    return names
+
+
+def _verify_golden(bundle: Bundle, runtime: str, options: RuntimeOptions) -> None:
+    reason = why_not_applicable(bundle)
+    if reason:
+        console.out.print(f"golden: does not apply to this bundle: {reason}.")
+        return
+    choice = choose_runtime(bundle, runtime)
+    result = check_golden(LDMTextToImagePipeline.from_bundle(bundle, choice, options))
+    verdict = "pass" if result.passed else "FAIL"
+    console.out.print(
+        f"golden: {verdict}: the published slice is {result.error:.2g} away at most; "
+        f"{TOLERANCE:g} is tolerated."
+    )
+    if not result.passed:
+        console.out.print(
+            "The weights or the scheduler config are not those that were published on the hub."
+        )
+        raise click.exceptions.Exit(console.EXIT_FAILURE)
+
+
+@cli.command()
+@click.argument("bundle", type=_FOLDER)
+@click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
+@click.option("-o", "--output", type=_FOLDER, default=Path(), help="Folder for the pictures.")
+@click.option("--num-inference-steps", type=int, default=50, show_default=True)
+@click.option("--guidance-scale", type=float, default=6.0, show_default=True)
+@click.option("--eta", type=float, default=0.0, show_default=True)
+@click.option("--negative-prompt", help="What to guide away from.")
+@click.option("--seed", type=int, help="Images get the seeds S, S+1, ... Default: at random.")
+@click.option("--num-images", type=click.IntRange(1), default=1, help="Images a prompt.")
+@click.option("--height", type=int, help="Pixels. Default: as trained.")
+@click.option("--width", type=int, help="Pixels. Default: as trained.")
+@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--grid", is_flag=True, help="Write a contact sheet of all pictures, grid.png, too.")
+@click.option("--runtime", default="auto", show_default=True)
+@click.option("--precision", default="fp32", show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--threads", type=int, help="Default: all cores of this process.")
+@_with_debug
+def generate(
+    bundle: Path,
+    prompts: tuple[str, ...],
+    output: Path,
+    seed: int | None,
+    num_images: int,
+    batch_size: int,
+    grid: bool,
+    runtime: str,
+    precision: str,
+    device: str,
+    threads: int | None,
+    **settings: Any,
+) -> None:
+    """Render a picture of each PROMPT with BUNDLE."""
+    make_folder(output)
+    jobs = [prompt for prompt in prompts for _ in range(num_images)]
+    seeds = resolve_seeds(seed, len(jobs))
+    pipe = LDMTextToImagePipeline.from_pretrained(
+        bundle, device=device, runtime=runtime, precision=precision, threads=threads
+    )
+    images = []
+    with console.step_bar(len(jobs) * settings["num_inference_steps"]) as advance:
+        for start in range(0, len(jobs), batch_size):
+            batch, batch_seeds = jobs[start : start + batch_size], seeds[start : start + batch_size]
+
+            def on_step(step: int, timestep: int, latents: Any, size: int = len(batch)) -> None:
+                for _ in range(size):
+                    advance(f"images {start + 1}-{start + size} of {len(jobs)}")  # noqa: B023
+
+            rendered = pipe(batch, seed=batch_seeds, callback_on_step_end=on_step, **settings)
+            for prompt, image_seed, image in zip(batch, batch_seeds, rendered.images, strict=True):
+                path = unused_path(output, prompt, image_seed)
+                save_png(image, path, _recipe(pipe, prompt, image_seed, image.size, settings))
+                console.out.print(str(path), markup=False)
+                images.append(image)
+    if grid:
+        content = io.BytesIO()
+        contact_sheet(images, columns=num_images if num_images > 1 else None).save(content, "PNG")
+        write_atomically(output / "grid.png", content.getvalue())
+        console.out.print(str(output / "grid.png"), markup=False)
+
+
+def _recipe(
+    pipe: LDMTextToImagePipeline,
+    prompt: str,
+    seed: int,
+    size: tuple[int, int],
+    settings: dict[str, Any],
+) -> Recipe:
+    return Recipe(
+        prompt=prompt,
+        negative_prompt=settings["negative_prompt"] or "",
+        seed=seed,
+        num_inference_steps=settings["num_inference_steps"],
+        guidance_scale=settings["guidance_scale"],
+        eta=settings["eta"],
+        height=size[1],
+        width=size[0],
+        model=pipe.bundle.model.source,
+        bundle=pipe.bundle.digest,
+        runtime=pipe.runtime,
+        precision=pipe.options.precision,
+    )
+
+
+def main() -> None:
+    """Entry point of the ``ldm-engine`` script."""
+    console.run(cli)

@@ -1,0 +1,183 @@
+"""What a person sees in the terminal: progress bars, tables, warnings and errors. No logic."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from .bundle import Bundle
+from .errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, RuntimeUnavailableError
+from .runtimes import choose_runtime
+from .verification import Finding
+
+#: Results go to stdout, everything else to stderr.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def run(command: click.Command) -> None:
+    """Run `command` with the process's arguments and exit: 0, 1 on failure, 2 on bad usage."""
+    # Paddle's C++ library logs through glog; it reads this when it is first imported.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    warnings.showwarning = _show_warning
+    debug = "--debug" in sys.argv
+    try:
+        sys.exit(command.main(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        err.print("Interrupted.")
+        sys.exit(EXIT_INTERRUPTED)
+    except (InvalidArgumentError, ArgumentTypeError) as error:
+        _fail(str(error), EXIT_USAGE, debug)
+    except LDMEngineError as error:
+        _fail(str(error), EXIT_FAILURE, debug)
+    except Exception as error:
+        hint = "" if debug else " Run again with --debug for the traceback, and report it."
+        _fail(f"{type(error).__name__}: {error}.{hint}", EXIT_FAILURE, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    err.print(f"[bold red]Error:[/] {escape(message)}")
+    sys.exit(code)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    if category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        return
+    err.print(f"[bold yellow]Warning:[/] {escape(str(message))}")
+
+
+@contextmanager
+def stages(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar over `total` named stages; call the result as each begins."""
+    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.description}"), console=err) as progress:
+        task = progress.add_task("", total=total)
+        begun = 0
+
+        def begin(stage: str) -> None:
+            nonlocal begun
+            progress.update(task, completed=begun, description=stage)
+            begun += 1
+
+        yield begin
+        progress.update(task, completed=total, description="done")
+
+
+@contextmanager
+def byte_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` bytes; call the result with each count."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def step_bar(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar over `total` denoising steps; call the result after each, saying of what."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err) as progress:
+        task = progress.add_task("rendering", total=total)
+        yield lambda description: progress.update(task, advance=1, description=description)
+
+
+def print_bundle(bundle: Bundle) -> None:
+    """The tables of ``ldm-engine info``."""
+    model = bundle.model
+    out.print(f"[bold]{escape(str(bundle.path))}[/]  {escape(model.source)}")
+    total = sum(info.bytes for info in bundle.files.values())
+    facts = {
+        "image size": f"{model.default_size}x{model.default_size} by default, "
+        f"multiples of {model.pixel_multiple}",
+        "tokens": f"{model.token_length} a prompt, vocabulary of {model.vocab_size}",
+        "formats": ", ".join(bundle.formats),
+        "on disk": _size(total),
+        "digest": bundle.digest,
+        "made with": ", ".join(f"{n} {v}" for n, v in bundle.versions.items()),
+        "runtime here": _describe_choice(bundle),
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(f"[dim]{name}[/]", escape(value))
+    out.print(table)
+    out.print(_program_table(bundle))
+
+
+def _program_table(bundle: Bundle) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("program", "tensors", "format", "precision", "size", "relative error"):
+        table.add_column(column, justify="right" if column in ("size", "relative error") else "left")
+    for name, info in bundle.programs.items():
+        tensors = [f"→ {t.name} {_shape(t.shape)} {t.dtype}" for t in info.inputs]
+        tensors += [f"← {t.name} {_shape(t.shape)} {t.dtype}" for t in info.outputs]
+        for format_name, files in info.formats.items():
+            size = sum(bundle.files[f].bytes for f in files)
+            parity = bundle.parity.get(format_name, {}).get(name, {})
+            error = parity.get("relative_l2_error")
+            told = "not recorded" if error is None else f"{error:.1e} (≤ {parity['tolerance']:.0e})"
+            table.add_row(name, "\n".join(tensors), format_name, "fp32", _size(size), told)
+    end_to_end = {f: p.get("end_to_end") for f, p in bundle.parity.items()}
+    for format_name, parity in end_to_end.items():
+        if parity:
+            told = f"{parity['relative_l2_error']:.1e} (≤ {parity['tolerance']:.0e})"
+            table.add_row("end to end", "", format_name, "fp32", "", told)
+    return table
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """The table of ``ldm-engine verify``."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("runtime", "program", "case", "relative error", "tolerance", ""):
+        table.add_column(column)
+    for f in findings:
+        verdict = "[green]pass[/]" if f.passed else "[bold red]FAIL[/]"
+        table.add_row(
+            f.runtime, f.program, f.label, f"{f.error:.1e}", f"{f.tolerance:.0e}", verdict
+        )
+    out.print(table)
+
+
+def _describe_choice(bundle: Bundle) -> str:
+    try:
+        choice = choose_runtime(bundle)
+    except RuntimeUnavailableError as error:
+        return f"none. {error}"
+    return f"{choice.runtime.name} {choice.runtime.version()}: {choice.reason}"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return escape(f"[{', '.join('any' if s == -1 else str(s) for s in shape)}]")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
