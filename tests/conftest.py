@@ -1,0 +1,61 @@
+"""Fixtures: real checkpoints, bundles and pipelines, small enough to be made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from random_checkpoint import write_random_checkpoint
+
+from ldm_engine import Bundle, LDMTextToImagePipeline
+from ldm_engine.export.checkpoint import open_checkpoint
+from ldm_engine.export.exporter import export_bundle
+
+ROOT = Path(__file__).parent.parent
+SHAPES = ROOT / "examples" / "shapes" / "checkpoint"
+DATA = ROOT / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeded random weights in the published layout; three levels of everything."""
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    write_random_checkpoint(path, "tiny", seed=0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    out = tmp_path_factory.mktemp("bundles") / "tiny"
+    return export_bundle(open_checkpoint(tiny_checkpoint), out)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipe(tiny_bundle: Bundle) -> LDMTextToImagePipeline:
+    return LDMTextToImagePipeline.from_pretrained(tiny_bundle.path)
+
+
+@pytest.fixture(scope="session")
+def shapes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The shipped, trained checkpoint."""
+    out = tmp_path_factory.mktemp("bundles") / "shapes"
+    return export_bundle(open_checkpoint(SHAPES), out)
+
+
+@pytest.fixture(scope="session")
+def shapes_pipe(shapes_bundle: Bundle) -> LDMTextToImagePipeline:
+    return LDMTextToImagePipeline.from_pretrained(shapes_bundle.path)
+
+
+@pytest.fixture
+def copy_bundle(tiny_bundle: Bundle, tmp_path: Path) -> Callable[[], Path]:
+    """Makes copies of the tiny bundle to be damaged."""
+    import shutil
+
+    def copy() -> Path:
+        target = tmp_path / "copy"
+        shutil.copytree(tiny_bundle.path, target)
+        return target
+
+    return copy

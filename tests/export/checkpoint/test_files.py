@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ldm_engine.errors import CheckpointError
+from ldm_engine.export.checkpoint import check_tensors
+from ldm_engine.export.checkpoint.files import open_tensors
+
+
+def safetensors_file(path: Path, header: Any, data: bytes = b"") -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "git-lfs pointer"),
+        (b"<!doctype html><html>Sorry</html>" * 9, "not a weights file"),
+        (b"PK\x03\x04", "truncated"),
+        (b"\x80\x04\x95", "cannot be read as a pickle"),
+        (b"\x10\0\0\0\0\0\0\0{", "truncated"),
+        (b"\x02\0", "truncated"),
+    ],
+)
+def test_no_weights_file(tmp_path: Path, content: bytes, told: str) -> None:
+    (path := tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=told) as caught:
+        open_tensors(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        open_tensors(tmp_path / "model.safetensors")
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    library = pytest.importorskip("safetensors.numpy")
+    content = {
+        "f32": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "f16": np.arange(6, dtype=np.float16),
+        "f64": np.array(0.5),
+        "empty": np.zeros((0, 2), np.float32),
+        "ids": np.arange(3),
+    }
+    library.save_file(content, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    tensors = open_tensors(tmp_path / "model.safetensors")
+    assert sorted(tensors) == sorted(content)
+    for name, expected in content.items():
+        np.testing.assert_array_equal(tensors[name].read(), expected.astype(np.float32))
+
+
+def test_bfloat16_at_an_odd_offset(tmp_path: Path) -> None:
+    bits = (np.array([1.5, -0.25], np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+    header = {
+        "pad": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        "half": {"dtype": "BF16", "shape": [2, 1], "data_offsets": [1, 5]},
+    }
+    path = safetensors_file(tmp_path / "model.safetensors", header, b"\0" + bits)
+    value = open_tensors(path)["half"].read()
+    assert value.flags.aligned
+    np.testing.assert_array_equal(value, [[1.5], [-0.25]])
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "truncated"),
+        ({"dtype": "F32", "shape": [1 << 60], "data_offsets": [0, 4]}, "damaged"),
+        ({"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}, "damaged"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}, "damaged"),
+        ({"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}, "unknown way"),
+        ({"dtype": "F32"}, "unknown way"),
+        ("text", "unknown way"),
+    ],
+)
+def test_bad_safetensors_entries(tmp_path: Path, entry: Any, told: str) -> None:
+    path = safetensors_file(tmp_path / "model.safetensors", {"a": entry}, b"\0" * 4)
+    with pytest.raises(CheckpointError, match=told):
+        open_tensors(path)
+
+
+def test_bad_safetensors_header(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not JSON"):
+        open_tensors(safetensors_file(tmp_path / "model.safetensors", b"{nonsense"))
+
+
+def test_truncated_weights_of_a_checkpoint(diffusers_folder: Path) -> None:
+    from ldm_engine.export.checkpoint import open_checkpoint
+
+    path = diffusers_folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    checkpoint = open_checkpoint(diffusers_folder)
+    with pytest.raises(CheckpointError, match="truncated") as caught:
+        checkpoint.load("unet")
+    assert str(path) in str(caught.value)
+
+
+def test_check_tensors_lists_everything_at_once() -> None:
+    expected = {"a": (2, 3), "b": (4,), "c": (1,)} | {f"m{i:02}": (1,) for i in range(30)}
+    state = {"a": np.zeros((3, 2)), "b": np.zeros(4), "x": np.zeros(1), "y": np.zeros(1)}
+    with pytest.raises(CheckpointError) as caught:
+        check_tensors("unet", state, expected)
+    text = str(caught.value)
+    assert "31 missing" in text
+    assert "    c\n" in text
+    assert "    m18\n" in text
+    assert "m19" not in text
+    assert "… and 11 more" in text
+    assert "2 unexpected:\n    x\n    y\n" in text
+    assert "1 mis-shaped:\n    a is [3, 2], the config needs [2, 3]\n" in text
+    assert "b" not in [line.strip() for line in text.splitlines()]
+    check_tensors("unet", {"a": np.zeros((2, 3))}, {"a": (2, 3)})

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ldm_engine import open_bundle
+from ldm_engine.bundle import MANIFEST, PROGRAMS
+from ldm_engine.errors import (
+    CheckpointError,
+    ConfigError,
+    InvalidArgumentError,
+    OutputError,
+    VerificationError,
+)
+from ldm_engine.export import exporter
+from ldm_engine.export.checkpoint import open_checkpoint
+from ldm_engine.export.exporter import count_stages, export_bundle
+from safetensors.numpy import load_file, save_file
+
+# Fills most of a 2 MB limit on file size, then meets the UNet's weights.
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from ldm_engine.export.checkpoint import open_checkpoint
+from ldm_engine.export.exporter import export_bundle
+from ldm_engine.errors import LDMEngineError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+try:
+    export_bundle(open_checkpoint(sys.argv[1]), Path(sys.argv[2]), force=True)
+except LDMEngineError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint, tmp_path):
+    """A copy of the tiny checkpoint that a test may damage."""
+    return shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_the_bundle_is_what_the_design_says(tiny_bundle):
+    present = {str(p.relative_to(tiny_bundle.path)) for p in tiny_bundle.path.rglob("*.*")}
+    assert present == set(tiny_bundle.files) | {MANIFEST}
+    for name in PROGRAMS:
+        assert tiny_bundle.programs[name].formats == {
+            "paddle": (f"{name}/inference.json", f"{name}/inference.pdiparams")
+        }
+    parity = tiny_bundle.parity["paddle"]
+    assert set(parity) == {*PROGRAMS, "end_to_end"}
+    for entry in parity.values():
+        assert 0 < entry["relative_l2_error"] <= entry["tolerance"] <= 1e-3
+
+
+def test_weights_that_a_program_does_not_use_are_left_out(tiny_bundle):
+    sizes = {n: tiny_bundle.files[f"{n}/inference.pdiparams"].bytes for n in PROGRAMS}
+    assert sizes["time_encoder"] < sizes["unet"] / 5
+
+
+def test_exporting_twice_gives_the_same_bundle(tiny_bundle, tiny_checkpoint, tmp_path):
+    stages = []
+    again = export_bundle(open_checkpoint(tiny_checkpoint), tmp_path / "b", progress=stages.append)
+    assert again.digest == tiny_bundle.digest
+    assert len(stages) == count_stages(["paddle"])
+
+
+@pytest.mark.parametrize("damaged", PROGRAMS)
+def test_a_corrupted_program_fails_the_export(tiny_checkpoint, tmp_path, monkeypatch, damaged):
+    """The gate: one weight of one program changed after writing."""
+
+    def write_and_damage(program, folder):
+        exporter_paddle(program, folder)
+        if program.name == damaged:
+            weights = folder / "inference.pdiparams"
+            content = bytearray(weights.read_bytes())
+            start = len(content) - 32 * 4
+            content[start:] = np.full(32, 3.0, np.float32).tobytes()
+            weights.write_bytes(content)
+
+    exporter_paddle = exporter.WRITERS["paddle"]
+    monkeypatch.setitem(exporter.WRITERS, "paddle", write_and_damage)
+    out = tmp_path / "bundle"
+    with pytest.raises(VerificationError) as caught:
+        export_bundle(open_checkpoint(tiny_checkpoint), out)
+    named = [n for n in PROGRAMS if f"- {n} in paddle" in str(caught.value)]
+    assert named == [damaged]
+    assert "tolerance 1e-04" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_in_the_way_is_kept(tiny_bundle, tiny_checkpoint, tmp_path):
+    out = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    with pytest.raises(OutputError, match="--force"):
+        export_bundle(open_checkpoint(tiny_checkpoint), out)
+    open_bundle(out).check_files()
+    (out / "vocab.txt").unlink()
+    export_bundle(open_checkpoint(tiny_checkpoint), out, force=True).check_files()
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(tiny_checkpoint, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(OutputError, match="not a bundle"):
+        export_bundle(open_checkpoint(tiny_checkpoint), tmp_path, force=True)
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_when_the_disk_is_full_the_old_bundle_survives(tiny_bundle, tiny_checkpoint, tmp_path):
+    out = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tiny_checkpoint), str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr[-2000:]
+    assert "Nothing was left behind" in done.stdout
+    open_bundle(out).check_files()
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_unknown_format_is_refused(tiny_checkpoint, tmp_path):
+    with pytest.raises(InvalidArgumentError, match="tflite"):
+        export_bundle(open_checkpoint(tiny_checkpoint), tmp_path / "b", formats=["tflite"])
+
+
+def test_configs_that_do_not_belong_together_are_refused(checkpoint, tmp_path):
+    edit_json(checkpoint / "unet/config.json", cross_attention_dim=48)
+    with pytest.raises(ConfigError, match="48"):
+        export_bundle(open_checkpoint(checkpoint), tmp_path / "b")
+
+
+def test_an_unknown_scheduler_is_refused(checkpoint, tmp_path):
+    edit_json(checkpoint / "scheduler/scheduler_config.json", _class_name="PNDMScheduler")
+    with pytest.raises(ConfigError, match="PNDMScheduler"):
+        export_bundle(open_checkpoint(checkpoint), tmp_path / "b")
+
+
+def test_missing_and_misshaped_tensors_are_listed_together(checkpoint, tmp_path):
+    path = checkpoint / "unet/diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["extra.weight"] = tensors.pop("conv_in.weight")
+    tensors["conv_out.bias"] = np.zeros(9, np.float32)
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError) as caught:
+        export_bundle(open_checkpoint(checkpoint), tmp_path / "b")
+    for name in ("extra.weight", "conv_in.weight", "conv_out.bias"):
+        assert name in str(caught.value)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(checkpoint, tmp_path):
+    with (checkpoint / "tokenizer/vocab.txt").open("a") as file:
+        file.writelines(f"word{i}\n" for i in range(1000))
+    with pytest.raises(ConfigError, match="embeds"):
+        export_bundle(open_checkpoint(checkpoint), tmp_path / "b")
