@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ from .request import OUTPUT_TYPES, Request, resolve_request
 from .runtimes import Choice, Program, RuntimeOptions, choose_runtime, resolve_options
 from .scheduler import DDIMScheduler
 from .tokenizer import Tokenizer
+
+
+MEMORY_MODES = ("resident", "sequential")
 
 
 class FlatImageWarning(UserWarning):
@@ -49,6 +52,27 @@ class _Shared:
     unconditional_kv: NDArray[np.float32] | None = None  # [T, .], encoded at most once
 
 
+class _Programs:
+    """Opened programs by name: all of them from the start, or only the one in use."""
+
+    def __init__(self, open_program: Callable[[str], Program], resident: bool) -> None:
+        self._open = open_program
+        self._resident = resident
+        self._opened = {name: open_program(name) for name in PROGRAMS} if resident else {}
+
+    def __getitem__(self, name: str) -> Program:
+        if name not in self._opened:
+            self._opened.clear()  # frees the weights of the last program before the next ones come
+            self._opened[name] = self._open(name)
+        return self._opened[name]
+
+    def clone(self) -> _Programs:
+        if not self._resident:
+            return _Programs(self._open, resident=False)
+        clones = {name: program.clone() for name, program in self._opened.items()}
+        return _Programs(clones.__getitem__, resident=True)
+
+
 class LDMTextToImagePipeline:
     """Renders images from text with the programs of a bundle.
 
@@ -56,7 +80,7 @@ class LDMTextToImagePipeline:
     serves one thread at a time; ``clone()`` gives another thread its own handles.
     """
 
-    def __init__(self, shared: _Shared, programs: dict[str, Program]) -> None:
+    def __init__(self, shared: _Shared, programs: _Programs) -> None:
         """Use ``from_pretrained``."""
         self._shared = shared
         self._programs = programs
@@ -71,6 +95,7 @@ class LDMTextToImagePipeline:
         runtime: str = "auto",
         precision: str = "fp32",
         threads: int | None = None,
+        memory: str = "resident",
         check_hashes: bool = True,
     ) -> LDMTextToImagePipeline:
         """Open a bundle folder.
@@ -81,6 +106,8 @@ class LDMTextToImagePipeline:
             runtime: "auto" or the name of a runtime; ``ldm-engine info`` tells which and why.
             precision: "fp32".
             threads: cores to use; None for all that this process may use.
+            memory: "resident" keeps all programs loaded; "sequential" loads each when it is its
+                turn and frees it after, which needs less memory and more time for every call.
             check_hashes: compare every file's sha256 with the manifest before it is opened.
 
         Raises:
@@ -92,13 +119,17 @@ class LDMTextToImagePipeline:
         bundle = open_bundle(path)
         choice = choose_runtime(bundle, runtime)
         options = resolve_options(choice.runtime, device, precision, threads)
+        if memory not in MEMORY_MODES:
+            raise InvalidArgumentError(
+                f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
+            )
         if check_hashes:
             bundle.check_files(needed_files(bundle, choice))
-        return cls.from_bundle(bundle, choice, options)
+        return cls.from_bundle(bundle, choice, options, memory)
 
     @classmethod
     def from_bundle(
-        cls, bundle: Bundle, choice: Choice, options: RuntimeOptions
+        cls, bundle: Bundle, choice: Choice, options: RuntimeOptions, memory: str = "resident"
     ) -> LDMTextToImagePipeline:
         """Open a bundle that was read, chosen for and checked before."""
         model = bundle.model
@@ -109,17 +140,17 @@ class LDMTextToImagePipeline:
             choice=choice,
             options=options,
         )
-        opened = {name: choice.runtime.open(bundle, name, options) for name in PROGRAMS}
-        return cls(shared, opened)
+        programs = _Programs(
+            lambda name: choice.runtime.open(bundle, name, options), memory == "resident"
+        )
+        return cls(shared, programs)
 
     def clone(self) -> LDMTextToImagePipeline:
         """Another pipeline over the same weights, for another thread.
 
         Make clones in one thread, before the threads that use them start.
         """
-        return LDMTextToImagePipeline(
-            self._shared, {name: program.clone() for name, program in self._programs.items()}
-        )
+        return LDMTextToImagePipeline(self._shared, self._programs.clone())
 
     @property
     def bundle(self) -> Bundle:
@@ -209,9 +240,11 @@ class LDMTextToImagePipeline:
         self, request: Request, callback: StepCallback | None
     ) -> tuple[NDArray[np.float32], int]:
         """The final latents [B, 4, h, w], owned by the UNet program, and the steps run."""
-        model, unet = self.bundle.model, self._programs["unet"]
-        count = len(request.prompts)
+        model, count = self.bundle.model, len(request.prompts)
         rows = count if request.guidance is None else 2 * count
+        texts = self._encode_texts(request)
+        time_shift = self._encode_time(tuple(step.timestep for step in request.steps))
+        unet = self._programs["unet"]
         unet.allocate(
             {
                 "latents": request.latents_shape,
@@ -220,44 +253,42 @@ class LDMTextToImagePipeline:
                 "noise_pred": (rows, *request.latents_shape[1:]),
             }
         )
-        self._bind_text(request, unet.inputs["text_kv"])
+        for row, text in enumerate(request.texts):
+            np.copyto(unet.inputs["text_kv"][row], texts[text])
         noise = NoiseStream(request.seeds)
         latents = unet.inputs["latents"]
         noise.fill(latents)
         if request.latents is not None:
             np.copyto(latents, request.latents)
-        time_shift = self._encode_time(tuple(step.timestep for step in request.steps))
         steps_run = run_loop(unet, request.steps, time_shift, request.guidance, noise, callback)
         _check_finite(latents, request, "the UNet")
         return latents, steps_run
 
-    def _bind_text(self, request: Request, text_kv: NDArray[np.float32]) -> None:
-        """Fill `text_kv` [B or 2B, T, .]: unconditional rows first when there is guidance."""
-        texts = request.prompts
-        if request.guidance is not None:
-            texts = request.negative_prompts + texts
-        # One text at a time, so that an image does not depend on what else is in the batch.
-        for text in dict.fromkeys(texts):
-            encoded = self._encode_unconditional() if text == "" else self._encode_text(text)
-            for row, wanted in enumerate(texts):
-                if wanted == text:
-                    np.copyto(text_kv[row], encoded)
+    def _encode_texts(self, request: Request) -> dict[str, NDArray[np.float32]]:
+        """Keys and values [T, .] of each distinct text of the request.
+
+        One text at a time, so that an image does not depend on what else is in the batch.
+        """
+        return {
+            text: self._encode_unconditional() if text == "" else self._encode_text(text)
+            for text in dict.fromkeys(request.texts)
+        }
 
     def _encode_unconditional(self) -> NDArray[np.float32]:
         """The keys and values of the empty text; one encoding serves all clones."""
         with self._shared.lock:
             if self._shared.unconditional_kv is None:
-                self._shared.unconditional_kv = self._encode_text("").copy()
+                self._shared.unconditional_kv = self._encode_text("")
             return self._shared.unconditional_kv
 
     def _encode_text(self, text: str) -> NDArray[np.float32]:
-        """[T, .], overwritten by the next call."""
+        """Keys and values [T, .] of one text."""
         model, program = self.bundle.model, self._programs["text_encoder"]
         tokens = model.token_length
         program.allocate({"input_ids": (1, tokens), "text_kv": (1, tokens, model.text_kv_width)})
         np.copyto(program.inputs["input_ids"], self._shared.tokenizer([text]))
         program.run()
-        return program.outputs["text_kv"][0]
+        return program.outputs["text_kv"][0].copy()
 
     def _encode_time(self, timesteps: tuple[int, ...]) -> NDArray[np.float32]:
         """`time_shift` [S, .]; kept for as long as the schedule stays the same."""

@@ -34,6 +34,11 @@ class Request:
     latents: NDArray[np.float32] | None  #: [B, C, h, w] in place of the seeds' first draw
     latents_shape: tuple[int, int, int, int]
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of the batch's rows, B or with guidance 2B: [unconditional, text]."""
+        return self.prompts if self.guidance is None else self.negative_prompts + self.prompts
+
 
 def resolve_request(
     model: ModelInfo,

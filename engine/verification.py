@@ -160,7 +160,8 @@ def check_runtime(
             compare((name, case.label), run_case(program, case), PROGRAM_TOLERANCE)
         del program
     on_check(f"{choice.runtime.name}: end to end")
-    pipe = LDMTextToImagePipeline.from_bundle(bundle, choice, options)
+    # Sequential, so that checking needs no more memory than the largest program does.
+    pipe = LDMTextToImagePipeline.from_bundle(bundle, choice, options, memory="sequential")
     compare(END_TO_END_KEY, {"image": render_end_to_end(pipe)}, END_TO_END_TOLERANCE)
     return findings
 

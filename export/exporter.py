@@ -90,7 +90,9 @@ def export_bundle(
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
         staging.chmod(0o755)
-        bundle = _export_into(staging, checkpoint, formats, source, progress)
+        # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
+        with paddle.utils.unique_name.guard():
+            bundle = _export_into(staging, checkpoint, formats, source, progress)
         bundle.save_manifest()
         _move_into_place(staging, out)
     except OSError as error:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from ldm_engine.errors import DownloadError, InvalidArgumentError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,8 +26,6 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-
-from ldm_engine.errors import DownloadError, InvalidArgumentError
 
 from .checkpoint import open_checkpoint
 
@@ -94,7 +93,7 @@ def fetch(
         InvalidArgumentError: `source` is neither an existing path nor an id, or `hub` is unknown.
         DownloadError: the download failed; what is complete is kept, and a next call resumes.
     """
-    if Path(source).exists():
+    if os.fspath(source) and _exists(Path(source)):
         return Path(source)
     owner, name = _parse_id(os.fspath(source))
     if hub == "huggingface":
@@ -111,6 +110,13 @@ def fetch(
     raise InvalidArgumentError(
         f"`hub` is {hub!r}; huggingface and paddlenlp are accepted.\n  Pass one of them."
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the file system, a folder that must not be entered
+        return False
 
 
 def _parse_id(source: str) -> tuple[str, str]:
@@ -204,7 +210,8 @@ def needed_files(listed: list[str]) -> list[str]:
 def _fetch_paddlenlp(url: str, store: Path) -> Path:
     """Download what is not there yet; small files come first, so that a wrong id fails at once."""
     complete = store / COMPLETE_MARK
-    if complete.is_file():
+    present = (any((store / name).is_file() for name in names) for names in PADDLENLP_REQUIRED)
+    if complete.is_file() and all(present):
         return store
     with _progress() as progress:
         for alternatives in PADDLENLP_REQUIRED:

@@ -1,15 +1,20 @@
-"""Writing a program for Paddle Inference: ``inference.json`` (PIR) and ``inference.pdiparams``."""
+"""Writing a program for Paddle Inference: ``inference.json`` (PIR) and ``inference.pdiparams``.
+
+``paddle.jit.save`` says nothing when it could not write everything, so its files are read back and
+judged by what they hold.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import paddle
 
 from ldm_engine.bundle import FORMAT_FILES
-from ldm_engine.errors import LDMEngineError
+from ldm_engine.errors import LDMEngineError, OutputError
 
 from ..programs import ProgramSpec
 
@@ -21,32 +26,49 @@ def write_paddle(spec: ProgramSpec, folder: Path) -> None:
     one: it no longer runs as dygraph afterwards.
 
     Raises:
-        LDMEngineError: if Paddle did not write what it should have.
+        OutputError: if a file came out short, as on a full disk.
+        LDMEngineError: if Paddle wrote a program of a form that is not known here.
     """
     spec.layer.eval()
     static = paddle.jit.to_static(spec.layer, input_spec=spec.input_specs(), full_graph=True)
     graph, weights = (folder / name for name in FORMAT_FILES["paddle"])
     paddle.jit.save(static, str(graph.with_suffix("")))
-    for path in (graph, weights):
-        if not path.is_file() or path.stat().st_size == 0:
-            raise LDMEngineError(f"Paddle {paddle.__version__} wrote no {path.name} for {spec.name}.")
-    _name_outputs(graph, [t.name for t in spec.outputs])
+    try:
+        program = json.loads(graph.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _incomplete(graph, str(error)) from error
+    expected = _weight_bytes(program)
+    written = weights.stat().st_size if weights.is_file() else 0
+    if written < expected:
+        raise _incomplete(weights, f"{written} bytes, at least {expected} were to be written")
+    _name_outputs(program, [t.name for t in spec.outputs])
+    graph.write_text(json.dumps(program, separators=(",", ":")))
 
 
-def _name_outputs(graph: Path, names: list[str]) -> None:
+def _incomplete(path: Path, reason: str) -> OutputError:
+    return OutputError(
+        f"{path.parent.name}/{path.name} was not written whole ({reason}). Nothing was left "
+        "behind; make room or choose another folder, and export again."
+    )
+
+
+def _weight_bytes(program: dict[str, Any]) -> int:
+    """Bytes of all parameters, which are float32 in every program written here."""
+    shapes = [parameter["O"]["TT"]["D"][1] for parameter in _operations(program, "p")]
+    return 4 * sum(math.prod(shape) for shape in shapes)
+
+
+def _name_outputs(program: dict[str, Any], names: list[str]) -> None:
     """Give the program's outputs their own names; ``jit.save`` calls them ``fetch_name_0``, ..."""
-    program = json.loads(graph.read_text())
-    found = 0
-    for fetch in _operations(program, "1.fetch"):
+    fetches = _operations(program, "1.fetch")
+    if len(fetches) != len(names):
+        raise LDMEngineError(
+            f"Paddle {paddle.__version__} wrote a program of {len(fetches)} outputs where "
+            f"{len(names)} were traced; this version writes programs in a way not known yet."
+        )
+    for fetch in fetches:
         attributes = {a["N"]: a["AT"] for a in fetch["A"]}
         attributes["name"]["D"] = names[attributes["col"]["D"]]
-        found += 1
-    if found != len(names):
-        raise LDMEngineError(
-            f"{graph.name} has {found} outputs where {len(names)} were traced; this version of "
-            f"Paddle ({paddle.__version__}) writes programs in a way that is not known yet."
-        )
-    graph.write_text(json.dumps(program, separators=(",", ":")))
 
 
 def _operations(node: Any, kind: str) -> list[dict[str, Any]]:

@@ -167,6 +167,15 @@ def test_clones_render_the_same_in_threads(tiny_pipe):
         np.testing.assert_array_equal(result, image)
 
 
+def test_sequential_memory_holds_one_program_and_renders_the_same(tiny_bundle, tiny_pipe):
+    pipe = LDMTextToImagePipeline.from_pretrained(tiny_bundle.path, memory="sequential")
+    for candidate in (pipe, pipe.clone()):
+        given = render(candidate, ["a", "b"], guidance_scale=3.0, eta=0.5)
+        expected = render(tiny_pipe, ["a", "b"], guidance_scale=3.0, eta=0.5)
+        np.testing.assert_array_equal(given, expected)
+        assert list(candidate._programs._opened) == ["vae_decoder"]
+
+
 def _loop_peak_bytes(pipe, size, steps, eta):
     """The most that Python allocated at a time inside the loop body, after a first round."""
     unet, model = pipe._programs["unet"], pipe.bundle.model
@@ -259,6 +268,7 @@ def test_an_unknown_keyword_is_an_error(tiny_pipe):
         ({"device": "gpu:0"}, RuntimeUnavailableError, "gpu:0"),
         ({"precision": "int8"}, RuntimeUnavailableError, "int8"),
         ({"runtime": "tensorflow"}, InvalidArgumentError, "paddle"),
+        ({"memory": "lots"}, InvalidArgumentError, "sequential"),
         ({"threads": 0}, InvalidArgumentError, "threads"),
     ],
 )

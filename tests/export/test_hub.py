@@ -124,6 +124,10 @@ def test_fresh_download_and_nothing_the_second_time(store: Store, tmp_path: Path
     asked = len(store.requests)
     assert fetch(store, tmp_path) == folder
     assert len(store.requests) == asked
+    (folder / UNET).unlink()
+    assert content(fetch(store, tmp_path)) == FILES
+    assert store.asked(UNET) == [None, None]
+    assert store.asked("bert/model_state.pdparams") == [None]
 
 
 def test_environment_sets_the_store_and_the_cache(
@@ -244,12 +248,11 @@ def test_local_paths_are_returned_as_they_are(tmp_path: Path) -> None:
         "a/.b",
         "a/b ",
         "",
+        "x" * 5000,
     ],
 )
 @pytest.mark.parametrize("where", ["huggingface", "paddlenlp"])
 def test_what_is_no_id(source: str, where: Any, tmp_path: Path) -> None:
-    if source == "":
-        source = "\n"
     with pytest.raises(InvalidArgumentError, match="neither an existing file or folder nor an id"):
         hub.fetch(source, hub=where, cache_dir=tmp_path)
 

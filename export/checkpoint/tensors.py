@@ -1,0 +1,84 @@
+"""Tensors as a checkpoint stores them: read one by one, brought to float32, checked as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ldm_engine.errors import CheckpointError
+from numpy.typing import NDArray
+
+BFLOAT16 = "bfloat16"  # numpy has no such type: its bits travel as uint16
+FLOAT_DTYPES = frozenset({"float16", "float32", "float64", BFLOAT16})
+
+LISTED_PER_KIND = 20
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that lies in a file; `bits` brings it, as stored, into memory or maps it."""
+
+    shape: tuple[int, ...]
+    dtype: str  # numpy's spelling, or "bfloat16"
+    bits: Callable[[], NDArray[Any]]
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether this is a weight; integers and booleans are buffers such as `position_ids`."""
+        return self.dtype in FLOAT_DTYPES
+
+    def read(self) -> NDArray[np.float32]:
+        """The values as float32: native byte order, contiguous, aligned and writable."""
+        raw = self.bits()
+        if self.dtype == BFLOAT16:
+            # bfloat16 is the upper half of a float32.
+            widened = np.asarray(raw).astype(np.uint32)
+            widened <<= np.uint32(16)
+            return widened.view(np.float32)
+        return np.require(raw, dtype=np.float32, requirements=["C", "A", "W"])
+
+
+def check_tensors(
+    component: str, state: Mapping[str, NDArray[Any]], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Compare a state dict with the names and shapes that a model needs.
+
+    Raises:
+        CheckpointError: lists all missing, unexpected and mis-shaped tensors in one message (at
+            most `LISTED_PER_KIND` of each kind by name, the rest as a count).
+    """
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected]
+    misshaped = [
+        f"{name} is {_shape(state[name].shape)}, the config needs {_shape(shape)}"
+        for name, shape in expected.items()
+        if name in state and tuple(state[name].shape) != tuple(shape)
+    ]
+    if not (missing or unexpected or misshaped):
+        return
+    problems = [
+        _listing("missing", missing),
+        _listing("unexpected", unexpected),
+        _listing("mis-shaped", misshaped),
+    ]
+    raise CheckpointError(
+        f"The {component} weights do not fit their config, which needs {len(expected)} tensors:\n"
+        + "".join(problems)
+        + "  Check that config and weights belong together and were downloaded completely."
+    )
+
+
+def _listing(kind: str, entries: Iterable[str]) -> str:
+    entries = sorted(entries)
+    if not entries:
+        return ""
+    lines = [f"    {entry}\n" for entry in entries[:LISTED_PER_KIND]]
+    if len(entries) > LISTED_PER_KIND:
+        lines.append(f"    … and {len(entries) - LISTED_PER_KIND} more\n")
+    return f"  {len(entries)} {kind}:\n" + "".join(lines)
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "[" + ", ".join(str(size) for size in shape) + "]"
