@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(
     r'^__version__ = "([^"]+)"$', (ROOT / "engine/version.py").read_text(), re.MULTILINE
 )
-assert VERSION, "engine/version.py must hold one line: __version__ = \"X.Y.Z\""
+assert VERSION, 'engine/version.py must hold one line: __version__ = "X.Y.Z"'
 
 PADDLE = ["paddlepaddle>=3.2.2,<3.4"]
 EXPORT = [*PADDLE, "safetensors>=0.4", "huggingface_hub>=0.25", "pyyaml>=6"]

@@ -101,9 +101,7 @@ class Bundle:
     @property
     def formats(self) -> tuple[str, ...]:
         """The formats that every program is present in."""
-        return tuple(
-            f for f in FORMAT_FILES if all(f in p.formats for p in self.programs.values())
-        )
+        return tuple(f for f in FORMAT_FILES if all(f in p.formats for p in self.programs.values()))
 
     @property
     def digest(self) -> str:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -26,6 +26,9 @@ from .pipeline import LDMTextToImagePipeline
 from .runtimes import RUNTIMES, RuntimeOptions, choose_runtime, resolve_options
 from .verification import check_runtime, load_references, require_passed, sample
 from .version import __version__
+
+if TYPE_CHECKING:
+    from ldm_engine.export.hub import Hub
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -54,9 +57,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("checkpoint")
 @click.argument("bundle", type=_FOLDER)
-@click.option(
-    "--formats", default="paddle", show_default=True, help="Comma-separated: paddle."
-)
+@click.option("--formats", default="paddle", show_default=True, help="Comma-separated: paddle.")
 @click.option(
     "--hub",
     type=click.Choice(["huggingface", "paddlenlp"]),
@@ -73,7 +74,7 @@ def export(
     checkpoint: str,
     bundle: Path,
     formats: str,
-    hub: str,
+    hub: Hub,
     hub_url: str | None,
     revision: str | None,
     vocab: Path | None,

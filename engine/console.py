@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 import click
 from rich.console import Console
@@ -41,6 +42,7 @@ def run(command: click.Command) -> None:
     # Paddle's C++ library logs through glog; it reads this when it is first imported.
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.showwarning = _show_warning
+    warnings.filterwarnings("ignore", message="No ccache found")  # on importing Paddle
     debug = "--debug" in sys.argv
     try:
         sys.exit(command.main(standalone_mode=False))
@@ -66,7 +68,14 @@ def _fail(message: str, code: int, debug: bool) -> None:
     sys.exit(code)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     if category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         return
     err.print(f"[bold yellow]Warning:[/] {escape(str(message))}")
@@ -132,7 +141,9 @@ def print_bundle(bundle: Bundle) -> None:
 def _program_table(bundle: Bundle) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("program", "tensors", "format", "precision", "size", "relative error"):
-        table.add_column(column, justify="right" if column in ("size", "relative error") else "left")
+        table.add_column(
+            column, justify="right" if column in ("size", "relative error") else "left"
+        )
     for name, info in bundle.programs.items():
         tensors = [f"→ {t.name} {_shape(t.shape)} {t.dtype}" for t in info.inputs]
         tensors += [f"← {t.name} {_shape(t.shape)} {t.dtype}" for t in info.outputs]

@@ -74,5 +74,5 @@ def check_golden(pipe: LDMTextToImagePipeline) -> GoldenResult:
         seed=0,
         output_type="np",
     )
-    images = np.asarray(output.images)  # type: ignore[union-attr]
+    images = np.asarray(output.images)
     return GoldenResult(float(np.abs(images[0, -3:, -3:, -1] - np.array(EXPECTED_SLICE)).max()))

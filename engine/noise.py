@@ -1,8 +1,8 @@
-"""The random stream: the same seed gives the same image in any batch, runtime, process, and in C++.
+"""The random stream: one seed gives one image, in any batch, runtime and process, and in C++.
 
-Image i owns ``numpy.random.RandomState(seed_i)``: MT19937 and the legacy polar Gaussian, which NumPy
-has frozen (NEP 19). It draws the initial latents, then one array of the same shape for each step
-whose sigma is above 0, in step order. Test vectors: ``tests/data/noise.json``.
+Image i owns ``numpy.random.RandomState(seed_i)``: MT19937 and the legacy polar Gaussian, which
+NumPy has frozen (NEP 19). It draws the initial latents, then one array of the same shape for each
+step whose sigma is above 0, in step order. Test vectors: ``tests/data/noise.json``.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from .runtimes import Choice, Program, RuntimeOptions, choose_runtime, resolve_o
 from .scheduler import DDIMScheduler
 from .tokenizer import Tokenizer
 
-
 MEMORY_MODES = ("resident", "sequential")
 
 
@@ -183,7 +182,7 @@ class LDMTextToImagePipeline:
         seed: int | Sequence[int] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         callback_on_step_end: StepCallback | None = None,
-    ) -> ImagePipelineOutput | tuple[Any]:
+    ) -> ImagePipelineOutput:
         """Render one image a prompt.
 
         Args:
@@ -233,7 +232,7 @@ class LDMTextToImagePipeline:
         _warn_of_flat_images(pixels, request.seeds)
         images = pixels if output_type == "np" else to_pil(pixels)
         if not return_dict:
-            return (images,)
+            return (images,)  # type: ignore[return-value]  # as diffusers does
         return ImagePipelineOutput(images, request.seeds, steps_run)
 
     def _denoise(
@@ -288,7 +287,7 @@ class LDMTextToImagePipeline:
         program.allocate({"input_ids": (1, tokens), "text_kv": (1, tokens, model.text_kv_width)})
         np.copyto(program.inputs["input_ids"], self._shared.tokenizer([text]))
         program.run()
-        return program.outputs["text_kv"][0].copy()
+        return np.array(program.outputs["text_kv"][0])
 
     def _encode_time(self, timesteps: tuple[int, ...]) -> NDArray[np.float32]:
         """`time_shift` [S, .]; kept for as long as the schedule stays the same."""
@@ -298,12 +297,11 @@ class LDMTextToImagePipeline:
             program.allocate({"timesteps": (count,), "time_shift": (count, width)})
             program.inputs["timesteps"][:] = timesteps
             program.run()
-            self._time_shift = timesteps, program.outputs["time_shift"].copy()
+            time_shift: NDArray[np.float32] = program.outputs["time_shift"].copy()
+            self._time_shift = timesteps, time_shift
         return self._time_shift[1]
 
-    def _decode(
-        self, latents: NDArray[np.float32], request: Request
-    ) -> NDArray[np.float32]:
+    def _decode(self, latents: NDArray[np.float32], request: Request) -> NDArray[np.float32]:
         """Pixels [B, H, W, 3] in [0, 1], one image at a time: memory does not grow with B."""
         program = self._programs["vae_decoder"]
         size = (request.height, request.width, 3)

@@ -143,7 +143,7 @@ def _latents(value: Any, shape: tuple[int, ...], model: ModelInfo) -> NDArray[np
         ) from error
     if not np.issubdtype(latents.dtype, np.floating):
         raise ArgumentTypeError(
-            f"`latents` has dtype {latents.dtype}; a floating-point array is accepted, float32 best."
+            f"`latents` has dtype {latents.dtype}; a floating-point array is accepted."
         )
     if latents.shape != shape:
         size = f"{shape[3] * model.scale_factor}x{shape[2] * model.scale_factor}"

@@ -5,7 +5,7 @@ Notation, as in the paper and in diffusers' ``DDIMScheduler``:
 ====================  =====================================================================
 ``alphas_cumprod[t]``  product of ``1 - beta`` up to timestep t, written a below
 ``a_prev``             the same at the previous (less noisy) timestep of the schedule
-``sigma``              standard deviation of the noise added: eta sqrt((1-a_prev)/(1-a) (1-a/a_prev))
+``sigma``              deviation of the noise added: eta sqrt((1-a_prev)/(1-a) (1-a/a_prev))
 ``x``, ``eps``, ``z``  latents, predicted noise, fresh standard normal noise
 ====================  =====================================================================
 

@@ -66,7 +66,7 @@ class Tokenizer:
 
 
 def check_texts(name: str, texts: Sequence[str]) -> None:
-    """Raise ``ArgumentTypeError`` or ``InvalidArgumentError`` unless all `texts` are Unicode text."""
+    """Raise an error that calls them `name` unless all `texts` are Unicode text."""
     for text in texts:
         if not isinstance(text, str):
             raise ArgumentTypeError(

@@ -1,7 +1,7 @@
 """The reference cases: fixed inputs for every program, and how far outputs may lie from them.
 
-An export keeps samples of the dygraph model's outputs for these cases in ``reference.json``, so that
-a bundle can be checked on any machine, with any runtime, without its checkpoint.
+An export keeps samples of the dygraph model's outputs for these cases in ``reference.json``, so
+that a bundle can be checked on any machine, with any runtime, without its checkpoint.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .pipeline import LDMTextToImagePipeline
 from .runtimes import Choice, Program, RuntimeOptions
 
 Arrays = dict[str, NDArray[Any]]
+Shapes = Mapping[str, tuple[int, ...]]
 
 #: Relative L2 error of one program in fp32. Seen: below 2e-5 for oneDNN's reordered sums; the
 #: faults that exporters make are larger by orders of magnitude.
@@ -31,7 +32,12 @@ END_TO_END_TOLERANCE = 1e-3
 SAMPLES = 256
 
 #: The short end-to-end loop; eta above 0 so that the noise stream takes part.
-END_TO_END = {"num_inference_steps": 3, "guidance_scale": 3.0, "eta": 0.5, "seed": 0}
+END_TO_END: dict[str, Any] = {
+    "num_inference_steps": 3,
+    "guidance_scale": 3.0,
+    "eta": 0.5,
+    "seed": 0,
+}
 END_TO_END_PROMPTS = ("a small red circle on the left", "A painting of a squirrel eating a burger")
 
 
@@ -41,8 +47,8 @@ class Case:
 
     program: str
     label: str
-    input_shapes: Mapping[str, tuple[int, ...]]
-    output_shapes: Mapping[str, tuple[int, ...]]
+    input_shapes: Shapes
+    output_shapes: Shapes
     vocab_size: int
 
     def inputs(self) -> Arrays:
@@ -62,12 +68,16 @@ class Case:
 def reference_cases(model: ModelInfo) -> Iterator[Case]:
     """Every program at two batch sizes and, where it has one, two image sizes."""
     tokens, kv, shift = model.token_length, model.text_kv_width, model.time_shift_width
+
+    def case(program: str, label: str, inputs: Shapes, outputs: Shapes) -> Case:
+        return Case(program, label, inputs, outputs, model.vocab_size)
+
     for count in (1, 2):
-        shapes = {"input_ids": (count, tokens)}, {"text_kv": (count, tokens, kv)}
-        yield Case("text_encoder", f"{count} texts", *shapes, model.vocab_size)
+        text_kv: Shapes = {"text_kv": (count, tokens, kv)}
+        yield case("text_encoder", f"{count} texts", {"input_ids": (count, tokens)}, text_kv)
     for count in (1, 50):
-        shapes = {"timesteps": (count,)}, {"time_shift": (count, shift)}
-        yield Case("time_encoder", f"{count} timesteps", *shapes, model.vocab_size)
+        time_shift: Shapes = {"time_shift": (count, shift)}
+        yield case("time_encoder", f"{count} timesteps", {"timesteps": (count,)}, time_shift)
     small, step, pixels = model.sample_size, model.size_multiple, model.scale_factor
     for count, rows, h, w in (
         (1, 2, small, small),
@@ -77,13 +87,17 @@ def reference_cases(model: ModelInfo) -> Iterator[Case]:
         latents = (count, model.latent_channels, h, w)
         size = f"batch {count}, {w * pixels}x{h * pixels}"
         label = f"{size}, {'guided' if rows > count else 'unguided'}"
-        inputs = {"latents": latents, "time_shift": (1, shift), "text_kv": (rows, tokens, kv)}
-        yield Case("unet", label, inputs, {"noise_pred": (rows, *latents[1:])}, model.vocab_size)
+        inputs: Shapes = {
+            "latents": latents,
+            "time_shift": (1, shift),
+            "text_kv": (rows, tokens, kv),
+        }
+        yield case("unet", label, inputs, {"noise_pred": (rows, *latents[1:])})
     for count, h, w in ((1, small, small), (2, small, small + step)):
         inputs = {"latents": (count, model.latent_channels, h, w)}
-        outputs = {"image": (count, h * pixels, w * pixels, 3)}
+        outputs: Shapes = {"image": (count, h * pixels, w * pixels, 3)}
         label = f"batch {count}, {w * pixels}x{h * pixels}"
-        yield Case("vae_decoder", label, inputs, outputs, model.vocab_size)
+        yield case("vae_decoder", label, inputs, outputs)
 
 
 def run_case(program: Program, case: Case) -> Arrays:
@@ -110,8 +124,7 @@ def sample(values: NDArray[Any]) -> NDArray[np.float32]:
 
 def render_end_to_end(pipe: LDMTextToImagePipeline) -> NDArray[np.float32]:
     """The images of the short loop, [2, H, W, 3] in [0, 1]."""
-    output = pipe(list(END_TO_END_PROMPTS), output_type="np", **END_TO_END)  # type: ignore[arg-type]
-    return np.asarray(output.images)  # type: ignore[union-attr]
+    return np.asarray(pipe(list(END_TO_END_PROMPTS), output_type="np", **END_TO_END).images)
 
 
 @dataclass(frozen=True)

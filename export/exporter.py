@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
 
 from ldm_engine import __version__
 from ldm_engine.bundle import (

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from ldm_engine.errors import DownloadError, InvalidArgumentError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,6 +25,8 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+from ldm_engine.errors import DownloadError, InvalidArgumentError
 
 from .checkpoint import open_checkpoint
 

@@ -52,7 +52,7 @@ class UNetStep(nn.Layer):
         self.unet = unet
 
     def forward(self, latents: Tensor, time_shift: Tensor, text_kv: Tensor) -> Tensor:
-        """`latents` [B, 4, h, w], `time_shift` [1, .], `text_kv` [B or 2B, T, .] to `noise_pred`."""
+        """`latents` [B, 4, h, w], `time_shift` [1, .], `text_kv` [N, T, .] to [N, 4, h, w]."""
         return self.unet.denoise(latents, time_shift, text_kv)
 
 

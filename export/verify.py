@@ -104,7 +104,7 @@ def _render_undivided(bundle: Bundle, models: Models) -> NDArray[np.float32]:
             x = x.astype(np.float32)
         scaled = x / models.autoencoder.config.scaling_factor
         pixels = models.autoencoder(paddle.to_tensor(scaled.astype(np.float32))).numpy()
-    return np.clip(pixels / 2 + 0.5, 0, 1).transpose(0, 2, 3, 1)
+    return np.asarray(np.clip(pixels / 2 + 0.5, 0, 1).transpose(0, 2, 3, 1), dtype=np.float32)
 
 
 def _alphas(scheduler: DDIMScheduler, count: int) -> list[tuple[int, float, float]]:

@@ -49,7 +49,7 @@ def choose_runtime(bundle: Bundle, name: str = "auto") -> Choice:
         if obstacle:
             raise RuntimeUnavailableError(f"The runtime {name} cannot be used: {obstacle}.")
         return Choice(RUNTIMES[name], "asked for")
-    passed_over = []
+    passed_over: list[str] = []
     for runtime in RUNTIMES.values():
         obstacle = _obstacle(bundle, runtime)
         if not obstacle:

@@ -1,8 +1,9 @@
 """The runtime contract: what the loop asks of a library that executes programs.
 
-A runtime opens one program of a bundle. The loop writes into the program's named input arrays, calls
-``run()``, and reads its named output arrays. A runtime must not choose a precision of its own, must
-not allocate arrays in ``run()``, and must not import its library before it is asked to open.
+A runtime opens one program of a bundle. The loop writes into the program's named input arrays,
+calls ``run()``, and reads its named output arrays. A runtime must not choose a precision of its
+own, must not allocate arrays in ``run()``, and must not import its library before it is asked to
+open.
 """
 
 from __future__ import annotations

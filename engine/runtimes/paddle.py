@@ -105,8 +105,8 @@ def _configure(config: Any, options: RuntimeOptions) -> None:
     config.enable_new_executor(True)  # enable_memory_optim needs it for .json programs
     config.enable_mkldnn()
     config.set_cpu_math_library_num_threads(options.threads or 1)
-    # Silently wrong with oneDNN in 3.2.2 and 3.3.1: it overwrites tensors that other operators still
-    # read (cos(a) and sin(a) of one `a` become cos(a) and sin(cos(a))).
+    # Silently wrong with oneDNN in 3.2.2 and 3.3.1: it overwrites tensors that other operators
+    # still read (cos(a) and sin(a) of one `a` become cos(a) and sin(cos(a))).
     config.delete_pass("inplace_pass")
     config.enable_memory_optim(True)
 

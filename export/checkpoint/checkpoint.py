@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ldm_engine.errors import InvalidArgumentError
 from numpy.typing import NDArray
+
+from ldm_engine.errors import InvalidArgumentError
 
 COMPONENTS = ("text_encoder", "unet", "autoencoder")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from ldm_engine.errors import CheckpointError
 
 from .checkpoint import COMPONENTS, Checkpoint, StateDict

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ldm_engine.errors import CheckpointError
 from numpy.typing import NDArray
+
+from ldm_engine.errors import CheckpointError
 
 from .checkpoint import Config
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from ldm_engine.errors import CheckpointError
 from numpy.typing import NDArray
+
+from ldm_engine.errors import CheckpointError
 
 from .pickles import PendingArray, PendingTensor, load_plain
 from .tensors import BFLOAT16, StoredTensor

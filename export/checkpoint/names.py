@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 
 import numpy as np
-from ldm_engine.errors import CheckpointError
 from numpy.typing import NDArray
+
+from ldm_engine.errors import CheckpointError
 
 from .checkpoint import StateDict
 from .files import Tensors

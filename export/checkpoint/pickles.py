@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import numpy as np
-from ldm_engine.errors import CheckpointError, LDMEngineError, UnsafePickleError
 from numpy.typing import NDArray
+
+from ldm_engine.errors import CheckpointError, LDMEngineError, UnsafePickleError
 
 from .tensors import BFLOAT16, StoredTensor
 

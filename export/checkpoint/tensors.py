@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ldm_engine.errors import CheckpointError
 from numpy.typing import NDArray
+
+from ldm_engine.errors import CheckpointError
 
 BFLOAT16 = "bfloat16"  # numpy has no such type: its bits travel as uint16
 FLOAT_DTYPES = frozenset({"float16", "float32", "float64", BFLOAT16})

@@ -42,6 +42,7 @@ def write_paddle(spec: ProgramSpec, folder: Path) -> None:
     if written < expected:
         raise _incomplete(weights, f"{written} bytes, at least {expected} were to be written")
     _name_outputs(program, [t.name for t in spec.outputs])
+    _drop_scopes(program)
     graph.write_text(json.dumps(program, separators=(",", ":")))
 
 
@@ -55,7 +56,7 @@ def _incomplete(path: Path, reason: str) -> OutputError:
 def _weight_bytes(program: dict[str, Any]) -> int:
     """Bytes of all parameters, which are float32 in every program written here."""
     shapes = [parameter["O"]["TT"]["D"][1] for parameter in _operations(program, "p")]
-    return 4 * sum(math.prod(shape) for shape in shapes)
+    return sum(4 * int(math.prod(shape)) for shape in shapes)
 
 
 def _name_outputs(program: dict[str, Any], names: list[str]) -> None:
@@ -69,6 +70,22 @@ def _name_outputs(program: dict[str, Any], names: list[str]) -> None:
     for fetch in fetches:
         attributes = {a["N"]: a["AT"] for a in fetch["A"]}
         attributes["name"]["D"] = names[attributes["col"]["D"]]
+
+
+def _drop_scopes(node: Any) -> None:
+    """Remove the layers' scope names, whose counters depend on what the process traced before."""
+    if isinstance(node, dict):
+        for key in ("A", "OA"):
+            if isinstance(node.get(key), list):
+                node[key] = [a for a in node[key] if not _is_scope(a)]
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            _drop_scopes(item)
+
+
+def _is_scope(attribute: Any) -> bool:
+    return isinstance(attribute, dict) and attribute.get("N") == "struct_name"
 
 
 def _operations(node: Any, kind: str) -> list[dict[str, Any]]:

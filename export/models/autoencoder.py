@@ -53,7 +53,9 @@ class UpBlock(nn.Layer):
         super().__init__()
         self.resnets = nn.LayerList(
             [
-                ResnetBlock(in_channels if i == 0 else out_channels, out_channels, groups, NORM_EPSILON)
+                ResnetBlock(
+                    in_channels if i == 0 else out_channels, out_channels, groups, NORM_EPSILON
+                )
                 for i in range(layers)
             ]
         )

@@ -200,11 +200,15 @@ class UNetConfig:
         heads = _per_level(reader, "attention_head_dim", 8, levels)
         groups = reader.integer("norm_num_groups", 32)
         freq_shift = reader._take("freq_shift", 0)
-        reader.require(len(down) == levels, f"`down_block_types` has {len(down)} entries, not {levels}")
+        reader.require(
+            len(down) == levels, f"`down_block_types` has {len(down)} entries, not {levels}"
+        )
         reader.require(len(up) == levels, f"`up_block_types` has {len(up)} entries, not {levels}")
         reader.require(freq_shift in (0, 1), f"`freq_shift` is {freq_shift!r}; 0 or 1 is accepted")
         for width, count in zip(widths, heads, strict=False):
-            reader.require(width % groups == 0, f"{width} channels do not divide into {groups} groups")
+            reader.require(
+                width % groups == 0, f"{width} channels do not divide into {groups} groups"
+            )
             reader.require(width % count == 0, f"{width} channels do not divide into {count} heads")
         config = cls(
             sample_size=reader.integer("sample_size", 32),
@@ -262,7 +266,9 @@ class AutoencoderConfig:
         groups = reader.integer("norm_num_groups", 32)
         reader.choices("up_block_types", ("UpDecoderBlock2D",), ("UpDecoderBlock2D",))
         for width in widths:
-            reader.require(width % groups == 0, f"{width} channels do not divide into {groups} groups")
+            reader.require(
+                width % groups == 0, f"{width} channels do not divide into {groups} groups"
+            )
         config = cls(
             latent_channels=reader.integer("latent_channels", 4),
             out_channels=reader.integer("out_channels", 3),

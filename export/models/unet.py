@@ -76,9 +76,7 @@ class FeedForward(nn.Layer):
         super().__init__()
         inner = 4 * channels
         # diffusers numbers a dropout between the two.
-        self.net = nn.LayerList(
-            [GEGLU(channels, inner), nn.Identity(), nn.Linear(inner, channels)]
-        )
+        self.net = nn.LayerList([GEGLU(channels, inner), nn.Identity(), nn.Linear(inner, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, T, C] to [N, T, C]."""
@@ -123,7 +121,9 @@ class Transformer2D(nn.Layer):
         self.channels = channels
         self.norm = nn.GroupNorm(groups, channels, epsilon=TRANSFORMER_NORM_EPSILON)
         self.proj_in = nn.Conv2D(channels, channels, 1)
-        self.transformer_blocks = nn.LayerList([TransformerBlock(channels, context_channels, heads)])
+        self.transformer_blocks = nn.LayerList(
+            [TransformerBlock(channels, context_channels, heads)]
+        )
         self.proj_out = nn.Conv2D(channels, channels, 1)
 
     def forward(self, x: Tensor, text_kv: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class UNetResnetBlock(ResnetBlock):
 
 
 class DownBlock(nn.Layer):
-    """Residual blocks, each followed by a transformer in the cross-attention kind, then half size."""
+    """Residual blocks, in the cross-attention kind each with a transformer; then half size."""
 
     def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Between a layer and a state dict of torch layout: which shapes it needs, and how to fill it.
 
-The one difference in layout: ``paddle.nn.Linear`` keeps its weight as [in, out], torch as [out, in].
+The one difference in layout: ``paddle.nn.Linear`` keeps its weight as [in, out], torch as
+[out, in].
 """
 
 from __future__ import annotations

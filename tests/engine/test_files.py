@@ -31,7 +31,7 @@ def test_a_file_is_replaced_with_ordinary_permissions(tmp_path):
     path.write_bytes(b"old")
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
     mask = os.umask(0)
     os.umask(mask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
@@ -46,7 +46,7 @@ def test_when_the_disk_is_full_the_old_file_survives(tmp_path):
     assert done.returncode == 7, done.stderr
     assert "unchanged" in done.stdout
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):

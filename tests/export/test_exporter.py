@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
+
 from ldm_engine import open_bundle
 from ldm_engine.bundle import MANIFEST, PROGRAMS
 from ldm_engine.errors import (
@@ -19,7 +21,6 @@ from ldm_engine.errors import (
 from ldm_engine.export import exporter
 from ldm_engine.export.checkpoint import open_checkpoint
 from ldm_engine.export.exporter import count_stages, export_bundle
-from safetensors.numpy import load_file, save_file
 
 # Fills most of a 2 MB limit on file size, then meets the UNet's weights.
 FULL_DISK = """

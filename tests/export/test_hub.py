@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ldm_engine.errors import DownloadError, InvalidArgumentError
 from ldm_engine.export import hub
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from ldm_engine.errors import CheckpointError
 from ldm_engine.export.checkpoint import check_tensors
 from ldm_engine.export.checkpoint.files import open_tensors

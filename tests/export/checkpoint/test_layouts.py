@@ -103,6 +103,7 @@ def test_paddlenlp(paddle_folder: Path, configs: dict[str, Any], assert_state: A
 
 def test_paddle_reads_it_too(paddle_folder: Path) -> None:
     import paddle
+
     from ldm_engine.export.checkpoint.files import open_tensors
 
     for folder in ("bert", "unet", "vqvae"):

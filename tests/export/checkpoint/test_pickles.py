@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ldm_engine.errors import CheckpointError, LDMEngineError, UnsafePickleError
 from ldm_engine.export.checkpoint.files import open_tensors
 

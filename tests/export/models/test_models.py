@@ -11,6 +11,7 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
 )
+
 from ldm_engine.export.checkpoint import check_tensors
 from ldm_engine.export.models import (
     AutoencoderConfig,

@@ -1,0 +1,49 @@
+# The two commands of the README: `make demo` and `make test`. Both make a virtual environment first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DEMO ?= demo-output
+TYPES := build/typecheck
+
+.PHONY: demo test lint types clean
+
+demo: $(VENV)/.export
+	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
+	$(BIN)/ldm-engine generate $(DEMO)/bundle \
+		"a small red circle on the left and a large blue star on the right, white background" \
+		"a large green triangle in the center, black background" \
+		"a small yellow star at the top and a large purple square at the bottom, gray background" \
+		"a large orange circle on the right" \
+		--guidance-scale 3 --seed 0 --num-images 2 --grid --output $(DEMO)/images
+	@echo "Look at $(DEMO)/images/grid.png"
+
+test: lint types
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow an editable install that renames folders: give it the package as it installs.
+types: $(VENV)/.dev
+	rm -rf $(TYPES)
+	mkdir -p $(TYPES)
+	cp -rs $(CURDIR)/engine $(TYPES)/ldm_engine
+	cp -rs $(CURDIR)/export $(TYPES)/ldm_engine/export
+	MYPYPATH=$(TYPES) $(BIN)/mypy -p ldm_engine
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.export: setup.py $(VENV)/bin/python
+	$(PIP) --editable '.[export]'
+	touch $@
+
+$(VENV)/.dev: setup.py $(VENV)/bin/python
+	$(PIP) --editable '.[export,peers,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build $(DEMO)

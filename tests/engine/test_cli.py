@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_engine import LDMTextToImagePipeline, __version__
+from ldm_engine.bundle import PROGRAMS
+from ldm_engine.images import read_recipe
+
+COMMAND = Path(sys.executable).parent / "ldm-engine"
+
+
+def run(*arguments, code=0, **options):
+    done = subprocess.run(
+        [COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_version_and_help():
+    assert run("--version").stdout.strip() == f"ldm-engine, version {__version__}"
+    for command in ("export", "verify", "info", "generate"):
+        assert command in run("--help").stdout
+        assert "Usage" in run(command, "--help").stdout
+
+
+def test_export_then_verify_then_info(tiny_checkpoint, tmp_path):
+    out = tmp_path / "bundle"
+    shown = run("export", tiny_checkpoint, out).stdout
+    for name in (*PROGRAMS, "end to end"):
+        assert name in shown
+    verified = run("verify", out, "--golden")
+    assert verified.stdout.count("pass") == 10
+    assert "does not apply to this bundle" in verified.stdout
+    shown = run("info", out).stdout
+    assert "runtime here" in shown
+    facts = json.loads(run("info", out, "--json").stdout)
+    assert facts["formats"] == ["paddle"]
+    again = run("export", tiny_checkpoint, out, code=1)
+    assert "--force" in again.stderr
+
+
+def test_verify_finds_what_hashes_cannot(tiny_bundle, tmp_path):
+    """Damage that was hashed: the manifest is true to the files, the outputs are not."""
+    path = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    reference = json.loads((path / "reference.json").read_text())
+    for entry in reference["references"]:
+        if entry["program"] == "unet":
+            entry["outputs"]["noise_pred"][0] += 1
+    (path / "reference.json").write_text(json.dumps(reference))
+    from ldm_engine.bundle import Bundle, FileInfo, hash_file
+
+    files = dict(tiny_bundle.files)
+    changed = path / "reference.json"
+    files["reference.json"] = FileInfo(hash_file(changed), changed.stat().st_size)
+    Bundle(path, tiny_bundle.model, tiny_bundle.programs, files, tiny_bundle.parity).save_manifest()
+    done = run("verify", path, code=1)
+    assert "unet in paddle" in done.stderr
+    assert "text_encoder in paddle" not in done.stderr
+
+
+def test_generate_writes_pictures_that_can_be_made_again(tiny_bundle, tmp_path):
+    done = run(
+        "generate", tiny_bundle.path, "a cat", "a [bold] dog", "-o", tmp_path, "--grid",
+        "--num_inference_steps", 3, "--guidance-scale", 2.5, "--eta", 0.5, "--seed", 7,
+        "--num-images", 2, "--batch-size", 3,
+    )  # fmt: skip
+    names = [Path(line).name for line in done.stdout.splitlines()]
+    assert names == [
+        "a-cat-7.png", "a-cat-8.png", "a-bold-dog-9.png", "a-bold-dog-10.png", "grid.png"
+    ]  # fmt: skip
+    with Image.open(tmp_path / "grid.png") as sheet:
+        assert sheet.size == (2 * 66 + 2, 2 * 66 + 2)
+    recipe = read_recipe(tmp_path / "a-bold-dog-9.png")
+    assert (recipe.prompt, recipe.seed, recipe.bundle) == ("a [bold] dog", 9, tiny_bundle.digest)
+    pipe = LDMTextToImagePipeline.from_pretrained(tiny_bundle.path)
+    (again,) = pipe(
+        recipe.prompt,
+        num_inference_steps=recipe.num_inference_steps,
+        guidance_scale=recipe.guidance_scale,
+        eta=recipe.eta,
+        seed=recipe.seed,
+    ).images
+    with Image.open(tmp_path / "a-bold-dog-9.png") as written:
+        difference = np.abs(np.asarray(written, int) - np.asarray(again, int))
+    assert difference.max() <= 1
+
+
+def test_a_second_run_overwrites_nothing(tiny_bundle, tmp_path):
+    arguments = ("generate", tiny_bundle.path, "a", "-o", tmp_path, "--seed", 0)
+    for _ in range(2):
+        run(*arguments, "--num-inference-steps", 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a-0-2.png", "a-0.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["generate", "BUNDLE"], 2, "PROMPT"),
+        (["generate", "BUNDLE", "a", "--num-inference-steps", "0"], 2, "1 to 1000"),
+        (["generate", "BUNDLE", "a", "--eta", "nan"], 2, "eta"),
+        (["generate", "BUNDLE", "a", "--seed", "-1"], 2, "-1"),
+        (["generate", "BUNDLE", "a", "--height", "100"], 2, "multiples of 64"),
+        (["generate", "BUNDLE", "a", "--guidance", "3"], 2, "--guidance"),
+        (["generate", "BUNDLE", "a", "--precision", "fp64"], 1, "fp32"),
+        (["generate", "nowhere", "a"], 1, "nowhere"),
+        (["info", "nowhere"], 1, "ldm-engine export"),
+        (["verify", "BUNDLE", "--runtime", "nothing"], 2, "paddle"),
+        (["export", "nowhere", "out"], 2, "nowhere"),
+        (["export", "CHECKPOINT", "out", "--formats", "tflite"], 2, "tflite"),
+        (["sing"], 2, "sing"),
+    ],
+)
+def test_mistakes_end_in_one_paragraph(
+    tiny_bundle, tiny_checkpoint, tmp_path, arguments, code, message
+):
+    places = {"BUNDLE": str(tiny_bundle.path), "CHECKPOINT": str(tiny_checkpoint)}
+    done = run(*(places.get(a, a) for a in arguments), code=code, cwd=tmp_path)
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = subprocess.run(
+        [COMMAND, "info", str(tmp_path), "--debug"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_an_output_folder_that_cannot_be_written_is_told_before_rendering(tiny_bundle, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    done = run("generate", tiny_bundle.path, "a", "-o", tmp_path / "file", code=1)
+    assert "Choose another folder" in done.stderr
+    assert (tmp_path / "file").read_text() == "kept"
