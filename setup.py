@@ -14,7 +14,7 @@ VERSION = re.search(
 assert VERSION, 'engine/version.py must hold one line: __version__ = "X.Y.Z"'
 
 PADDLE = ["paddlepaddle>=3.2.2,<3.4"]
-EXPORT = [*PADDLE, "safetensors>=0.4", "huggingface_hub>=0.25", "pyyaml>=6"]
+EXPORT = [*PADDLE, "huggingface_hub>=0.25", "pyyaml>=6"]
 PEERS = [
     "torch==2.13.0",
     "diffusers==0.42.1",
@@ -67,6 +67,7 @@ setup(
             "mypy>=1.13",
             "pytest>=8",
             "ruff>=0.8",
+            "safetensors>=0.4",
             "types-PyYAML",
         ],
     },
