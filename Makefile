@@ -46,4 +46,4 @@ $(VENV)/.dev: setup.py $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) build $(DEMO)
+	rm -rf $(VENV) build dist *.egg-info $(DEMO)

@@ -20,7 +20,7 @@ from .bundle import PROGRAMS, Bundle, open_bundle
 from .errors import RuntimeUnavailableError
 from .files import make_folder, write_atomically
 from .golden import TOLERANCE, check_golden, why_not_applicable
-from .images import Recipe, contact_sheet, save_png, unused_path
+from .images import Recipe, contact_sheet, save_png, slug, unused_path
 from .noise import resolve_seeds
 from .pipeline import LDMTextToImagePipeline
 from .runtimes import RUNTIMES, RuntimeOptions, choose_runtime, resolve_options
@@ -194,7 +194,7 @@ def _verify_golden(bundle: Bundle, runtime: str, options: RuntimeOptions) -> Non
 @click.option("--height", type=int, help="Pixels. Default: as trained.")
 @click.option("--width", type=int, help="Pixels. Default: as trained.")
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--grid", is_flag=True, help="Write a contact sheet of all pictures, grid.png, too.")
+@click.option("--grid", is_flag=True, help="Write a contact sheet, grid.png, too.")
 @click.option("--runtime", default="auto", show_default=True)
 @click.option("--precision", default="fp32", show_default=True)
 @click.option("--device", default="cpu", show_default=True)
@@ -232,15 +232,16 @@ def generate(
 
             rendered = pipe(batch, seed=batch_seeds, callback_on_step_end=on_step, **settings)
             for prompt, image_seed, image in zip(batch, batch_seeds, rendered.images, strict=True):
-                path = unused_path(output, prompt, image_seed)
+                path = unused_path(output, f"{slug(prompt)}-{image_seed}")
                 save_png(image, path, _recipe(pipe, prompt, image_seed, image.size, settings))
                 console.out.print(str(path), markup=False)
                 images.append(image)
     if grid:
         content = io.BytesIO()
         contact_sheet(images, columns=num_images if num_images > 1 else None).save(content, "PNG")
-        write_atomically(output / "grid.png", content.getvalue())
-        console.out.print(str(output / "grid.png"), markup=False)
+        path = unused_path(output, "grid")
+        write_atomically(path, content.getvalue())
+        console.out.print(str(path), markup=False)
 
 
 def _recipe(

@@ -135,37 +135,51 @@ def print_bundle(bundle: Bundle) -> None:
     for name, value in facts.items():
         table.add_row(f"[dim]{name}[/]", escape(value))
     out.print(table)
+    out.print()
     out.print(_program_table(bundle))
+    out.print()
+    out.print(_tensor_table(bundle))
 
 
 def _program_table(bundle: Bundle) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("program", "tensors", "format", "precision", "size", "relative error"):
-        table.add_column(
-            column, justify="right" if column in ("size", "relative error") else "left"
+    """What each program weighs in each format, and how far it lies from the original model."""
+    table = _plain_table("program", "format", "precision", "size", "relative error", "tolerance")
+    rows = [
+        (name, format_name, _size(sum(bundle.files[f].bytes for f in files)))
+        for name, info in bundle.programs.items()
+        for format_name, files in info.formats.items()
+    ]
+    rows += [("end_to_end", format_name, "") for format_name in bundle.formats]
+    for name, format_name, size in rows:
+        parity = bundle.parity.get(format_name, {}).get(name)
+        told = (
+            (f"{parity['relative_l2_error']:.1e}", f"{parity['tolerance']:.0e}")
+            if parity
+            else ("not recorded", "")
         )
+        table.add_row(name, format_name, "fp32", size, *told)
+    return table
+
+
+def _tensor_table(bundle: Bundle) -> Table:
+    table = _plain_table("program", "", "tensor", "type", "shape")
     for name, info in bundle.programs.items():
-        tensors = [f"→ {t.name} {_shape(t.shape)} {t.dtype}" for t in info.inputs]
-        tensors += [f"← {t.name} {_shape(t.shape)} {t.dtype}" for t in info.outputs]
-        for format_name, files in info.formats.items():
-            size = sum(bundle.files[f].bytes for f in files)
-            parity = bundle.parity.get(format_name, {}).get(name, {})
-            error = parity.get("relative_l2_error")
-            told = "not recorded" if error is None else f"{error:.1e} (≤ {parity['tolerance']:.0e})"
-            table.add_row(name, "\n".join(tensors), format_name, "fp32", _size(size), told)
-    end_to_end = {f: p.get("end_to_end") for f, p in bundle.parity.items()}
-    for format_name, parity in end_to_end.items():
-        if parity:
-            told = f"{parity['relative_l2_error']:.1e} (≤ {parity['tolerance']:.0e})"
-            table.add_row("end to end", "", format_name, "fp32", "", told)
+        for direction, tensors in (("in", info.inputs), ("out", info.outputs)):
+            for tensor in tensors:
+                table.add_row(name, direction, tensor.name, tensor.dtype, _shape(tensor.shape))
+    return table
+
+
+def _plain_table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     return table
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
     """The table of ``ldm-engine verify``."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("runtime", "program", "case", "relative error", "tolerance", ""):
-        table.add_column(column)
+    table = _plain_table("runtime", "program", "case", "error", "tolerance", "")
     for f in findings:
         verdict = "[green]pass[/]" if f.passed else "[bold red]FAIL[/]"
         table.add_row(

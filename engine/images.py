@@ -72,9 +72,8 @@ def read_recipe(path: Path) -> Recipe:
         ) from error
 
 
-def unused_path(folder: Path, prompt: str, seed: int) -> Path:
-    """A name for an image of `prompt` and `seed` that no file in `folder` has yet."""
-    stem = f"{slug(prompt)}-{seed}"
+def unused_path(folder: Path, stem: str) -> Path:
+    """`stem`.png in `folder`, or `stem`-2.png and so on: a name that no file has yet."""
     path, count = folder / f"{stem}.png", 1
     while path.exists():
         count += 1

@@ -36,7 +36,7 @@ def test_version_and_help():
 def test_export_then_verify_then_info(tiny_checkpoint, tmp_path):
     out = tmp_path / "bundle"
     shown = run("export", tiny_checkpoint, out).stdout
-    for name in (*PROGRAMS, "end to end"):
+    for name in (*PROGRAMS, "end_to_end"):
         assert name in shown
     verified = run("verify", out, "--golden")
     assert verified.stdout.count("pass") == 10

@@ -54,7 +54,7 @@ def test_a_plain_picture_is_refused(tmp_path):
 def test_no_picture_is_overwritten(tmp_path):
     names = []
     for _ in range(3):
-        path = unused_path(tmp_path, "A cat!", 7)
+        path = unused_path(tmp_path, "a-cat-7")
         save_png(Image.new("RGB", (8, 8)), path, replace(RECIPE, prompt="A cat!"))
         names.append(path.name)
     assert names == ["a-cat-7.png", "a-cat-7-2.png", "a-cat-7-3.png"]
