@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ldm_engine.bundle import PROGRAMS
+from ldm_engine.errors import BundleError, VerificationError
+from ldm_engine.runtimes import RuntimeOptions, choose_runtime
+from ldm_engine.verification import (
+    END_TO_END_KEY,
+    Finding,
+    check_runtime,
+    load_references,
+    reference_cases,
+    relative_error,
+    require_passed,
+    sample,
+)
+
+
+def test_every_program_is_checked_at_two_batch_and_two_image_sizes(tiny_bundle):
+    cases = list(reference_cases(tiny_bundle.model))
+    for name in PROGRAMS:
+        inputs = [next(iter(c.input_shapes.values())) for c in cases if c.program == name]
+        assert len({shape[0] for shape in inputs}) == 2
+        if name in ("unet", "vae_decoder"):
+            assert len({shape[2:] for shape in inputs}) >= 2
+
+
+def test_inputs_are_the_same_everywhere(tiny_bundle):
+    case = next(c for c in reference_cases(tiny_bundle.model) if c.program == "unet")
+    first, second = case.inputs(), case.inputs()
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+    stream = np.random.RandomState(0)
+    expected = stream.standard_normal((1, 4, 8, 8)).astype(np.float32)
+    np.testing.assert_array_equal(first["latents"], expected)
+
+
+def test_relative_error():
+    reference = np.array([3.0, 4.0], np.float32)
+    assert relative_error(reference, reference) == 0
+    assert relative_error(np.array([3.0, 4.5]), reference) == pytest.approx(0.1)
+    assert relative_error(np.array([np.nan, 4.0]), reference) == float("inf")
+    assert relative_error(np.array([np.inf, 4.0]), reference) == float("inf")
+    assert relative_error(reference, np.zeros(2)) > 1
+
+
+def test_samples_reach_from_the_first_to_the_last_value():
+    values = np.arange(10_000, dtype=np.float32).reshape(10, 1000)
+    kept = sample(values)
+    assert (kept[0], kept[-1], len(kept)) == (0, 9999, 256)
+    assert len(sample(values[0, :7])) == 7
+
+
+def test_all_failures_are_named():
+    good = Finding("paddle", "unet", "case a", 1e-6, 1e-4)
+    bad = Finding("paddle", "vae_decoder", "case b", 3e-3, 1e-4)
+    nan = Finding("paddle", "text_encoder", "case c", float("inf"), 1e-4)
+    require_passed([good], "It")
+    with pytest.raises(VerificationError) as caught:
+        require_passed([good, bad, nan], "It")
+    assert "vae_decoder in paddle (case b): relative error 0.003" in str(caught.value)
+    assert "text_encoder" in str(caught.value)
+    assert "unet" not in str(caught.value)
+
+
+def test_a_wrong_reference_is_found(tiny_bundle):
+    references = load_references(tiny_bundle)
+    references[END_TO_END_KEY]["image"] = references[END_TO_END_KEY]["image"] + np.float32(0.01)
+    options = RuntimeOptions(threads=1)
+    findings = check_runtime(
+        tiny_bundle, choose_runtime(tiny_bundle), options, references, prepare=sample
+    )
+    assert [f.program for f in findings if not f.passed] == ["end_to_end"]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"references": [{}]}', '{"references": []}', "[]"])
+def test_a_broken_reference_file_is_refused(tiny_bundle, tmp_path, content):
+    path = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    (path / "reference.json").write_text(content)
+    json.loads(content)
+    with pytest.raises(BundleError, match=r"reference\.json"):
+        load_references(replace(tiny_bundle, path=path))
