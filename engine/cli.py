@@ -22,7 +22,7 @@ from .files import make_folder, write_atomically
 from .golden import TOLERANCE, check_golden, why_not_applicable
 from .images import Recipe, contact_sheet, save_png, slug, unused_path
 from .noise import resolve_seeds
-from .pipeline import LDMTextToImagePipeline
+from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
 from .runtimes import RUNTIMES, RuntimeOptions, choose_runtime, resolve_options
 from .verification import check_runtime, load_references, require_passed, sample
 from .version import __version__
@@ -80,7 +80,12 @@ def export(
     vocab: Path | None,
     force: bool,
 ) -> None:
-    """Turn CHECKPOINT, a folder, a CompVis .ckpt file or an id, into a verified BUNDLE."""
+    """Turn CHECKPOINT into a verified BUNDLE.
+
+    CHECKPOINT is a folder in the diffusers or PaddleNLP layout, a CompVis .ckpt file, or an id such
+    as CompVis/ldm-text2im-large-256, which is downloaded. BUNDLE is the folder to make. It appears
+    only when every exported program agrees with the original model.
+    """
     try:
         from ldm_engine.export.checkpoint import open_checkpoint
         from ldm_engine.export.exporter import check_target, count_stages, export_bundle
@@ -94,9 +99,10 @@ def export(
     check_target(bundle, force)
     folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
     opened = open_checkpoint(folder, vocab=vocab)
+    source = None if folder == Path(checkpoint) else checkpoint  # an id, or else the folder's name
     with console.stages(count_stages(wanted)) as progress:
         made = export_bundle(
-            opened, bundle, formats=wanted, force=force, source=checkpoint, progress=progress
+            opened, bundle, formats=wanted, force=force, source=source, progress=progress
         )
     console.print_bundle(made)
 
@@ -106,7 +112,11 @@ def export(
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest's facts as JSON.")
 @_with_debug
 def info(bundle: Path, as_json: bool) -> None:
-    """Show what is inside BUNDLE, and which runtime would be chosen here and why."""
+    """Show what is inside BUNDLE.
+
+    Programs, tensors, sizes, how closely each program agrees with the original model, the versions
+    it was made with, and which runtime would be chosen on this machine and why.
+    """
     opened = open_bundle(bundle)
     if as_json:
         print(json.dumps(_as_json(opened), indent=2))
@@ -129,7 +139,11 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
 )
 @_with_debug
 def verify(bundle: Path, runtime: str, golden: bool) -> None:
-    """Check BUNDLE's hashes, and its programs' outputs against those of the original model."""
+    """Check BUNDLE's files and outputs.
+
+    Every file's hash, then every program and a short loop against samples of the original model's
+    outputs that the export left in the bundle. The checkpoint is not needed.
+    """
     opened = open_bundle(bundle)
     with console.byte_bar("hashing", sum(f.bytes for f in opened.files.values())) as on_bytes:
         opened.check_files(on_bytes=on_bytes)
@@ -195,10 +209,17 @@ def _verify_golden(bundle: Bundle, runtime: str, options: RuntimeOptions) -> Non
 @click.option("--width", type=int, help="Pixels. Default: as trained.")
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--grid", is_flag=True, help="Write a contact sheet, grid.png, too.")
-@click.option("--runtime", default="auto", show_default=True)
+@click.option("--runtime", default="auto", show_default=True, help="auto, or the name of one.")
 @click.option("--precision", default="fp32", show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", type=int, help="Default: all cores of this process.")
+@click.option(
+    "--memory",
+    type=click.Choice(MEMORY_MODES),
+    default="resident",
+    show_default=True,
+    help="sequential holds one program at a time: less memory, more time.",
+)
 @_with_debug
 def generate(
     bundle: Path,
@@ -212,15 +233,25 @@ def generate(
     precision: str,
     device: str,
     threads: int | None,
+    memory: str,
     **settings: Any,
 ) -> None:
-    """Render a picture of each PROMPT with BUNDLE."""
+    """Render a picture of each PROMPT with BUNDLE.
+
+    Pictures are PNG files that carry their recipe; no file is ever overwritten.
+    """
     make_folder(output)
     jobs = [prompt for prompt in prompts for _ in range(num_images)]
     seeds = resolve_seeds(seed, len(jobs))
-    pipe = LDMTextToImagePipeline.from_pretrained(
-        bundle, device=device, runtime=runtime, precision=precision, threads=threads
-    )
+    with console.busy(f"opening {bundle}"):
+        pipe = LDMTextToImagePipeline.from_pretrained(
+            bundle,
+            device=device,
+            runtime=runtime,
+            precision=precision,
+            threads=threads,
+            memory=memory,
+        )
     images = []
     with console.step_bar(len(jobs) * settings["num_inference_steps"]) as advance:
         for start in range(0, len(jobs), batch_size):

@@ -82,6 +82,13 @@ def _show_warning(
 
 
 @contextmanager
+def busy(description: str) -> Iterator[None]:
+    """A spinner, for what cannot tell how far it is."""
+    with err.status(escape(description)):
+        yield
+
+
+@contextmanager
 def stages(total: int) -> Iterator[Callable[[str], None]]:
     """A bar over `total` named stages; call the result as each begins."""
     columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

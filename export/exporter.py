@@ -71,7 +71,7 @@ def export_bundle(
         out: the bundle folder; must not exist, or be empty, or be a bundle and `force` given.
         formats: of ``FORMAT_FILES``.
         force: replace a bundle that is there; it stays until the new one is complete.
-        source: what to call the checkpoint in the manifest.
+        source: what to call the checkpoint in the manifest; by default its folder's name.
         progress: told of each stage.
 
     Raises:
@@ -221,7 +221,7 @@ def _write_program(
 def _model_info(checkpoint: Checkpoint, models: Models, source: str | None) -> ModelInfo:
     unet, text = models.unet, models.text_encoder.config
     return ModelInfo(
-        source=source or checkpoint.path.name,
+        source=source or checkpoint.path.resolve().name,
         latent_channels=unet.config.in_channels,
         scale_factor=models.autoencoder.config.scale_factor,
         size_multiple=unet.config.size_multiple,

@@ -26,7 +26,7 @@ def to_8bit(images):
 
 @pytest.fixture(scope="module")
 def reference():
-    pipe = diffusers.LDMTextToImagePipeline.from_pretrained(SHAPES, torch_dtype=torch.float32)
+    pipe = diffusers.LDMTextToImagePipeline.from_pretrained(SHAPES, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
