@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import BundleError, BundleNotFoundError
+from .errors import ArgumentTypeError, BundleError, BundleNotFoundError
 from .files import write_atomically
 
 FORMAT_VERSION = 1
@@ -31,8 +31,11 @@ FORMAT_FILES = {
     "onnx": ("model.onnx", "model.onnx.data"),
     "openvino": ("openvino_model.xml", "openvino_model.bin"),
 }
-DTYPES = ("float32", "int64")
+#: Largest image height and width, in pixels; attention over more would need terabytes.
+MAX_SIZE = 8192
 _HASH_CHUNK_BYTES = 4 << 20
+_SEAL = "manifest_sha256"
+_UNSEALED = f'"{_SEAL}": "{"0" * 64}"'
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,20 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class FormatInfo:
+    """One program in one format: its files relative to the bundle, graph first, and precision."""
+
+    files: tuple[str, ...]
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
 class ProgramInfo:
-    """One program's tensors and, per format, its files relative to the bundle (graph first)."""
+    """One program's tensors and the formats it is there in."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    formats: Mapping[str, tuple[str, ...]]
+    formats: Mapping[str, FormatInfo]
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,41 @@ class ModelInfo:
         return self.sample_size * self.scale_factor
 
 
+#: A program's inputs and outputs, in order.
+Contract = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+
+
+def program_tensors(model: ModelInfo) -> dict[str, Contract]:
+    """The contract of the four programs: for each its inputs and its output, in order."""
+    tokens, shift, kv = model.token_length, model.time_shift_width, model.text_kv_width
+    latents = TensorSpec("latents", "float32", (-1, model.latent_channels, -1, -1))
+    text_kv = TensorSpec("text_kv", "float32", (-1, tokens, kv))
+    input_ids = TensorSpec("input_ids", "int64", (-1, tokens))
+    timesteps = TensorSpec("timesteps", "float32", (-1,))
+    return {
+        "text_encoder": ((input_ids,), (text_kv,)),
+        "time_encoder": ((timesteps,), (TensorSpec("time_shift", "float32", (-1, shift)),)),
+        "unet": (
+            (latents, TensorSpec("time_shift", "float32", (1, shift)), text_kv),
+            (TensorSpec("noise_pred", "float32", (-1, model.latent_channels, -1, -1)),),
+        ),
+        "vae_decoder": ((latents,), (TensorSpec("image", "float32", (-1, -1, -1, 3)),)),
+    }
+
+
+def program_file_names(program: str, format_name: str) -> tuple[str, ...]:
+    """Where a program's files lie in a bundle, graph first."""
+    return tuple(f"{program}/{name}" for name in FORMAT_FILES[format_name])
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far one program lies from the original model in one runtime, as the export measured."""
+
+    relative_l2_error: float
+    tolerance: float
+
+
 @dataclass(frozen=True)
 class FileInfo:
     """Size and hash of one file of the bundle."""
@@ -95,7 +141,8 @@ class Bundle:
     model: ModelInfo
     programs: Mapping[str, ProgramInfo]
     files: Mapping[str, FileInfo]
-    parity: Mapping[str, Any] = field(default_factory=dict)
+    #: runtime -> program, or "end_to_end"
+    parity: Mapping[str, Mapping[str, Parity]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -105,8 +152,9 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """One hash over all file hashes: equal for bundles that hold the same files."""
-        lines = (f"{info.sha256}  {name}\n" for name, info in sorted(self.files.items()))
+        """One hash over the hashes of all files that make the pixels."""
+        names = sorted(self.files.keys() - {REFERENCE})
+        lines = (f"{self.files[name].sha256}  {name}\n" for name in names)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property
@@ -131,7 +179,7 @@ class Bundle:
                 f"{self.path} holds {program} as {', '.join(formats)}, not as {format_name}. "
                 f"Export again with --formats {','.join([*formats, format_name])}."
             )
-        return tuple(self.path / name for name in formats[format_name])
+        return tuple(self.path / name for name in formats[format_name].files)
 
     def check_files(
         self,
@@ -167,13 +215,38 @@ class Bundle:
         """Write ``bundle.json``, whole or not at all; do this after every other file."""
         content = {
             "format_version": FORMAT_VERSION,
+            _SEAL: "0" * 64,
             "model": asdict(self.model),
             "programs": {name: asdict(info) for name, info in self.programs.items()},
             "files": {name: asdict(info) for name, info in sorted(self.files.items())},
-            "parity": self.parity,
+            "parity": {
+                runtime: {name: asdict(parity) for name, parity in programs.items()}
+                for runtime, programs in self.parity.items()
+            },
             "versions": self.versions,
         }
-        write_atomically(self.path / MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.path / MANIFEST, seal(content))
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """The text of a manifest with its own hash in it.
+
+    That is the sha256 of the whole text with zeros for the hash's 64 digits.
+    """
+    content = {**content, _SEAL: "0" * 64}
+    text = json.dumps(content, indent=2) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return text.replace(_UNSEALED, f'"{_SEAL}": "{digest}"', 1).encode()
+
+
+def _check_seal(path: Path, raw: Mapping[str, Any]) -> None:
+    told = raw.get(_SEAL)
+    text = path.read_text(encoding="utf-8").replace(f'"{_SEAL}": "{told}"', _UNSEALED, 1)
+    if hashlib.sha256(text.encode()).hexdigest() != told:
+        raise BundleError(
+            f"{path} was altered after it was written: it does not have the sha256 that it tells. "
+            "Copy the bundle again from its source, or export it again."
+        )
 
 
 def hash_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:
@@ -210,8 +283,10 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         BundleNotFoundError: if there is no such folder.
         BundleError: if the manifest is missing, broken, or of another format version.
     """
+    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
+        raise ArgumentTypeError(f"The bundle's path is {path!r}; text or a Path is accepted.")
     folder = Path(path)
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise BundleNotFoundError(
             f"There is no bundle folder {str(folder)!r}. "
             "Make one with: ldm-engine export CHECKPOINT BUNDLE"
@@ -223,31 +298,44 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         )
     raw = read_json_object(folder / MANIFEST)
     version = raw.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise BundleError(
             f"{folder / MANIFEST} has format version {version!r}; this version of ldm-engine "
             f"reads {FORMAT_VERSION}. Upgrade ldm-engine if the bundle is newer, "
             "else export it again."
         )
+    _check_seal(folder / MANIFEST, raw)
     return _parse(folder, raw)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long, or with a NUL
+        return False
 
 
 def _parse(folder: Path, raw: dict[str, Any]) -> Bundle:
     try:
+        model = _parse_model(raw["model"])
+        tensors = program_tensors(model)
         bundle = Bundle(
             path=folder,
-            model=_parse_model(raw["model"]),
-            programs={name: _parse_program(raw["programs"][name]) for name in PROGRAMS},
+            model=model,
+            programs={
+                name: _parse_program(name, raw["programs"][name], tensors[name])
+                for name in PROGRAMS
+            },
             files={_safe(n): _parse_file(f) for n, f in raw["files"].items()},
-            parity=_typed(raw["parity"], dict),
-            versions=_typed(raw["versions"], dict),
+            parity={
+                _typed(runtime, str): {n: _parse_parity(p) for n, p in programs.items()}
+                for runtime, programs in raw["parity"].items()
+            },
+            versions={_typed(n, str): _typed(v, str) for n, v in raw["versions"].items()},
         )
-        for name in (SCHEDULER_CONFIG, VOCABULARY):
+        listed = [n for p in bundle.programs.values() for f in p.formats.values() for n in f.files]
+        for name in (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *listed):
             bundle.files[name]
-        for program in bundle.programs.values():
-            for files in program.formats.values():
-                for name in files:
-                    bundle.files[name]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
         raise BundleError(
@@ -264,25 +352,32 @@ def _parse_model(raw: dict[str, Any]) -> ModelInfo:
         if kind == "int" and not 0 < value < 2**31:
             raise ValueError(f"`{name}` is {value}, not a positive number")
         values[name] = value
-    return ModelInfo(**values)
+    model = ModelInfo(**values)
+    if model.default_size > MAX_SIZE or model.pixel_multiple > MAX_SIZE:
+        raise ValueError(f"images of {model.default_size} pixels are larger than {MAX_SIZE}")
+    return model
 
 
-def _parse_program(raw: dict[str, Any]) -> ProgramInfo:
-    return ProgramInfo(
-        inputs=tuple(_parse_tensor(t) for t in raw["inputs"]),
-        outputs=tuple(_parse_tensor(t) for t in raw["outputs"]),
-        formats={
-            _typed(f, str): tuple(_safe(n) for n in files) for f, files in raw["formats"].items()
-        },
-    )
+def _parse_program(name: str, raw: dict[str, Any], expected: Contract) -> ProgramInfo:
+    inputs, outputs = (tuple(_parse_tensor(t) for t in raw[k]) for k in ("inputs", "outputs"))
+    if (inputs, outputs) != expected:
+        raise ValueError(f"the tensors of {name} are not those that the model's facts lead to")
+    formats = {}
+    for format_name, entry in raw["formats"].items():
+        files = tuple(_safe(n) for n in entry["files"])
+        if format_name in FORMAT_FILES and files != program_file_names(name, format_name):
+            raise ValueError(f"the {format_name} files of {name} are {files}")
+        formats[_typed(format_name, str)] = FormatInfo(files, _typed(entry["precision"], str))
+    return ProgramInfo(inputs, outputs, formats)
 
 
 def _parse_tensor(raw: dict[str, Any]) -> TensorSpec:
-    if raw["dtype"] not in DTYPES:
-        raise ValueError(f"dtype {raw['dtype']!r} is not one of {', '.join(DTYPES)}")
-    return TensorSpec(
-        _typed(raw["name"], str), raw["dtype"], tuple(_typed(s, int) for s in raw["shape"])
-    )
+    shape = tuple(_typed(s, int) for s in raw["shape"])
+    return TensorSpec(_typed(raw["name"], str), _typed(raw["dtype"], str), shape)
+
+
+def _parse_parity(raw: dict[str, Any]) -> Parity:
+    return Parity(float(raw["relative_l2_error"]), float(raw["tolerance"]))
 
 
 def _parse_file(raw: dict[str, Any]) -> FileInfo:

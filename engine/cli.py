@@ -6,7 +6,6 @@ This is the one file of the engine that reaches into ``ldm_engine.export``, and 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,12 +17,14 @@ import click
 from . import console
 from .bundle import PROGRAMS, Bundle, open_bundle
 from .errors import RuntimeUnavailableError
-from .files import make_folder, write_atomically
+from .files import make_folder
 from .golden import TOLERANCE, check_golden, why_not_applicable
-from .images import Recipe, contact_sheet, save_png, slug, unused_path
+from .images import Recipe, contact_sheet, save_png, slug
 from .noise import resolve_seeds
 from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
+from .request import resolve_request
 from .runtimes import RUNTIMES, RuntimeOptions, choose_runtime, resolve_options
+from .scheduler import DDIMScheduler
 from .verification import check_runtime, load_references, require_passed, sample
 from .version import __version__
 
@@ -88,15 +89,16 @@ def export(
     """
     try:
         from ldm_engine.export.checkpoint import open_checkpoint
-        from ldm_engine.export.exporter import check_target, count_stages, export_bundle
+        from ldm_engine.export.exporter import count_stages, export_bundle
         from ldm_engine.export.hub import fetch
+        from ldm_engine.export.target import check_target
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"Exporting needs more than running: {error}. "
             "Install it with: pip install 'ldm-engine[export]'"
         ) from error
     wanted = tuple(dict.fromkeys(f.strip() for f in formats.split(",")))
-    check_target(bundle, force)
+    bundle = check_target(bundle, force)
     folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
     opened = open_checkpoint(folder, vocab=vocab)
     source = None if folder == Path(checkpoint) else checkpoint  # an id, or else the folder's name
@@ -200,11 +202,19 @@ def _verify_golden(bundle: Bundle, runtime: str, options: RuntimeOptions) -> Non
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
 @click.option("-o", "--output", type=_FOLDER, default=Path(), help="Folder for the pictures.")
 @click.option("--num-inference-steps", type=int, default=50, show_default=True)
-@click.option("--guidance-scale", type=float, default=6.0, show_default=True)
+@click.option(
+    "--guidance-scale",
+    type=float,
+    default=6.0,
+    show_default=True,
+    help="How closely to follow the prompt; 1.0 is off, which is Python's default.",
+)
 @click.option("--eta", type=float, default=0.0, show_default=True)
 @click.option("--negative-prompt", help="What to guide away from.")
 @click.option("--seed", type=int, help="Images get the seeds S, S+1, ... Default: at random.")
-@click.option("--num-images", type=click.IntRange(1), default=1, help="Images a prompt.")
+@click.option(
+    "--num-images", type=click.IntRange(1), default=1, show_default=True, help="Images a prompt."
+)
 @click.option("--height", type=int, help="Pixels. Default: as trained.")
 @click.option("--width", type=int, help="Pixels. Default: as trained.")
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
@@ -240,9 +250,10 @@ def generate(
 
     Pictures are PNG files that carry their recipe; no file is ever overwritten.
     """
-    make_folder(output)
     jobs = [prompt for prompt in prompts for _ in range(num_images)]
     seeds = resolve_seeds(seed, len(jobs))
+    _check_request(bundle, list(prompts), settings)
+    make_folder(output)
     with console.busy(f"opening {bundle}"):
         pipe = LDMTextToImagePipeline.from_pretrained(
             bundle,
@@ -263,16 +274,21 @@ def generate(
 
             rendered = pipe(batch, seed=batch_seeds, callback_on_step_end=on_step, **settings)
             for prompt, image_seed, image in zip(batch, batch_seeds, rendered.images, strict=True):
-                path = unused_path(output, f"{slug(prompt)}-{image_seed}")
-                save_png(image, path, _recipe(pipe, prompt, image_seed, image.size, settings))
+                recipe = _recipe(pipe, prompt, image_seed, image.size, settings)
+                path = save_png(image, output, f"{slug(prompt)}-{image_seed}", recipe)
                 console.out.print(str(path), markup=False)
-                images.append(image)
+                if grid:
+                    images.append(image)
     if grid:
-        content = io.BytesIO()
-        contact_sheet(images, columns=num_images if num_images > 1 else None).save(content, "PNG")
-        path = unused_path(output, "grid")
-        write_atomically(path, content.getvalue())
-        console.out.print(str(path), markup=False)
+        sheet = contact_sheet(images, columns=num_images if num_images > 1 else None)
+        console.out.print(str(save_png(sheet, output, "grid")), markup=False)
+
+
+def _check_request(path: Path, prompts: list[str], settings: dict[str, Any]) -> None:
+    """Refuse what the pipeline would refuse, before it loads gigabytes."""
+    bundle = open_bundle(path)
+    scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
+    resolve_request(bundle.model, scheduler, prompt=prompts, seed=0, latents=None, **settings)
 
 
 def _recipe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -44,6 +45,7 @@ def run(command: click.Command) -> None:
     warnings.showwarning = _show_warning
     warnings.filterwarnings("ignore", message="No ccache found")  # on importing Paddle
     debug = "--debug" in sys.argv
+    interrupted = _interrupt_on_signals()
     try:
         sys.exit(command.main(standalone_mode=False))
     except click.ClickException as error:
@@ -57,14 +59,32 @@ def run(command: click.Command) -> None:
     except LDMEngineError as error:
         _fail(str(error), EXIT_FAILURE, debug)
     except Exception as error:
+        if interrupted:  # inside a C++ call, which turned the interrupt into an error of its own
+            err.print("Interrupted.")
+            sys.exit(EXIT_INTERRUPTED)
+        if isinstance(error, OSError):
+            _fail(f"{error}. Check the file or the disk, and run again.", EXIT_FAILURE, debug)
         hint = "" if debug else " Run again with --debug for the traceback, and report it."
         _fail(f"{type(error).__name__}: {error}.{hint}", EXIT_FAILURE, debug)
+
+
+def _interrupt_on_signals() -> list[int]:
+    """Make Ctrl-C and a termination end the command in order; the list tells what has come."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    return received
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    err.print(f"[bold red]Error:[/] {escape(message)}")
+    err.print(f"[bold red]Error:[/] {_plain(message)}")
     sys.exit(code)
 
 
@@ -78,13 +98,13 @@ def _show_warning(
 ) -> None:
     if category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         return
-    err.print(f"[bold yellow]Warning:[/] {escape(str(message))}")
+    err.print(f"[bold yellow]Warning:[/] {_plain(str(message))}")
 
 
 @contextmanager
 def busy(description: str) -> Iterator[None]:
     """A spinner, for what cannot tell how far it is."""
-    with err.status(escape(description)):
+    with err.status(_plain(description)):
         yield
 
 
@@ -126,7 +146,7 @@ def step_bar(total: int) -> Iterator[Callable[[str], None]]:
 def print_bundle(bundle: Bundle) -> None:
     """The tables of ``ldm-engine info``."""
     model = bundle.model
-    out.print(f"[bold]{escape(str(bundle.path))}[/]  {escape(model.source)}")
+    out.print(f"[bold]{_plain(str(bundle.path))}[/]  {_plain(model.source)}")
     total = sum(info.bytes for info in bundle.files.values())
     facts = {
         "image size": f"{model.default_size}x{model.default_size} by default, "
@@ -140,7 +160,7 @@ def print_bundle(bundle: Bundle) -> None:
     }
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        table.add_row(f"[dim]{name}[/]", escape(value))
+        table.add_row(f"[dim]{name}[/]", _plain(value))
     out.print(table)
     out.print()
     out.print(_program_table(bundle))
@@ -152,19 +172,21 @@ def _program_table(bundle: Bundle) -> Table:
     """What each program weighs in each format, and how far it lies from the original model."""
     table = _plain_table("program", "format", "precision", "size", "relative error", "tolerance")
     rows = [
-        (name, format_name, _size(sum(bundle.files[f].bytes for f in files)))
-        for name, info in bundle.programs.items()
-        for format_name, files in info.formats.items()
-    ]
-    rows += [("end_to_end", format_name, "") for format_name in bundle.formats]
-    for name, format_name, size in rows:
-        parity = bundle.parity.get(format_name, {}).get(name)
-        told = (
-            (f"{parity['relative_l2_error']:.1e}", f"{parity['tolerance']:.0e}")
-            if parity
-            else ("not recorded", "")
+        (
+            name,
+            format_name,
+            written.precision,
+            _size(sum(bundle.files[f].bytes for f in written.files)),
         )
-        table.add_row(name, format_name, "fp32", size, *told)
+        for name, info in bundle.programs.items()
+        for format_name, written in info.formats.items()
+    ]
+    rows += [("end_to_end", format_name, "", "") for format_name in bundle.formats]
+    for name, format_name, precision, size in rows:
+        parity = bundle.parity.get(format_name, {}).get(name)
+        error = f"{parity.relative_l2_error:.1e}" if parity else "not recorded"
+        tolerance = f"{parity.tolerance:.0e}" if parity else ""
+        table.add_row(name, *map(_plain, (format_name, precision)), size, error, tolerance)
     return table
 
 
@@ -201,6 +223,11 @@ def _describe_choice(bundle: Bundle) -> str:
     except RuntimeUnavailableError as error:
         return f"none. {error}"
     return f"{choice.runtime.name} {choice.runtime.version()}: {choice.reason}"
+
+
+def _plain(text: str) -> str:
+    """`text` without markup or control characters: it may come from anywhere."""
+    return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
 
 
 def _shape(shape: Sequence[int]) -> str:

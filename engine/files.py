@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import OutputError
+
+_UMASK = os.umask(0)  # can only be read by setting it
+os.umask(_UMASK)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -15,22 +20,33 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: if it cannot be written; what stood there before is untouched.
     """
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101 (mkstemp gives a plain name)
-        os.replace(temporary, path)  # noqa: PTH105
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} could not be written: {error.strerror or error}. What was there before is "
-            "unchanged; make room or choose another folder, and run again."
-        ) from error
+    with _temporary(path, content) as temporary:
+        temporary.replace(path)
+
+
+def write_new(folder: Path, stem: str, suffix: str, content: bytes) -> Path:
+    """Write `stem``suffix` into `folder`, or `stem`-2, -3, ... if a file has that name.
+
+    Raises:
+        OutputError: if it cannot be written; no file is ever replaced, not even by a second
+            process that writes the same name at the same time.
+    """
+    path, count = folder / f"{stem}{suffix}", 1
+    with _temporary(path, content) as temporary:
+        while True:
+            try:
+                os.link(temporary, path)  # unlike a rename, this fails if the name is taken
+            except FileExistsError:
+                count += 1
+                path = folder / f"{stem}-{count}{suffix}"
+            except OSError:  # a file system without hard links
+                if not path.exists():
+                    temporary.replace(path)
+                    return path
+                count += 1
+                path = folder / f"{stem}-{count}{suffix}"
+            else:
+                return path
 
 
 def make_folder(path: Path) -> None:
@@ -43,14 +59,35 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise OutputError(
-            f"The folder {path} cannot be written to: {error.strerror or error}. "
-            "Choose another folder."
+            f"The folder {path} cannot be written to: {_reason(error)}. Choose another folder."
         ) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextmanager
+def _temporary(path: Path, content: bytes) -> Iterator[Path]:
+    """A synced file with `content` beside `path`, gone afterwards unless it was renamed."""
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_UMASK)
+        yield temporary
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written: {_reason(error)}. What was there before is unchanged; "
+            "make room or choose another folder, and run again."
+        ) from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

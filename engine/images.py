@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 from .errors import InvalidArgumentError
-from .files import write_atomically
+from .files import write_new
 from .version import __version__
 
 RECIPE_KEY = "ldm-engine"  #: the PNG text chunk that holds the recipe as JSON
@@ -40,19 +40,22 @@ class Recipe:
     version: str = __version__
 
 
-def save_png(image: Image.Image, path: Path, recipe: Recipe) -> None:
-    """Write `image` with `recipe` in its text metadata, whole or not at all.
+def save_png(image: Image.Image, folder: Path, stem: str, recipe: Recipe | None = None) -> Path:
+    """Write `stem`.png into `folder` with `recipe` in its text metadata, and return its path.
+
+    It appears whole or not at all, under another number if the name is taken.
 
     Raises:
         OutputError: if it cannot be written.
     """
     info = PngImagePlugin.PngInfo()
-    info.add_itxt("Description", recipe.prompt)
-    info.add_itxt("Software", f"ldm-engine {recipe.version}")
-    info.add_itxt(RECIPE_KEY, json.dumps(asdict(recipe), ensure_ascii=False))
+    if recipe is not None:
+        info.add_itxt("Description", recipe.prompt)
+        info.add_itxt("Software", f"ldm-engine {recipe.version}")
+        info.add_itxt(RECIPE_KEY, json.dumps(asdict(recipe), ensure_ascii=False))
     content = io.BytesIO()
     image.save(content, format="PNG", pnginfo=info)
-    write_atomically(path, content.getvalue())
+    return write_new(folder, stem, ".png", content.getvalue())
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -70,15 +73,6 @@ def read_recipe(path: Path) -> Recipe:
             f"{path} carries no recipe of ldm-engine ({error!r}); give a PNG file as "
             "`ldm-engine generate` wrote it."
         ) from error
-
-
-def unused_path(folder: Path, stem: str) -> Path:
-    """`stem`.png in `folder`, or `stem`-2.png and so on: a name that no file has yet."""
-    path, count = folder / f"{stem}.png", 1
-    while path.exists():
-        count += 1
-        path = folder / f"{stem}-{count}.png"
-    return path
 
 
 def slug(text: str) -> str:

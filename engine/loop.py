@@ -57,6 +57,8 @@ def run_loop(
             noise.fill(fresh_noise)
             fresh_noise *= step.sigma
             latents += fresh_noise
-        if on_step_end is not None and on_step_end(index, step.timestep, latents) is True:
-            return index + 1
+        if on_step_end is not None:
+            stop = on_step_end(index, step.timestep, latents)
+            if isinstance(stop, (bool, np.bool_)) and stop:
+                return index + 1
     return len(steps)

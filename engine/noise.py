@@ -36,7 +36,7 @@ class NoiseStream:
                 part[:] = stream.standard_normal(part.size)
 
 
-def resolve_seeds(seed: int | Sequence[int] | None, batch_size: int) -> list[int]:
+def resolve_seeds(seed: Any, batch_size: int) -> list[int]:
     """One seed an image: a list as it is, one number s as s, s + 1, ..., None at random.
 
     Raises:
@@ -47,6 +47,8 @@ def resolve_seeds(seed: int | Sequence[int] | None, batch_size: int) -> list[int
         return [secrets.randbelow(MAX_SEED + 1) for _ in range(batch_size)]
     if isinstance(seed, (str, bytes)):
         raise _not_a_seed(seed)
+    if isinstance(seed, np.ndarray) and seed.ndim == 0:
+        seed = seed.item()
     if isinstance(seed, (Sequence, np.ndarray)):
         seeds = [_whole_number(s) for s in seed]
         if len(seeds) != batch_size:

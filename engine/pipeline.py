@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .bundle import PROGRAMS, Bundle, open_bundle
-from .errors import ArgumentTypeError, InvalidArgumentError, NonFiniteError
+from .errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, NonFiniteError
 from .loop import StepCallback, run_loop
 from .noise import NoiseStream
 from .request import OUTPUT_TYPES, Request, resolve_request
@@ -83,6 +83,7 @@ class LDMTextToImagePipeline:
         """Use ``from_pretrained``."""
         self._shared = shared
         self._programs = programs
+        self._in_use = threading.Lock()
         self._time_shift: tuple[tuple[int, ...], NDArray[np.float32]] | None = None
 
     @classmethod
@@ -118,7 +119,7 @@ class LDMTextToImagePipeline:
         bundle = open_bundle(path)
         choice = choose_runtime(bundle, runtime)
         options = resolve_options(choice.runtime, device, precision, threads)
-        if memory not in MEMORY_MODES:
+        if not isinstance(memory, str) or memory not in MEMORY_MODES:
             raise InvalidArgumentError(
                 f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
             )
@@ -132,10 +133,13 @@ class LDMTextToImagePipeline:
     ) -> LDMTextToImagePipeline:
         """Open a bundle that was read, chosen for and checked before."""
         model = bundle.model
+        tokenizer = Tokenizer(
+            bundle.vocabulary, model.token_length, model.lowercase, model.vocab_size
+        )
         shared = _Shared(
             bundle=bundle,
             scheduler=DDIMScheduler.from_config(bundle.scheduler_config),
-            tokenizer=Tokenizer(bundle.vocabulary, model.token_length, model.lowercase),
+            tokenizer=tokenizer,
             choice=choice,
             options=options,
         )
@@ -145,9 +149,10 @@ class LDMTextToImagePipeline:
         return cls(shared, programs)
 
     def clone(self) -> LDMTextToImagePipeline:
-        """Another pipeline over the same weights, for another thread.
+        """Another pipeline for another thread, over the same weights if they are resident.
 
-        Make clones in one thread, before the threads that use them start.
+        With ``memory="sequential"`` each clone loads its own. Make clones in one thread, before the
+        threads that use them start.
         """
         return LDMTextToImagePipeline(self._shared, self._programs.clone())
 
@@ -209,6 +214,7 @@ class LDMTextToImagePipeline:
             ArgumentTypeError: if an argument has the wrong type.
             InvalidArgumentError: if a value is outside its range (``ShapeError`` for sizes).
             NonFiniteError: if an image came out as NaN or infinity.
+            LDMEngineError: if this pipeline is in use, or a program cannot be run.
 
         Warns:
             FlatImageWarning: if an image has a single colour.
@@ -227,8 +233,16 @@ class LDMTextToImagePipeline:
             seed=seed,
             latents=latents,
         )
-        latents, steps_run = self._denoise(request, callback_on_step_end)
-        pixels = self._decode(latents, request)
+        if not self._in_use.acquire(blocking=False):
+            raise LDMEngineError(
+                "This pipeline is already rendering, in another thread or for the call whose "
+                "callback this is. Give each its own with pipe.clone()."
+            )
+        try:
+            latents, steps_run = self._denoise(request, callback_on_step_end)
+            pixels = self._decode(latents, request)
+        finally:
+            self._in_use.release()
         _warn_of_flat_images(pixels, request.seeds)
         images = pixels if output_type == "np" else to_pil(pixels)
         if not return_dict:
@@ -317,7 +331,7 @@ class LDMTextToImagePipeline:
 
 def needed_files(bundle: Bundle, choice: Choice) -> list[str]:
     """The files that a pipeline with this runtime reads."""
-    programs = [n for p in bundle.programs.values() for n in p.formats[choice.runtime.format]]
+    programs = [n for p in bundle.programs.values() for n in p.formats[choice.runtime.format].files]
     others = [name for name in bundle.files if "/" not in name]
     return programs + others
 
@@ -333,7 +347,7 @@ def _check_call(generator: object, output_type: str, callback: object) -> None:
             f"`generator` is a {type(generator).__name__}; this engine draws its own noise, which "
             "is the same on every runtime and machine. Use seed=0, or seed=[0, 1, ...]."
         )
-    if output_type not in OUTPUT_TYPES:
+    if not isinstance(output_type, str) or output_type not in OUTPUT_TYPES:
         raise InvalidArgumentError(
             f"`output_type` is {output_type!r}; {' or '.join(map(repr, OUTPUT_TYPES))} is accepted."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import ModelInfo
+from .bundle import MAX_SIZE, ModelInfo
 from .errors import ArgumentTypeError, InvalidArgumentError, ShapeError
 from .noise import resolve_seeds
-from .scheduler import DDIMScheduler, DDIMStep
+from .scheduler import DDIMScheduler, DDIMStep, is_number
 from .tokenizer import check_texts
 
-MAX_SIZE = 8192  #: pixels a side; attention over more would need terabytes
+MAX_GUIDANCE = 10_000  #: far beyond use; keeps float32 finite
 OUTPUT_TYPES = ("pil", "np")
 
 
@@ -115,13 +114,14 @@ def _size(name: str, value: Any, model: ModelInfo) -> int:
 
 
 def _guidance(value: Any, count: int) -> NDArray[np.float32] | None:
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
     values = value if isinstance(value, (list, tuple, np.ndarray)) else [value] * count
     for scale in values:
-        number = isinstance(scale, (int, float, np.number)) and not isinstance(scale, bool)
-        if not number or not math.isfinite(scale):
+        if not is_number(scale) or not abs(scale) <= MAX_GUIDANCE:
             raise InvalidArgumentError(
-                f"`guidance_scale` is {scale!r}; a finite number, or a list of one an image, is "
-                "accepted. 1.0 turns guidance off."
+                f"`guidance_scale` is {scale!r}; a number, or a list of one an image, is accepted, "
+                f"between -{MAX_GUIDANCE} and {MAX_GUIDANCE}. 1.0 turns guidance off."
             )
     if len(values) != count:
         raise InvalidArgumentError(

@@ -87,7 +87,7 @@ class DDIMScheduler:
         check("set_alpha_to_one", to_one, isinstance(to_one, bool), "true or false")
         start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
         for key, beta in (("beta_start", start), ("beta_end", end)):
-            holds = isinstance(beta, (int, float)) and not isinstance(beta, bool) and 0 < beta < 1
+            holds = is_number(beta) and 0 < beta < 1
             check(key, beta, holds, "a number between 0 and 1")
         if violations:
             listing = "\n".join(f"  - {v}" for v in violations)
@@ -95,7 +95,15 @@ class DDIMScheduler:
                 f"The scheduler config is not one this engine can run:\n{listing}\n"
                 "Use the scheduler_config.json published with the checkpoint."
             )
-        return cls(steps, float(start), float(end), schedule, to_one, offset)
+        scheduler = cls(steps, float(start), float(end), schedule, to_one, offset)
+        alphas = scheduler.alphas_cumprod()
+        if not 0 < alphas[-1] <= alphas[0] < 1:
+            raise ConfigError(
+                f"The scheduler's betas from {start} to {end} over {steps} steps take the signal "
+                f"from {alphas[0]:.3g} to {alphas[-1]:.3g}; it must stay strictly between 1 and 0. "
+                "Use the scheduler_config.json published with the checkpoint."
+            )
+        return scheduler
 
     def alphas_cumprod(self) -> NDArray[np.float64]:
         """[num_train_timesteps]; float32 precision, as the reference computes it."""
@@ -145,19 +153,23 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real number, of Python or NumPy, and no boolean."""
+    real = isinstance(value, (int, float, np.integer, np.floating))
+    return real and not isinstance(value, bool)
+
+
 def check_num_inference_steps(value: Any, maximum: int) -> None:
     """Raise ``InvalidArgumentError`` unless `value` is an integer in 1 .. `maximum`."""
     if not _is_int(value) or not 1 <= value <= maximum:
         raise InvalidArgumentError(
-            f"`num_inference_steps` is {value!r}; a whole number from 1 to {maximum} is accepted. "
-            "50 is a good default."
+            f"`num_inference_steps` is {value!r}; a whole number from 1 to {maximum} is accepted."
         )
 
 
 def check_eta(value: Any) -> None:
     """Raise ``InvalidArgumentError`` unless `value` is a number in [0, 1]."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise InvalidArgumentError(
             f"`eta` is {value!r}; a number from 0 (deterministic) to 1 (as noisy as DDPM) "
             "is accepted."

@@ -15,6 +15,8 @@ from tokenizers import BertWordPieceTokenizer
 
 from .errors import ArgumentTypeError, BundleError, InvalidArgumentError
 
+SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+
 
 class PromptTruncatedWarning(UserWarning):
     """A prompt had more tokens than the model takes; the end was cut off."""
@@ -24,19 +26,34 @@ class Tokenizer:
     """WordPiece as in ``bert-base-uncased``, with the vocabulary of a bundle.
 
     Raises:
-        BundleError: if the vocabulary cannot be read or lacks a special token.
+        BundleError: if the vocabulary cannot be read, lacks a special token, or has ids that the
+            text encoder does not embed.
     """
 
-    def __init__(self, vocabulary: Path, token_length: int, lowercase: bool = True) -> None:
+    def __init__(
+        self, vocabulary: Path, token_length: int, lowercase: bool, vocab_size: int
+    ) -> None:
         self.token_length = token_length
         try:
             self._tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=lowercase)
         except Exception as error:  # the Rust library raises bare Exception
-            raise BundleError(f"{vocabulary} is not a WordPiece vocabulary: {error}") from error
-        specials = {name: self._tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[PAD]")}
+            raise BundleError(
+                f"{vocabulary} is not a WordPiece vocabulary: {error}. "
+                "Use the vocabulary published with the checkpoint."
+            ) from error
+        specials = {name: self._tokenizer.token_to_id(name) for name in SPECIAL_TOKENS}
         missing = [name for name, token_id in specials.items() if token_id is None]
         if missing:
-            raise BundleError(f"{vocabulary} lacks the special tokens {', '.join(missing)}.")
+            raise BundleError(
+                f"{vocabulary} lacks the special tokens {', '.join(missing)}. "
+                "Use the vocabulary published with the checkpoint."
+            )
+        largest = max(self._tokenizer.get_vocab().values())
+        if largest >= vocab_size:
+            raise BundleError(
+                f"{vocabulary} gives ids up to {largest}, the text encoder embeds {vocab_size}. "
+                "Use the vocabulary published with the checkpoint."
+            )
         self._sep, self._pad = specials["[SEP]"], specials["[PAD]"]
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:

@@ -6,37 +6,34 @@ import gc
 import json
 import platform
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import paddle
 
 from ldm_engine import __version__
 from ldm_engine.bundle import (
-    FORMAT_FILES,
-    MANIFEST,
     PROGRAMS,
     REFERENCE,
     SCHEDULER_CONFIG,
     VOCABULARY,
     Bundle,
     FileInfo,
+    FormatInfo,
     ModelInfo,
     ProgramInfo,
     hash_file,
+    program_file_names,
 )
-from ldm_engine.errors import ConfigError, InvalidArgumentError, OutputError
-from ldm_engine.files import make_folder
+from ldm_engine.errors import CheckpointError, ConfigError, InvalidArgumentError
+from ldm_engine.runtimes.paddle import restore_termination_handler
 from ldm_engine.scheduler import DDIMScheduler
 from ldm_engine.tokenizer import Tokenizer
 from ldm_engine.verification import References, save_references
 
-from .checkpoint import Checkpoint, check_tensors
+from .checkpoint import COMPONENTS, Checkpoint, check_tensors
 from .formats.paddle import write_paddle
 from .models import (
     AutoencoderConfig,
@@ -50,6 +47,7 @@ from .models import (
 )
 from .programs import Models, ProgramSpec, build_programs
 from .progress import Progress, silent
+from .target import check_target, staging_folder
 from .verify import compute_references, gate, parity_report
 
 WRITERS = {"paddle": write_paddle}
@@ -84,24 +82,14 @@ def export_bundle(
             raise InvalidArgumentError(
                 f"`formats` names {name!r}; {', '.join(WRITERS)} is accepted by this version."
             )
-    check_target(out, force)
-    make_folder(out.parent)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    try:
-        staging.chmod(0o755)
+    out = check_target(out, force)
+    restore_termination_handler()
+    with staging_folder(out) as staging:
         # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
         with paddle.utils.unique_name.guard():
             bundle = _export_into(staging, checkpoint, formats, source, progress)
         bundle.save_manifest()
-        _move_into_place(staging, out)
-    except OSError as error:
-        raise OutputError(
-            f"The bundle could not be written to {out}: {error.strerror or error}. "
-            "Nothing was left behind; make room or choose another folder, and export again."
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return Bundle(out, bundle.model, bundle.programs, bundle.files, bundle.parity, bundle.versions)
+    return replace(bundle, path=out)
 
 
 def count_stages(formats: Sequence[str]) -> int:
@@ -123,13 +111,14 @@ def _export_into(
     (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
     shutil.copyfile(checkpoint.vocab_path, folder / VOCABULARY)
     model = _model_info(checkpoint, models, source)
-    _check_vocabulary(folder / VOCABULARY, model)
-    programs = build_programs(models)
+    # Not used here: a vocabulary that does not fit is to be found before the work.
+    Tokenizer(folder / VOCABULARY, model.token_length, model.lowercase, model.vocab_size)
+    programs = build_programs(models, model)
     infos = {
         p.name: ProgramInfo(
             p.inputs,
             p.outputs,
-            {f: tuple(f"{p.name}/{name}" for name in FORMAT_FILES[f]) for f in formats},
+            {f: FormatInfo(program_file_names(p.name, f)) for f in formats},
         )
         for p in programs
     }
@@ -148,11 +137,9 @@ def _verified(draft: Bundle, references: References, progress: Progress) -> Bund
     findings = gate(draft, references, progress)
     progress("hashing")
     names = [SCHEDULER_CONFIG, VOCABULARY, REFERENCE]
-    names += [n for p in draft.programs.values() for f in p.formats.values() for n in f]
+    names += [n for p in draft.programs.values() for f in p.formats.values() for n in f.files]
     files = {n: _file_info(draft.path / n) for n in names}
-    return Bundle(
-        draft.path, draft.model, draft.programs, files, parity_report(findings), _versions()
-    )
+    return replace(draft, files=files, parity=parity_report(findings), versions=_versions())
 
 
 def _file_info(path: Path) -> FileInfo:
@@ -193,20 +180,23 @@ def _load_models(
     progress: Progress,
 ) -> Models:
     text, unet, autoencoder = configs
-    return Models(
-        _load("text_encoder", LDMBert(text), checkpoint, progress),
-        _load("unet", UNet(unet), checkpoint, progress),
-        _load("autoencoder", AutoencoderDecoder(autoencoder), checkpoint, progress),
-    )
-
-
-def _load(component: str, layer: Any, checkpoint: Checkpoint, progress: Progress) -> Any:
-    progress(f"loading {component}")
-    state: Mapping[str, np.ndarray[Any, Any]] = checkpoint.load(component)
-    check_tensors(component, state, tensor_shapes(layer))
-    load_tensors(layer, state)
-    layer.eval()
-    return layer
+    models = Models(LDMBert(text), UNet(unet), AutoencoderDecoder(autoencoder))
+    layers: tuple[paddle.nn.Layer, ...] = (models.text_encoder, models.unet, models.autoencoder)
+    problems = []
+    for component, layer in zip(COMPONENTS, layers, strict=True):
+        progress(f"loading {component}")
+        state = checkpoint.load(component)
+        try:
+            check_tensors(component, state, tensor_shapes(layer))
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            load_tensors(layer, state)
+            layer.eval()
+        del state  # before the next one is read
+    if problems:
+        raise CheckpointError("\n".join(problems))
+    return models
 
 
 def _write_program(
@@ -228,21 +218,20 @@ def _model_info(checkpoint: Checkpoint, models: Models, source: str | None) -> M
         sample_size=unet.config.sample_size,
         token_length=text.max_position_embeddings,
         vocab_size=text.vocab_size,
-        lowercase=bool(checkpoint.configs["tokenizer"].get("do_lower_case", True)),
+        lowercase=_lowercase(checkpoint),
         time_shift_width=unet.time_shift_width,
         text_kv_width=unet.text_kv_width,
     )
 
 
-def _check_vocabulary(path: Path, model: ModelInfo) -> None:
-    Tokenizer(path, model.token_length, model.lowercase)
-    with path.open(encoding="utf-8") as file:
-        tokens = sum(1 for _ in file)
-    if tokens > model.vocab_size:
+def _lowercase(checkpoint: Checkpoint) -> bool:
+    value = checkpoint.configs["tokenizer"].get("do_lower_case", True)
+    if not isinstance(value, bool):
         raise ConfigError(
-            f"{path.name} holds {tokens} tokens, the text encoder embeds {model.vocab_size}. "
-            "Use the vocabulary published with the checkpoint."
+            f"The tokenizer config's `do_lower_case` is {value!r}; true or false is accepted. "
+            "Use the tokenizer_config.json published with the checkpoint."
         )
+    return value
 
 
 def _versions() -> dict[str, str]:
@@ -252,38 +241,3 @@ def _versions() -> dict[str, str]:
         "numpy": metadata.version("numpy"),
         "python": platform.python_version(),
     }
-
-
-def check_target(out: Path, force: bool) -> None:
-    """Raise ``OutputError`` if a bundle may not be written to `out`."""
-    if not out.exists():
-        return
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    is_bundle = (out / MANIFEST).is_file()
-    if not is_bundle:
-        raise OutputError(
-            f"{out} exists and is not a bundle; it is left alone. Choose a folder that does not "
-            "exist yet."
-        )
-    if not force:
-        raise OutputError(
-            f"{out} already holds a bundle. Choose another folder, or pass --force to replace it."
-        )
-
-
-def _move_into_place(staging: Path, out: Path) -> None:
-    old = None
-    if out.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
-        out.replace(old / out.name)
-    try:
-        staging.replace(out)
-    except OSError:
-        if old is not None:
-            with suppress(OSError):
-                (old / out.name).replace(out)
-        raise
-    finally:
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,26 +92,31 @@ def fetch(
         revision: branch, tag or commit on the Hugging Face hub.
 
     Raises:
-        InvalidArgumentError: `source` is neither an existing path nor an id, or `hub` is unknown.
+        InvalidArgumentError: `source` is neither an existing path nor an id, `hub` is unknown, or
+            `base_url` or `revision` is given where it has no meaning.
         DownloadError: the download failed; what is complete is kept, and a next call resumes.
     """
     if os.fspath(source) and _exists(Path(source)):
+        _refuse("revision", revision, f"`{source}` is a local path and is used as it is")
+        _refuse("base_url", base_url, f"`{source}` is a local path and is used as it is")
         return Path(source)
     owner, name = _parse_id(os.fspath(source))
     if hub == "huggingface":
+        _refuse("base_url", base_url, "it is a PaddleNLP store's, for hub='paddlenlp'")
         return _fetch_huggingface(f"{owner}/{name}", cache_dir, revision)
     if hub == "paddlenlp":
-        if revision is not None:
-            raise InvalidArgumentError(
-                f"`revision` is {revision!r}; the PaddleNLP store keeps one version of a model.\n"
-                "  Leave it out, or pass hub='huggingface'."
-            )
+        _refuse("revision", revision, "the PaddleNLP store keeps one version of a model")
         base_url = base_url or os.environ.get(PADDLENLP_URL_VARIABLE) or PADDLENLP_URL
         store = (cache_dir or _user_cache()) / "paddlenlp" / owner / name
         return _fetch_paddlenlp(f"{base_url.rstrip('/')}/{owner}/{name}", store)
     raise InvalidArgumentError(
         f"`hub` is {hub!r}; huggingface and paddlenlp are accepted.\n  Pass one of them."
     )
+
+
+def _refuse(name: str, value: str | None, reason: str) -> None:
+    if value is not None:
+        raise InvalidArgumentError(f"`{name}` is {value!r}; {reason}.\n  Leave it out.")
 
 
 def _exists(path: Path) -> bool:
@@ -156,13 +162,21 @@ def _fetch_huggingface(repository: str, cache_dir: Path | None, revision: str | 
         )
     except Exception as error:
         # The hub's client lets errors of its HTTP library through, whichever that is today.
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        failure = (
+            f"`{repository}` could not be fetched from the Hugging Face hub "
+            f"({type(error).__name__}: {reason})"
+        )
         cached = _complete_snapshot(repository, cache_dir, revision)
         if cached is not None:
+            warnings.warn(
+                f"{failure}; the copy downloaded earlier to `{cached}` is used instead, which may "
+                "be older.",
+                stacklevel=3,  # the caller of fetch
+            )
             return cached
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
         raise DownloadError(
-            f"`{repository}` could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}: {reason}).\n"
+            f"{failure}.\n"
             "  Check the id and the network, pass a local path, or use the other hub, paddlenlp."
         ) from error
     return Path(snapshot)
@@ -221,7 +235,8 @@ def _fetch_paddlenlp(url: str, store: Path) -> Path:
                 _raise_missing(url, alternatives)
         for name in PADDLENLP_OPTIONAL:
             download(f"{url}/{name}", store / name, progress)
-    complete.touch()
+    with _writing(complete):
+        complete.touch()
     return store
 
 
@@ -250,6 +265,7 @@ class _Answer:
     body: http.client.HTTPResponse
     offset: int
     total: int | None
+    version: str  # see `_version`; "" where the server tells none
 
 
 class _TransientError(Exception):
@@ -264,7 +280,8 @@ def download(url: str, target: Path, progress: Progress) -> bool:
     """Bring `url` to `target`; False if the server has no such file.
 
     The bytes go to `target` + ".part", from where a broken download goes on, here or in a later
-    call; the file gets its name when it is complete.
+    call; the file gets its name when it is complete. Which version of the file they are of is kept
+    in ".part.etag", so that a file that has changed on the server is started afresh.
     """
     if target.is_file():
         return True
@@ -288,19 +305,22 @@ def download(url: str, target: Path, progress: Progress) -> bool:
                 time.sleep(BACKOFF_S * 2 ** (failures - 1))
         if found:
             part.replace(target)
+            _version_file(part).unlink(missing_ok=True)
     return found
 
 
 def _attempt(url: str, part: Path, progress: Progress, task: Any) -> bool:
     """One request; True when `part` is complete, False when there is no such file."""
     try:
-        answer = _open(url, _size(part))
+        answer = _open(url, _size(part), _kept_version(part))
     except _CompleteError:
         return True
     if answer is None:
         return False
     with answer.body, part.open("r+b" if answer.offset else "wb") as file:
         file.seek(answer.offset)
+        if not answer.offset:  # only now that no byte of another version is left
+            _version_file(part).write_text(answer.version, encoding="ascii")
         progress.update(task, completed=answer.offset, total=answer.total)
         for chunk in _chunks(answer.body):
             file.write(chunk)
@@ -322,11 +342,30 @@ def _chunks(body: http.client.HTTPResponse) -> Iterator[bytes]:
         raise _TransientError(f"the connection broke ({error!r})") from error
 
 
-def _open(url: str, offset: int) -> _Answer | None:
-    """Ask for the file from `offset` on; None if there is no such file."""
+def _version_file(part: Path) -> Path:
+    return part.with_name(part.name + ".etag")
+
+
+def _kept_version(part: Path) -> str:
+    file = _version_file(part)
+    return file.read_text(encoding="ascii", errors="replace") if file.is_file() else ""
+
+
+def _version(headers: http.client.HTTPMessage) -> str:
+    """What tells this version of a file from others, fit for `If-Range` (RFC 9110, 13.1.5)."""
+    for name, form in (("ETag", r'"[!-~]{0,200}"'), ("Last-Modified", r"[ -~]{1,80}")):
+        if re.fullmatch(form, headers.get(name, "")):
+            return headers[name]
+    return ""
+
+
+def _open(url: str, offset: int, version: str) -> _Answer | None:
+    """Ask for `version` from `offset` on, or all of another one; None if there is no such file."""
     headers = {"User-Agent": "ldm-engine", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
+        if re.fullmatch(r"[ -~]+", version):
+            headers["If-Range"] = version
     try:
         body = urllib.request.urlopen(
             urllib.request.Request(_checked(url), headers=headers), timeout=TIMEOUT_S
@@ -335,10 +374,14 @@ def _open(url: str, offset: int) -> _Answer | None:
         return _refused(url, offset, error)
     except (OSError, http.client.HTTPException) as error:
         raise _TransientError(f"no connection ({getattr(error, 'reason', error)})") from error
+    current = _version(body.headers)
     if body.status == 206:
-        return _partial(body, offset)
+        if version and current and current != version:  # a server that does not know If-Range
+            body.close()
+            return _open(url, 0, "")
+        return _partial(body, offset, current)
     length = body.headers.get("Content-Length", "")
-    return _Answer(body, 0, int(length) if length.isdigit() else None)
+    return _Answer(body, 0, int(length) if length.isdigit() else None, current)
 
 
 def _refused(url: str, offset: int, error: urllib.error.HTTPError) -> _Answer | None:
@@ -350,7 +393,7 @@ def _refused(url: str, offset: int, error: urllib.error.HTTPError) -> _Answer | 
             total = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
             if total is not None and int(total[1]) == offset:
                 raise _CompleteError
-            return _open(url, 0)
+            return _open(url, 0, "")
         if error.code in TRANSIENT_STATUS:
             raise _TransientError(f"HTTP {error.code} {error.reason}")
         raise DownloadError(
@@ -359,7 +402,7 @@ def _refused(url: str, offset: int, error: urllib.error.HTTPError) -> _Answer | 
         )
 
 
-def _partial(body: http.client.HTTPResponse, offset: int) -> _Answer:
+def _partial(body: http.client.HTTPResponse, offset: int, version: str) -> _Answer:
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", body.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != offset:
         body.close()
@@ -368,12 +411,18 @@ def _partial(body: http.client.HTTPResponse, offset: int) -> _Answer:
             f"{body.headers.get('Content-Range')!r}.\n"
             "  Remove the .part file in the cache folder and try again."
         )
-    return _Answer(body, offset, None if found[2] == "*" else int(found[2]))
+    return _Answer(body, offset, None if found[2] == "*" else int(found[2]), version)
 
 
 def _checked(url: str) -> str:
     """The address; only http and https, so that no setting makes this read local files."""
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    try:
+        parts = urllib.parse.urlsplit(url)
+        # Reading the port checks it; urllib takes no other characters, and says so too late.
+        sound = bool(parts.hostname) and parts.port != 0 and re.fullmatch(r"[!-~]+", url)
+    except ValueError:
+        sound = False
+    if not sound or parts.scheme not in ("http", "https"):
         raise InvalidArgumentError(
             f"`base_url` gives `{url}`; http and https addresses are accepted.\n"
             f"  Pass one, or set {PADDLENLP_URL_VARIABLE}."

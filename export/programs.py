@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from ldm_engine.bundle import TensorSpec
+from ldm_engine.bundle import ModelInfo, TensorSpec, program_tensors
 
 from .models import AutoencoderDecoder, LDMBert, UNet
 
@@ -97,21 +97,16 @@ class ProgramSpec:
             return {self.outputs[0].name: self.layer(*arguments).numpy()}
 
 
-def build_programs(models: Models) -> tuple[ProgramSpec, ...]:
+def build_programs(models: Models, model: ModelInfo) -> tuple[ProgramSpec, ...]:
     """The programs over `models`, whose parameters they share."""
-    unet, config = models.unet, models.unet.config
-    tokens = models.text_encoder.config.max_position_embeddings
-    latents = TensorSpec("latents", "float32", (-1, config.in_channels, -1, -1))
-    text_kv = TensorSpec("text_kv", "float32", (-1, tokens, unet.text_kv_width))
-    ids = TensorSpec("input_ids", "int64", (-1, tokens))
-    timesteps = TensorSpec("timesteps", "float32", (-1,))
-    shifts = TensorSpec("time_shift", "float32", (-1, unet.time_shift_width))
-    shift = TensorSpec("time_shift", "float32", (1, unet.time_shift_width))
-    noise_pred = TensorSpec("noise_pred", "float32", (-1, config.out_channels, -1, -1))
-    image = TensorSpec("image", "float32", (-1, -1, -1, 3))
-    return (
-        ProgramSpec("text_encoder", (ids,), (text_kv,), TextEncoder(models.text_encoder, unet)),
-        ProgramSpec("time_encoder", (timesteps,), (shifts,), TimeEncoder(unet)),
-        ProgramSpec("unet", (latents, shift, text_kv), (noise_pred,), UNetStep(unet)),
-        ProgramSpec("vae_decoder", (latents,), (image,), VAEDecoder(models.autoencoder)),
+    layers = {
+        "text_encoder": TextEncoder(models.text_encoder, models.unet),
+        "time_encoder": TimeEncoder(models.unet),
+        "unet": UNetStep(models.unet),
+        "vae_decoder": VAEDecoder(models.autoencoder),
+    }
+    tensors = program_tensors(model)
+    return tuple(
+        ProgramSpec(name, inputs, outputs, layers[name])
+        for name, (inputs, outputs) in tensors.items()
     )

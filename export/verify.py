@@ -6,13 +6,11 @@ as in the paper, so that neither the cutting into programs nor the loop can be w
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from ldm_engine.bundle import Bundle
+from ldm_engine.bundle import Bundle, Parity
 from ldm_engine.noise import NoiseStream
 from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, available_threads, choose_runtime
 from ldm_engine.scheduler import DDIMScheduler
@@ -64,22 +62,21 @@ def gate(bundle: Bundle, references: References, progress: Progress) -> list[Fin
     return findings
 
 
-def parity_report(findings: list[Finding]) -> dict[str, Any]:
+def parity_report(findings: list[Finding]) -> dict[str, dict[str, Parity]]:
     """The findings as ``bundle.json`` keeps them: the largest error of each program."""
-    report: dict[str, Any] = {}
+    report: dict[str, dict[str, Parity]] = {}
     for finding in findings:
-        runtime = report.setdefault(finding.runtime, {})
-        entry = runtime.setdefault(
-            finding.program, {"relative_l2_error": 0.0, "tolerance": finding.tolerance}
-        )
-        entry["relative_l2_error"] = max(entry["relative_l2_error"], finding.error)
+        programs = report.setdefault(finding.runtime, {})
+        before = programs.get(finding.program)
+        error = max(finding.error, before.relative_l2_error if before else 0.0)
+        programs[finding.program] = Parity(error, finding.tolerance)
     return report
 
 
 def _render_undivided(bundle: Bundle, models: Models) -> NDArray[np.float32]:
     model = bundle.model
     scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
-    tokenizer = Tokenizer(bundle.vocabulary, model.token_length, model.lowercase)
+    tokenizer = Tokenizer(bundle.vocabulary, model.token_length, model.lowercase, model.vocab_size)
     count = len(END_TO_END_PROMPTS)
     input_ids = tokenizer([""] * count + list(END_TO_END_PROMPTS))
     noise = NoiseStream(range(END_TO_END["seed"], END_TO_END["seed"] + count))

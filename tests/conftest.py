@@ -19,7 +19,7 @@ DATA = ROOT / "tests" / "data"
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seeded random weights in the published layout; three levels of everything."""
+    """Seeded random weights in the published layout."""
     path = tmp_path_factory.mktemp("checkpoints") / "tiny"
     write_random_checkpoint(path, "tiny", seed=0)
     return path

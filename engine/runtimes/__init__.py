@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
+
+import numpy as np
 
 from ..bundle import Bundle
 from ..errors import InvalidArgumentError, RuntimeUnavailableError
@@ -20,6 +23,10 @@ __all__ = [
     "choose_runtime",
     "resolve_options",
 ]
+
+MAX_THREADS = 1024  #: libraries abort the process when they cannot start their threads
+_DEVICE = re.compile(r"cpu|gpu(:\d+)?")
+_PRECISION = re.compile(r"fp32|bf16|fp16|int8")
 
 #: In the order in which ``runtime="auto"`` prefers them.
 RUNTIMES: dict[str, Runtime] = {r.name: r for r in (PaddleRuntime(),)}
@@ -41,7 +48,7 @@ def choose_runtime(bundle: Bundle, name: str = "auto") -> Choice:
         RuntimeUnavailableError: if it is not installed or the bundle lacks its format.
     """
     if name != "auto":
-        if name not in RUNTIMES:
+        if not isinstance(name, str) or name not in RUNTIMES:
             raise InvalidArgumentError(
                 f"`runtime` is {name!r}; auto or {', '.join(RUNTIMES)} is accepted."
             )
@@ -77,26 +84,29 @@ def resolve_options(
     """Check what was asked of `runtime` and fill in the thread count.
 
     Raises:
-        InvalidArgumentError: if `threads` is not a positive number.
-        RuntimeUnavailableError: if the runtime does not offer that device or precision.
+        InvalidArgumentError: if a value is none that any runtime knows.
+        RuntimeUnavailableError: if this runtime does not offer that device or precision.
     """
-    for name, value, accepted in (
-        ("device", device, runtime.devices),
-        ("precision", precision, runtime.precisions),
+    for name, value, known, offered in (
+        ("device", device, _DEVICE, runtime.devices),
+        ("precision", precision, _PRECISION, runtime.precisions),
     ):
-        if value not in accepted:
+        if not isinstance(value, str) or not known.fullmatch(value):
+            raise InvalidArgumentError(f"`{name}` is {value!r}; {', '.join(offered)} is accepted.")
+        if value not in offered:
             raise RuntimeUnavailableError(
                 f"`{name}` is {value!r}; the {runtime.name} runtime of this version offers "
-                f"{', '.join(accepted)}."
+                f"{', '.join(offered)} only."
             )
     if threads is None:
         threads = available_threads()
-    elif isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
+    if not whole or not 1 <= threads <= MAX_THREADS:
         raise InvalidArgumentError(
-            f"`threads` is {threads!r}; a positive whole number, or None for all "
+            f"`threads` is {threads!r}; a whole number from 1 to {MAX_THREADS}, or None for all "
             f"{available_threads()} cores, is accepted."
         )
-    return RuntimeOptions(device, precision, threads)
+    return RuntimeOptions(device, precision, int(threads))
 
 
 def available_threads() -> int:

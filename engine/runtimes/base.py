@@ -2,8 +2,8 @@
 
 A runtime opens one program of a bundle. The loop writes into the program's named input arrays,
 calls ``run()``, and reads its named output arrays. A runtime must not choose a precision of its
-own, must not allocate arrays in ``run()``, and must not import its library before it is asked to
-open.
+own, must not make NumPy arrays in ``run()`` (what its library does inside is its own affair), and
+must not import its library before it is asked to open.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Program(ABC):
                     f"`{spec.name}` of program {self.name} has shape {given}; "
                     f"{spec.shape} is accepted, -1 meaning any size."
                 )
+        self._shapes = {}  # until all is bound again
         arrays = {s.name: np.zeros(wanted[s.name], dtype=s.dtype) for s in self._specs}
         self.inputs = {n: a for n, a in arrays.items() if n not in self._output_names}
         self.outputs = {n: a for n, a in arrays.items() if n in self._output_names}

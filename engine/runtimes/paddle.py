@@ -6,6 +6,8 @@ views, so that a step makes no array.
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
 from importlib import metadata
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import LDMEngineError, RuntimeUnavailableError, ShapeError
+from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
 from .base import Program, Runtime, RuntimeOptions
 
 
@@ -40,11 +42,19 @@ class PaddleProgram(Program):
     def run(self) -> None:
         """Compute ``outputs`` from ``inputs``."""
         # Output handles can be given memory too, but then some programs leave it untouched.
-        results = self._predictor.run(self._tensors)
+        try:
+            results = self._predictor.run(self._tensors)
+        except Exception as error:
+            shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in self.inputs.items())
+            raise LDMEngineError(
+                f"Paddle could not run the program {self.name} on {shapes}: {_first_lines(error)} "
+                "If these are large for this machine, ask for a smaller height, width or batch; "
+                "else check the bundle with `ldm-engine verify`."
+            ) from error
         for name, tensor in zip(self._output_order, results, strict=True):
             result, array = np.from_dlpack(tensor), self.outputs[name]
             if result.shape != array.shape:
-                raise ShapeError(
+                raise BundleError(
                     f"`{name}` of program {self.name} came out with shape {result.shape}; the "
                     f"inputs lead to {array.shape}. The bundle does not fit its manifest: export "
                     "it again."
@@ -84,6 +94,7 @@ class PaddleRuntime(Runtime):
                 raise RuntimeUnavailableError(
                     f"Paddle cannot be imported: {error}. Install it with: {self.install}"
                 ) from error
+        restore_termination_handler()
         graph, weights = bundle.program_files(program, self.format)
         config = Config(str(graph), str(weights))
         _configure(config, options)
@@ -96,6 +107,13 @@ class PaddleRuntime(Runtime):
                 "version of Paddle."
             ) from error
         return PaddleProgram(program, bundle, predictor)
+
+
+def restore_termination_handler() -> None:
+    """Give SIGTERM back to the application: Paddle takes it for itself when it is imported."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _configure(config: Any, options: RuntimeOptions) -> None:

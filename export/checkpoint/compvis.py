@@ -87,7 +87,7 @@ def _read_yaml(file: Path) -> TrainingConfig:
         if "unet_config" not in text:
             return {}
         content: Any = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise CheckpointError(
             f"`{file}` beside the checkpoint cannot be read as yaml ({error}).\n"
             "  Repair it, or move it away: without one the config is inferred from the tensors."

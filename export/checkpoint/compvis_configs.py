@@ -7,6 +7,7 @@ What shapes cannot say and no yaml says is taken from the published text-to-imag
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,20 @@ def infer_configs(
             "unet": _unet(shapes["unet"], training),
             "autoencoder": _autoencoder(shapes["autoencoder"], training, buffers),
         }
+        _check_against(path, configs, training)
+        configs["scheduler"] = _scheduler(path, training, buffers)
+    except CheckpointError:
+        raise
     except KeyError as missing:
         raise CheckpointError(
             f"`{path}` has no tensor for diffusers' `{missing.args[0]}`, from which its config is "
             "read.\n  Pass a complete text-to-image checkpoint of the latent diffusion family."
         ) from None
-    _check_against(path, configs, training)
-    configs["scheduler"] = _scheduler(path, training, buffers)
+    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"`{path}`, or the yaml beside it, has a value of an unknown form ({error}).\n"
+            "  Pass a complete text-to-image checkpoint of the latent diffusion family."
+        ) from error
     configs["tokenizer"] = {
         "do_lower_case": True,
         "model_max_length": configs["text_encoder"]["max_position_embeddings"],
@@ -207,7 +215,8 @@ def _check_against(path: Path, configs: Mapping[str, Config], training: Training
         ("autoencoder", "latent_channels", autoencoder.get("z_channels")),
     ]
     conflicts = [
-        f"  {component} {key}: {claim} in the yaml, {configs[component][key]} in the tensors\n"
+        f"  {component} {key}: {reprlib.repr(claim)} in the yaml, "
+        f"{configs[component][key]} in the tensors\n"
         for component, key, claim in claims
         if claim is not None and claim != configs[component][key]
     ]

@@ -1,8 +1,8 @@
-"""CompVis' tensor names -> diffusers' names: the index arithmetic of the original models.
+"""CompVis' tensor names -> diffusers' names: the index arithmetic between the two families.
 
-Sources: UNetModel in ldm/modules/diffusionmodules/openaimodel.py, Decoder in
-ldm/modules/diffusionmodules/model.py, and ldm/modules/x_transformer.py, all of
-github.com/CompVis/latent-diffusion.
+Source: diffusers' pipelines/stable_diffusion/convert_from_ckpt.py (convert_ldm_unet_checkpoint,
+convert_ldm_vae_checkpoint and convert_ldm_bert_checkpoint); the tests hold the UNet's and the
+autoencoder's names against the first two.
 """
 
 from __future__ import annotations

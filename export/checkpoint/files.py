@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import reprlib
 import struct
 import zipfile
 from functools import partial
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from ldm_engine.errors import CheckpointError
 
 from .pickles import PendingArray, PendingTensor, load_plain
-from .tensors import BFLOAT16, StoredTensor
+from .tensors import BFLOAT16, StoredTensor, is_count, is_shape
 
 Tensors = dict[str, StoredTensor]
 
@@ -103,15 +105,21 @@ def _open_safetensors(path: Path) -> Tensors:
             continue
         try:
             dtype = SAFETENSORS_DTYPES[entry["dtype"]]
-            shape = tuple(int(size) for size in entry["shape"])
-            begin, end = (int(offset) for offset in entry["data_offsets"])
+            shape, (begin, end) = entry["shape"], entry["data_offsets"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"`{path}` describes its tensor `{name}` in an unknown way: {entry!r:.200}.\n"
+                f"`{path}` describes its tensor `{name}` in an unknown way: "
+                f"{reprlib.repr(entry)}.\n"
                 f"  Accepted element types: {', '.join(SAFETENSORS_DTYPES)}."
             ) from error
+        if not (is_shape(shape) and is_count(begin) and is_count(end)):
+            raise CheckpointError(
+                f"`{path}` is damaged: it describes its tensor `{name}` as {reprlib.repr(entry)}.\n"
+                "  Download it again."
+            )
+        shape = tuple(shape)
         needed = math.prod(shape) * _numpy_dtype(dtype).itemsize
-        if not (0 <= begin <= end and min(shape, default=0) >= 0 and end - begin == needed):
+        if end - begin != needed:
             raise CheckpointError(
                 f"`{path}` is damaged: its tensor `{name}` of shape {list(shape)} should take "
                 f"{needed} bytes, its offsets are {begin} to {end}.\n  Download it again."
@@ -146,7 +154,7 @@ def _safetensors_header(path: Path, file_bytes: int) -> tuple[dict[str, Any], in
         text = start + file.read(header_bytes - 1)
     try:
         header = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"`{path}` is damaged: its safetensors header is not JSON ({error}).\n"
             "  Download it again."
@@ -214,8 +222,7 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Tensors:
         bits = partial(_strided, content, element, offset, shape, strides)
         return StoredTensor(shape, dtype, bits)
 
-    with archive.open(pickled[0]) as file:
-        loaded = load_plain(file, path, rebuild)
+    loaded = load_plain(io.BytesIO(archive.read(pickled[0])), path, rebuild)
     return _torch_state(path, loaded)
 
 
@@ -307,16 +314,30 @@ def _open_paddle(path: Path) -> Tensors:
     slices = loaded.pop(PADDLE_SLICES, {})
     arrays = {name: _paddle_array(path, name, value) for name, value in loaded.items()}
     del loaded
+    if not isinstance(slices, dict):
+        raise CheckpointError(
+            f"`{path}` is damaged: its `{PADDLE_SLICES}` is no table.\n  Download it again."
+        )
     for name, parts in slices.items():
-        try:
-            joined = np.concatenate([arrays.pop(part) for part in parts["slices"]])
-            arrays[name] = joined.reshape(parts["OriginShape"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"`{path}` is damaged: the slices of its tensor `{name}` do not fit together "
-                f"({error}).\n  Download it again."
-            ) from error
+        arrays[name] = _joined(path, name, parts, arrays)
     return {name: _in_memory(array, paddle=True) for name, array in arrays.items()}
+
+
+def _joined(path: Path, name: Any, parts: Any, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """One array out of the slices that paddle.save made of it; takes them out of `arrays`."""
+    try:
+        match name, parts:
+            case str(), {"OriginShape": shape, "slices": [*slices]} if is_shape(shape):
+                if all(isinstance(part, str) for part in slices):
+                    joined = np.concatenate([arrays.pop(part) for part in slices])
+                    return np.asarray(joined.reshape(shape))
+        reason = "no list of them is there"
+    except (KeyError, ValueError) as error:
+        reason = str(error)
+    raise CheckpointError(
+        f"`{path}` is damaged: the slices of its tensor `{name}` do not fit together ({reason}).\n"
+        "  Download it again."
+    )
 
 
 def _paddle_array(path: Path, name: Any, value: Any) -> NDArray[Any]:

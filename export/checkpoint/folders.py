@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def read_json(path: Path) -> Config:
     """A config file; anything but a JSON object is an error that names the file."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"`{path}` cannot be read as JSON ({error}).\n  Download it again."
         ) from error
@@ -161,17 +162,24 @@ def _config(folder: Path, component: str) -> Config:
 
 def _unwrapped(config: Config) -> Config:
     """PaddleNLP's `model_config.json`: the arguments may lie in `init_args` of the base model."""
-    match config.get("init_args"):
-        case [dict() as base, *_]:
-            outer = {k: v for k, v in config.items() if k not in ("init_args", "init_class")}
-            return {**_unwrapped(base), **outer}
-    return dict(config)
+    outer: Config = {}
+    while True:
+        match config.get("init_args"):
+            case [dict() as base, *_]:
+                own = {k: v for k, v in config.items() if k not in ("init_args", "init_class")}
+                outer, config = own | outer, base
+            case _:
+                return config | outer
 
 
 def _check_class(folder: Path, component: str, config: Config) -> None:
-    architectures: Any = config.get("architectures") or [None]
-    given = config.get("_class_name") or config.get("init_class") or architectures[0]
-    if given is not None and given != MODEL_CLASSES[component]:
+    given: Any = (
+        config.get("_class_name") or config.get("init_class") or config.get("architectures")
+    )
+    if isinstance(given, list) and given:
+        given = given[0]
+    if given and given != MODEL_CLASSES[component]:
+        given = given if isinstance(given, str) else f"model of the class {reprlib.repr(given)}"
         raise CheckpointError(
             f"`{folder}` holds a {given}; the component {component} of this model family is a "
             f"{MODEL_CLASSES[component]}.\n  Pass a checkpoint like CompVis/ldm-text2im-large-256."

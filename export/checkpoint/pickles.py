@@ -2,22 +2,29 @@
 
 Nothing a pickle names is ever imported. Each admitted name stands for an object of this module that
 only records what it was given, and sizes are checked against the bytes that are really there.
+
+The machine is the Python one of the standard library, because two habits of the C one cannot be
+changed from outside: it takes memory for the highest memo index that a pickle names, and it hashes
+any dict key, in which a tuple nested a million deep overflows the C stack. Weights are few opcodes
+with large arguments, so that this costs milliseconds a file.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ldm_engine.errors import CheckpointError, LDMEngineError, UnsafePickleError
 
-from .tensors import BFLOAT16, StoredTensor
+from .tensors import BFLOAT16, MAX_RANK, StoredTensor, is_count, is_shape
 
 # Element types that hold nothing but numbers. numpy's "O" (any Python object) is not among them.
 PLAIN_DTYPES = frozenset(
@@ -96,19 +103,65 @@ def _refusal(path: Path, asked: str) -> str:
     )
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """The restricted unpickler: a closed table of names instead of imports."""
+class _PlainUnpickler(pickle._Unpickler):
+    """The restricted unpickler: a closed table of names instead of imports, and no hashing."""
+
+    # opcode -> method
+    dispatch: ClassVar = dict[int, Callable[[Any], None]](pickle._Unpickler.dispatch)
+
+    # Of the base class, and unknown to type checkers.
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
+    readinto: Callable[[bytearray], int]
 
     def __init__(self, file: IO[bytes], rebuild_tensor: RebuildTensor | None) -> None:
-        # latin1 maps bytes to text one to one: needed for arrays pickled by Python 2.
+        # latin1 maps bytes to text one to one: the names of a pickle that Python 2 wrote.
         super().__init__(file, encoding="latin1")
         self._rebuild_tensor = rebuild_tensor
+        self._pickle_bytes = file.seek(0, os.SEEK_END)
+        self._encodable_bytes = self._pickle_bytes
+        file.seek(0)
+
+    def _load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _set_items(self.stack[-1], [key, value])
+
+    def _load_setitems(self) -> None:
+        items = self.pop_mark()
+        _set_items(self.stack[-1], items)
+
+    def _load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append(_set_items({}, items))
+
+    def _load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        if size > self._pickle_bytes:  # before memory is taken and cleared for it
+            raise _DamagedError(f"it announces {size} bytes and has {self._pickle_bytes}")
+        content = bytearray(size)
+        self.readinto(content)
+        self.append(content)
+
+    def _refuse_set(self) -> None:
+        raise _RefusedError("builtins.set")
+
+    dispatch[pickle.SETITEM[0]] = _load_setitem
+    dispatch[pickle.SETITEMS[0]] = _load_setitems
+    dispatch[pickle.DICT[0]] = _load_dict
+    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray8
+    dispatch[pickle.EMPTY_SET[0]] = _refuse_set
+    dispatch[pickle.ADDITEMS[0]] = _refuse_set
+    dispatch[pickle.FROZENSET[0]] = _refuse_set
 
     def find_class(self, module: str, name: str) -> Any:
         module = "builtins" if module == "__builtin__" else module  # protocol 2 and older
         if module.startswith(("numpy.core.", "numpy._core.")):
             module = "numpy." + module.split(".", 2)[2]
         admitted = _ADMITTED.get((module, name))
+        if (module, name) == ("_codecs", "encode"):
+            admitted = _Admitted(self._latin1_bytes)
         if admitted is None:
             admitted = self._torch_name(module, name)
         if admitted is None:
@@ -121,7 +174,7 @@ class _PlainUnpickler(pickle.Unpickler):
         if module == "torch" and name in TORCH_STORAGES:
             return _StorageType(TORCH_STORAGES[name])
         if (module, name) == ("torch", "Size"):
-            return tuple
+            return _Admitted(_sizes)
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _Admitted(self._tensor)
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
@@ -132,7 +185,7 @@ class _PlainUnpickler(pickle.Unpickler):
         match pid:
             case ("storage", _StorageType() as kind, str(key), str(), int(count)) if count >= 0:
                 return _Storage(kind.dtype, key, count)
-        raise _RefusedError(f"a persistent object that is not a tensor storage: {pid!r:.80}")
+        raise _RefusedError(f"a persistent object that is not a tensor storage: {_shown(pid)}")
 
     def _tensor(
         self, storage: Any, offset: Any, shape: Any, strides: Any, *_gradient_state: Any
@@ -145,10 +198,19 @@ class _PlainUnpickler(pickle.Unpickler):
                 storage.key,
                 storage.count,
                 _size(offset),
-                _sizes(shape),
+                _shape(shape),
                 _sizes(strides),
             )
         )
+
+    def _latin1_bytes(self, text: Any, encoding: Any = "latin1") -> bytes:
+        """How protocol 2 spells bytes: text to be encoded as latin1."""
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise _RefusedError("_codecs.encode with anything but latin1 text")
+        self._encodable_bytes -= len(text)
+        if self._encodable_bytes < 0:  # one text, encoded again and again
+            raise _DamagedError("it makes more bytes than it has")
+        return text.encode("latin1")
 
 
 class _Inert:
@@ -206,7 +268,7 @@ class _PendingDtype(_Inert):
 
     def __init__(self, code: Any) -> None:
         if not isinstance(code, str) or code.lstrip("<>|=") not in PLAIN_DTYPES:
-            raise _RefusedError(f"numpy.dtype({code!r:.40}), which is not a plain number")
+            raise _RefusedError(f"numpy.dtype({_shown(code)}), which is not a plain number")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:  # type: ignore[override]
@@ -237,14 +299,14 @@ class PendingArray(_Inert):
     def __setstate__(self, state: Any) -> None:  # type: ignore[override]
         match state:
             case (int(), tuple(shape), _PendingDtype() as pending, bool() | int() as fortran, raw):
-                self.array = _array(raw, pending.dtype, _sizes(shape), "F" if fortran else "C")
+                self.array = _array(raw, pending.dtype, _shape(shape), "F" if fortran else "C")
             case _:
                 raise _RefusedError("a numpy array with an unknown state")
 
 
 def _array(raw: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> NDArray[Any]:
-    if isinstance(raw, str):  # the bytes of an array pickled by Python 2
-        raw = raw.encode("latin1")
+    if isinstance(raw, str):
+        raise _RefusedError("a numpy array pickled by Python 2")
     if not isinstance(raw, bytes | bytearray):
         raise _RefusedError("a numpy array of Python objects")
     needed = math.prod(shape) * dtype.itemsize
@@ -266,7 +328,7 @@ def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> PendingArray:
     if not isinstance(dtype, _PendingDtype) or order not in ("C", "F"):
         raise _RefusedError("a numpy buffer of an unknown form")
     pending = PendingArray()
-    pending.array = _array(raw, dtype.dtype, _sizes(shape), order)
+    pending.array = _array(raw, dtype.dtype, _shape(shape), order)
     return pending
 
 
@@ -280,18 +342,25 @@ def _dtype(code: Any, *_align_and_copy: Any) -> _PendingDtype:
     return _PendingDtype(code)
 
 
-def _latin1_bytes(text: Any, encoding: Any = "latin1") -> bytes:
-    """How protocol 2 spells bytes: text to be encoded as latin1."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise _RefusedError("_codecs.encode with anything but latin1 text")
-    return text.encode("latin1")
-
-
 def _no_bytes(*arguments: Any) -> bytes:
     """How protocol 2 spells empty bytes: a call without arguments."""
     if arguments:
         raise _RefusedError("builtins.bytes with arguments")
     return b""
+
+
+def _ordered_dict(*arguments: Any) -> _PlainDict:
+    """How all of Python 3 spells it: a call without arguments, then the entries."""
+    if arguments:
+        raise _RefusedError("collections.OrderedDict with arguments")
+    return _PlainDict()
+
+
+def _same_tuple(content: Any) -> tuple[Any, ...]:
+    """How paddle.save spells a named tensor: `tuple((name, array))`."""
+    if not isinstance(content, tuple):
+        raise _RefusedError("builtins.tuple of anything but a tuple")
+    return content
 
 
 def _parameter(tensor: Any, *_gradient_state: Any) -> PendingTensor:
@@ -300,27 +369,49 @@ def _parameter(tensor: Any, *_gradient_state: Any) -> PendingTensor:
     return tensor
 
 
+def _set_items(target: Any, items: list[Any]) -> Any:
+    """Put `items`, keys and values in turn, into the dict `target`; keys that are safe to hash."""
+    if not isinstance(target, dict) or len(items) % 2:
+        raise _RefusedError("dict entries without a dict")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        number = isinstance(key, int) and key.bit_length() < 64
+        if not number and not isinstance(key, str | bytes):
+            raise _RefusedError(f"a dict key that is neither text nor a number: {_shown(key)}")
+        target[key] = value
+    return target
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if not is_shape(value):
+        raise _DamagedError(f"an array declares an impossible shape: {_shown(value)}")
+    return tuple(value)
+
+
 def _sizes(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, tuple | list):
-        raise _RefusedError(f"a shape that is no tuple: {value!r:.40}")
+    if not isinstance(value, tuple | list) or len(value) > MAX_RANK:
+        raise _DamagedError(f"a tensor declares impossible sizes: {_shown(value)}")
     return tuple(_size(size) for size in value)
 
 
 def _size(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise _RefusedError(f"a size that is no count: {value!r:.40}")
+    if not is_count(value):
+        raise _DamagedError(f"a tensor declares an impossible size: {_shown(value)}")
     return int(value)
+
+
+def _shown(value: Any) -> str:
+    """`value` for a message; of containers only the kind, for they may hold themselves."""
+    if isinstance(value, str | bytes):
+        return repr(value[:40])
+    if isinstance(value, int) and value.bit_length() < 128:
+        return repr(value)
+    return f"a {type(value).__name__.lstrip('_')}"
 
 
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("builtins", "bytes"): _Admitted(_no_bytes),
-    ("builtins", "dict"): dict,
-    ("builtins", "list"): list,
-    ("builtins", "tuple"): tuple,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-    ("collections", "OrderedDict"): _PlainDict,
-    ("_codecs", "encode"): _Admitted(_latin1_bytes),
+    ("builtins", "tuple"): _Admitted(_same_tuple),
+    ("collections", "OrderedDict"): _Admitted(_ordered_dict),
     ("numpy", "ndarray"): _NDArrayType(),
     ("numpy", "dtype"): _Admitted(_dtype),
     ("numpy.multiarray", "_reconstruct"): _Admitted(_reconstruct),

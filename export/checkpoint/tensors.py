@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,26 @@ from ldm_engine.errors import CheckpointError
 BFLOAT16 = "bfloat16"  # numpy has no such type: its bits travel as uint16
 FLOAT_DTYPES = frozenset({"float16", "float32", "float64", BFLOAT16})
 
+MAX_RANK = 32  # numpy's, before numpy 2
+MAX_VALUES = 1 << 48  # far beyond any file, and far below where sizes in bytes overflow
+
 LISTED_PER_KIND = 20
+FINITE_CHUNK_VALUES = 1 << 18  # one bool a value: small beside any tensor, and in the cache
+
+
+def is_count(value: Any) -> bool:
+    """Whether `value`, out of a file, is a number of things that a file can hold."""
+    return type(value) is int and 0 <= value <= MAX_VALUES
+
+
+def is_shape(value: Any) -> bool:
+    """Whether `value`, out of a file, is a shape that numpy can take."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) <= MAX_RANK
+        and all(is_count(size) for size in value)
+        and math.prod(size or 1 for size in value) <= MAX_VALUES
+    )
 
 
 @dataclass(frozen=True)
@@ -44,11 +64,11 @@ class StoredTensor:
 def check_tensors(
     component: str, state: Mapping[str, NDArray[Any]], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Compare a state dict with the names and shapes that a model needs.
+    """Compare a state dict with the names and shapes that a model needs; read all its values once.
 
     Raises:
-        CheckpointError: lists all missing, unexpected and mis-shaped tensors in one message (at
-            most `LISTED_PER_KIND` of each kind by name, the rest as a count).
+        CheckpointError: lists all missing, unexpected, mis-shaped and non-finite tensors in one
+            message (at most `LISTED_PER_KIND` of each kind by name, the rest as a count).
     """
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
@@ -57,18 +77,29 @@ def check_tensors(
         for name, shape in expected.items()
         if name in state and tuple(state[name].shape) != tuple(shape)
     ]
-    if not (missing or unexpected or misshaped):
+    nonfinite = [name for name, values in state.items() if not _is_finite(values)]
+    if not (missing or unexpected or misshaped or nonfinite):
         return
     problems = [
         _listing("missing", missing),
         _listing("unexpected", unexpected),
         _listing("mis-shaped", misshaped),
+        _listing("with NaN or infinity", nonfinite),
     ]
     raise CheckpointError(
-        f"The {component} weights do not fit their config, which needs {len(expected)} tensors:\n"
+        f"The {component} weights cannot be used with their config, which needs {len(expected)} "
+        "tensors:\n"
         + "".join(problems)
-        + "  Check that config and weights belong together and were downloaded completely."
+        + "  Check that config and weights belong together, were downloaded completely, and come "
+        "from training that did not diverge."
     )
+
+
+def _is_finite(values: NDArray[Any]) -> bool:
+    """Whether no value is NaN or infinite; without a second array of the tensor's size."""
+    flat = values.ravel(order="K")
+    chunks = range(0, flat.size, FINITE_CHUNK_VALUES)
+    return all(np.isfinite(flat[i : i + FINITE_CHUNK_VALUES]).all() for i in chunks)
 
 
 def _listing(kind: str, entries: Iterable[str]) -> str:

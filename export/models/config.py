@@ -7,10 +7,12 @@ anything else is refused here, before a tensor is read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ldm_engine.bundle import MAX_SIZE
 from ldm_engine.errors import ConfigError
 
 #: Keys that may be present with exactly these values (diffusers' defaults: the feature is off).
@@ -55,6 +57,11 @@ _TEXT_FIXED: dict[str, tuple[Any, ...]] = {
 }
 
 
+#: Far beyond any model of the family; a larger number is a mistake that would take all memory.
+MAX_WIDTH = 1_000_000
+MAX_LAYERS = 256
+
+
 class _Reader:
     """Takes values out of one raw config and gathers every violation for a single message."""
 
@@ -64,24 +71,27 @@ class _Reader:
         self.seen: set[str] = set()
         self.violations: list[str] = []
 
-    def integer(self, key: str, default: int | None = None) -> int:
+    def integer(self, key: str, default: int, maximum: int = MAX_WIDTH) -> int:
         value = self._take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            self.violations.append(f"`{key}` is {value!r}; a positive integer is accepted")
+        if type(value) is not int or not 1 <= value <= maximum:
+            accepted = f"an integer from 1 to {maximum} is accepted"
+            self.violations.append(f"`{key}` is {value!r}; {accepted}")
             return 1
         return value
 
     def integers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
         value = self._take(key, list(default))
         good = isinstance(value, (list, tuple)) and len(value) > 0
-        if not good or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in value):
-            self.violations.append(f"`{key}` is {value!r}; a list of positive integers is accepted")
+        if not good or any(type(v) is not int or not 1 <= v <= MAX_WIDTH for v in value):
+            accepted = f"a list of integers from 1 to {MAX_WIDTH} is accepted"
+            self.violations.append(f"`{key}` is {value!r}; {accepted}")
             return default
         return tuple(value)
 
     def number(self, key: str, default: float) -> float:
         value = self._take(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
             self.violations.append(f"`{key}` is {value!r}; a positive number is accepted")
             return default
         return float(value)
@@ -149,7 +159,13 @@ class TextEncoderConfig:
             ConfigError: listing every unsupported value.
         """
         reader = _Reader("text encoder (LDMBert)", raw)
-        config = cls(**{f: reader.integer(f, getattr(cls, f)) for f in cls.__annotations__})
+        limits = {"encoder_layers": MAX_LAYERS}
+        config = cls(
+            **{
+                name: reader.integer(name, getattr(cls, name), limits.get(name, MAX_WIDTH))
+                for name in cls.__annotations__
+            }
+        )
         # transformers writes dozens of keys that concern training or other models.
         reader.finish(_TEXT_FIXED, ignored=None)
         return config
@@ -211,13 +227,13 @@ class UNetConfig:
             )
             reader.require(width % count == 0, f"{width} channels do not divide into {count} heads")
         config = cls(
-            sample_size=reader.integer("sample_size", 32),
+            sample_size=reader.integer("sample_size", 32, MAX_SIZE),
             in_channels=reader.integer("in_channels", 4),
             out_channels=reader.integer("out_channels", 4),
             down_block_types=down,
             up_block_types=up,
             block_out_channels=widths,
-            layers_per_block=reader.integer("layers_per_block", 2),
+            layers_per_block=reader.integer("layers_per_block", 2, MAX_LAYERS),
             heads=heads,
             cross_attention_dim=reader.integer("cross_attention_dim", 1280),
             norm_num_groups=groups,
@@ -273,7 +289,7 @@ class AutoencoderConfig:
             latent_channels=reader.integer("latent_channels", 4),
             out_channels=reader.integer("out_channels", 3),
             block_out_channels=widths,
-            layers_per_block=reader.integer("layers_per_block", 1),
+            layers_per_block=reader.integer("layers_per_block", 1, MAX_LAYERS),
             norm_num_groups=groups,
             scaling_factor=reader.number("scaling_factor", 0.18215),
         )

@@ -1,4 +1,8 @@
-"""Writes the vectors that the Python and C++ twins are held to: noise.json and scheduler.json."""
+"""Writes the vectors that the Python and C++ twins are held to: noise.json and scheduler.json.
+
+The scheduler's come from the code itself: they pin it, and make twins agree. That it is right is
+shown beside them, against diffusers (tests/engine/test_scheduler.py).
+"""
 
 from __future__ import annotations
 

@@ -10,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
-from ldm_engine.bundle import FORMAT_VERSION, MANIFEST
-from ldm_engine.errors import BundleError, BundleNotFoundError, ConfigError, LDMEngineError
+from ldm_engine.bundle import FORMAT_VERSION, MANIFEST, seal
+from ldm_engine.cli import _as_json
+from ldm_engine.console import print_bundle
+from ldm_engine.errors import (
+    ArgumentTypeError,
+    BundleError,
+    BundleNotFoundError,
+    ConfigError,
+    LDMEngineError,
+)
 
 
 def test_what_is_saved_is_what_is_read(tiny_bundle):
@@ -37,7 +45,7 @@ def test_a_newer_format_is_refused(copy_bundle):
     path = copy_bundle()
     manifest = json.loads((path / MANIFEST).read_text())
     manifest["format_version"] = FORMAT_VERSION + 1
-    (path / MANIFEST).write_text(json.dumps(manifest))
+    (path / MANIFEST).write_bytes(seal(manifest))
     with pytest.raises(BundleError, match="Upgrade ldm-engine"):
         open_bundle(path)
 
@@ -56,6 +64,19 @@ def test_a_flipped_byte_in_any_file_is_refused_by_name(copy_bundle, tiny_bundle)
     LDMTextToImagePipeline.from_pretrained(path)
 
 
+def test_a_flipped_byte_in_the_manifest_is_refused(copy_bundle):
+    path = copy_bundle() / MANIFEST
+    content = path.read_bytes()
+    for position in range(40, len(content), 97):
+        flipped = bytearray(content)
+        flipped[position] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(BundleError):
+            open_bundle(path.parent)
+    path.write_bytes(content)
+    open_bundle(path.parent)
+
+
 def test_every_damaged_file_is_in_one_message(copy_bundle):
     path = copy_bundle()
     (path / "vocab.txt").unlink()
@@ -72,7 +93,7 @@ def test_a_file_name_never_leads_outside(copy_bundle, name):
     path = copy_bundle()
     manifest = json.loads((path / MANIFEST).read_text())
     manifest["files"][name] = {"sha256": "0" * 64, "bytes": 1}
-    (path / MANIFEST).write_text(json.dumps(manifest))
+    (path / MANIFEST).write_bytes(seal(manifest))
     with pytest.raises(BundleError, match="outside the bundle"):
         open_bundle(path)
 
@@ -116,11 +137,11 @@ ODD_VALUES = st.one_of(
 
 
 def test_no_mutation_of_the_manifest_crashes(tiny_bundle, tmp_path_factory):
+    """Whatever a sealed manifest says, it is refused, or describes a bundle that works."""
     original = json.loads((tiny_bundle.path / MANIFEST).read_text())
     paths = [p for p in _paths(original) if p]
-    folder = tmp_path_factory.mktemp("mutated")
-    for name in ("vocab.txt", "scheduler_config.json"):
-        shutil.copy(tiny_bundle.path / name, folder)
+    folder = tmp_path_factory.mktemp("mutated") / "bundle"
+    shutil.copytree(tiny_bundle.path, folder)
 
     @settings(max_examples=200, deadline=None)
     @given(st.sampled_from(paths), ODD_VALUES, st.booleans())
@@ -133,8 +154,51 @@ def test_no_mutation_of_the_manifest_crashes(tiny_bundle, tmp_path_factory):
             del node[path[-1]]
         else:
             node[path[-1]] = value
-        (folder / MANIFEST).write_text(json.dumps(manifest))
+        (folder / MANIFEST).write_bytes(seal(manifest))
         with contextlib.suppress(LDMEngineError):
-            open_bundle(folder)
+            bundle = open_bundle(folder)
+            print_bundle(bundle)
+            json.dumps(_as_json(bundle))
+            if path[0] == "model":  # all that the pipeline takes from a manifest but its files
+                pipe = LDMTextToImagePipeline.from_pretrained(folder)
+                pipe("a", num_inference_steps=1, seed=0)
 
     mutate()
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("programs", "unet", "inputs", 0, "name"), "foo", "unet"),
+        (("programs", "unet", "inputs", 0, "dtype"), "int64", "unet"),
+        (("programs", "vae_decoder", "outputs", 0, "shape"), [-1, 3, -1, -1], "vae_decoder"),
+        (("model", "token_length"), 50, "text_encoder"),
+        (("model", "text_kv_width"), 7, "text_encoder"),
+        (("model", "sample_size"), 2**30, "8192"),
+        (("model", "lowercase"), 1, "bool"),
+        (("programs", "unet", "formats", "paddle", "files"), ["unet/inference.json"], "files"),
+        (("parity", "paddle", "unet"), "good", "indices"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(copy_bundle, keys, value, message):
+    path = copy_bundle()
+    manifest = json.loads((path / MANIFEST).read_text())
+    node = manifest
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    (path / MANIFEST).write_bytes(seal(manifest))
+    with pytest.raises(BundleError, match=message):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize("path", [5, None, b"bytes"])
+def test_a_path_of_the_wrong_type_is_refused(path):
+    with pytest.raises(ArgumentTypeError, match="path"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "nul\0byte"])
+def test_an_impossible_path_is_refused(path):
+    with pytest.raises(BundleNotFoundError):
+        open_bundle(path)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +113,10 @@ def test_a_second_run_overwrites_nothing(tiny_bundle, tmp_path):
         (["generate", "BUNDLE", "a", "--seed", "-1"], 2, "-1"),
         (["generate", "BUNDLE", "a", "--height", "100"], 2, "multiples of 64"),
         (["generate", "BUNDLE", "a", "--guidance", "3"], 2, "--guidance"),
-        (["generate", "BUNDLE", "a", "--precision", "fp64"], 1, "fp32"),
+        (["generate", "BUNDLE", "a", "--precision", "fp64"], 2, "fp32"),
+        (["generate", "BUNDLE", "a", "--precision", "int8"], 1, "fp32"),
+        (["generate", "BUNDLE", "a", "--threads", "100000"], 2, "1024"),
+        (["generate", "BUNDLE", "a", "-o", "out", "--eta", "7"], 2, "eta"),
         (["generate", "nowhere", "a"], 1, "nowhere"),
         (["info", "nowhere"], 1, "ldm-engine export"),
         (["verify", "BUNDLE", "--runtime", "nothing"], 2, "paddle"),
@@ -127,6 +132,26 @@ def test_mistakes_end_in_one_paragraph(
     done = run(*(places.get(a, a) for a in arguments), code=code, cwd=tmp_path)
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_an_export_in_order(tiny_checkpoint, tmp_path, number):
+    process = subprocess.Popen(
+        [COMMAND, "export", str(tiny_checkpoint), str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.partial-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(number)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130, shown
+    assert "Interrupted." in shown
+    assert "Traceback" not in shown
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ldm_engine.errors import InvalidArgumentError
-from ldm_engine.images import Recipe, contact_sheet, read_recipe, save_png, slug, unused_path
+from ldm_engine.images import Recipe, contact_sheet, read_recipe, save_png, slug
 
 RECIPE = Recipe(
     prompt='a "quoted" 🐿 [bold]\nprompt',
@@ -30,7 +28,7 @@ RECIPE = Recipe(
 def test_a_picture_carries_its_recipe(tmp_path):
     pixels = np.random.RandomState(0).randint(0, 256, (64, 128, 3)).astype(np.uint8)
     path = tmp_path / "a.png"
-    save_png(Image.fromarray(pixels), path, RECIPE)
+    assert save_png(Image.fromarray(pixels), tmp_path, "a", RECIPE) == path
     assert read_recipe(path) == RECIPE
     with Image.open(path) as image:
         assert image.info["Description"] == RECIPE.prompt
@@ -54,10 +52,9 @@ def test_a_plain_picture_is_refused(tmp_path):
 def test_no_picture_is_overwritten(tmp_path):
     names = []
     for _ in range(3):
-        path = unused_path(tmp_path, "a-cat-7")
-        save_png(Image.new("RGB", (8, 8)), path, replace(RECIPE, prompt="A cat!"))
-        names.append(path.name)
+        names.append(save_png(Image.new("RGB", (8, 8)), tmp_path, "a-cat-7", RECIPE).name)
     assert names == ["a-cat-7.png", "a-cat-7-2.png", "a-cat-7-3.png"]
+    assert sorted(names) == sorted(p.name for p in tmp_path.iterdir())
 
 
 @given(st.text(max_size=300))

@@ -94,10 +94,11 @@ def test_random_seeds_are_told(tiny_pipe):
 def test_latents_replace_the_first_draw_only(tiny_pipe):
     drawn = np.empty((1, 4, 8, 8), np.float32)
     NoiseStream([9]).fill(drawn)
+    before = drawn.copy()
     by_seed = render(tiny_pipe, "a", seed=9, eta=1.0)
-    by_latents = render(tiny_pipe, "a", seed=9, eta=1.0, latents=drawn.astype(np.float64))
+    by_latents = render(tiny_pipe, "a", seed=9, eta=1.0, latents=drawn)
     np.testing.assert_array_equal(by_seed, by_latents)
-    assert (drawn == drawn).all()
+    np.testing.assert_array_equal(drawn, before)  # the caller's array is not written to
 
 
 def test_other_sizes(tiny_pipe):
@@ -110,7 +111,7 @@ def test_the_callback_sees_each_step_and_can_stop(tiny_pipe):
 
     def watch(step, timestep, latents):
         seen.append((step, timestep, latents.shape, float(latents[0, 0, 0, 0])))
-        return step == 2
+        return np.bool_(step == 2)
 
     output = tiny_pipe(
         "a", num_inference_steps=10, seed=0, output_type="np", callback_on_step_end=watch
@@ -176,6 +177,31 @@ def test_sequential_memory_holds_one_program_and_renders_the_same(tiny_bundle, t
         assert list(candidate._programs._opened) == ["vae_decoder"]
 
 
+def test_numpy_scalars_are_numbers_too(tiny_pipe):
+    given = render(
+        tiny_pipe, "a", seed=np.array(3), guidance_scale=np.array(2.0), eta=np.float32(0.5),
+        num_inference_steps=np.int64(2), height=np.int32(64),
+    )  # fmt: skip
+    expected = render(tiny_pipe, "a", seed=3, guidance_scale=2.0, eta=0.5, num_inference_steps=2)
+    np.testing.assert_array_equal(given, expected)
+
+
+def test_a_pipeline_in_use_refuses_a_second_call(tiny_pipe):
+    """Sharing its buffers would give wrong pictures without a word."""
+
+    def call_again(step, timestep, latents):
+        render(tiny_pipe, "b")
+
+    with pytest.raises(LDMEngineError, match=r"clone\(\)"):
+        render(tiny_pipe, "a", callback_on_step_end=call_again)
+    twin = tiny_pipe.clone()
+    expected = render(tiny_pipe, "a", seed=4)
+    given = render(
+        tiny_pipe, "a", seed=4, callback_on_step_end=lambda *_: render(twin, "b") is None
+    )
+    np.testing.assert_array_equal(given, expected)
+
+
 def _loop_peak_bytes(pipe, size, steps, eta):
     """The most that Python allocated at a time inside the loop body, after a first round."""
     unet, model = pipe._programs["unet"], pipe.bundle.model
@@ -231,6 +257,10 @@ def test_the_loop_allocates_nothing_that_grows(tiny_pipe, eta):
         ({"guidance_scale": float("nan")}, InvalidArgumentError, "guidance_scale"),
         ({"guidance_scale": [1.0, 2.0]}, InvalidArgumentError, "2 numbers for 1"),
         ({"guidance_scale": "6"}, InvalidArgumentError, "guidance_scale"),
+        ({"guidance_scale": 10**400}, InvalidArgumentError, "guidance_scale"),
+        ({"guidance_scale": 1e39}, InvalidArgumentError, "10000"),
+        ({"guidance_scale": np.complex64(2)}, InvalidArgumentError, "guidance_scale"),
+        ({"eta": np.complex64(1)}, InvalidArgumentError, "eta"),
         ({"height": 100}, ShapeError, "multiples of 64"),
         ({"width": 0}, ShapeError, "multiples of 64"),
         ({"width": -64}, ShapeError, "multiples of 64"),
@@ -246,6 +276,7 @@ def test_the_loop_allocates_nothing_that_grows(tiny_pipe, eta):
         ({"negative_prompt": ["a", "b"]}, InvalidArgumentError, "2 texts for 1"),
         ({"negative_prompt": 3}, ArgumentTypeError, "negative_prompt"),
         ({"output_type": "pt"}, InvalidArgumentError, "output_type"),
+        ({"output_type": np.array(["pil"])}, InvalidArgumentError, "output_type"),
         ({"generator": object()}, ArgumentTypeError, "seed="),
         ({"callback_on_step_end": 3}, ArgumentTypeError, "callback_on_step_end"),
     ],
@@ -267,6 +298,11 @@ def test_an_unknown_keyword_is_an_error(tiny_pipe):
     [
         ({"device": "gpu:0"}, RuntimeUnavailableError, "gpu:0"),
         ({"precision": "int8"}, RuntimeUnavailableError, "int8"),
+        ({"precision": "banana"}, InvalidArgumentError, "fp32"),
+        ({"device": ["cpu"]}, InvalidArgumentError, "cpu"),
+        ({"runtime": []}, InvalidArgumentError, "paddle"),
+        ({"threads": 100_000}, InvalidArgumentError, "1024"),
+        ({"threads": 2**31}, InvalidArgumentError, "1024"),
         ({"runtime": "tensorflow"}, InvalidArgumentError, "paddle"),
         ({"memory": "lots"}, InvalidArgumentError, "sequential"),
         ({"threads": 0}, InvalidArgumentError, "threads"),

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from ldm_engine.errors import BundleError, RuntimeUnavailableError, ShapeError
+from ldm_engine.bundle import FormatInfo
+from ldm_engine.errors import BundleError, LDMEngineError, RuntimeUnavailableError, ShapeError
 from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, choose_runtime, resolve_options
 from ldm_engine.runtimes.paddle import PaddleRuntime
 
@@ -111,8 +112,23 @@ def test_shapes_that_do_not_fit_the_program_are_refused(unet, tiny_bundle, chang
 def test_an_output_of_another_size_than_expected_is_an_error(unet, tiny_bundle):
     unet.allocate({**shapes(tiny_bundle, 1, 2), "noise_pred": (1, 4, 8, 8)})
     fill(unet)
-    with pytest.raises(ShapeError, match="noise_pred"):
+    with pytest.raises(BundleError, match="noise_pred"):
         unet.run()
+
+
+def test_what_paddle_cannot_run_is_told_in_one_paragraph(tiny_bundle):
+    program = PaddleRuntime().open(tiny_bundle, "text_encoder", RuntimeOptions(threads=1))
+    model = tiny_bundle.model
+    program.allocate(
+        {
+            "input_ids": (1, model.token_length),
+            "text_kv": (1, model.token_length, model.text_kv_width),
+        }
+    )
+    program.inputs["input_ids"][:] = 10**6  # beyond the embedding
+    with pytest.raises(LDMEngineError, match="could not run the program text_encoder") as caught:
+        program.run()
+    assert "\n" not in str(caught.value)
 
 
 def test_auto_says_why(tiny_bundle):
@@ -125,7 +141,9 @@ def test_auto_says_why(tiny_bundle):
 def test_a_bundle_without_the_runtimes_format_is_refused(tiny_bundle):
     from dataclasses import replace
 
-    programs = {n: replace(p, formats={"onnx": ()}) for n, p in tiny_bundle.programs.items()}
+    programs = {
+        n: replace(p, formats={"onnx": FormatInfo(())}) for n, p in tiny_bundle.programs.items()
+    }
     bundle = replace(tiny_bundle, programs=programs)
     for name in ("auto", "paddle"):
         with pytest.raises(RuntimeUnavailableError, match="holds onnx"):

@@ -82,6 +82,13 @@ def test_bad_etas_are_refused(eta):
         DDIMScheduler.from_config(CONFIGS["huggingface"]).steps(5, eta)
 
 
+@pytest.mark.parametrize(("start", "end"), [(0.5, 0.999), (1e-12, 1e-11)])
+def test_betas_that_leave_no_signal_or_no_noise_are_refused(start, end):
+    config = {**CONFIGS["huggingface"], "beta_start": start, "beta_end": end}
+    with pytest.raises(ConfigError, match="signal"):
+        DDIMScheduler.from_config(config)
+
+
 def test_every_unsupported_value_is_named_at_once():
     config = {
         **CONFIGS["huggingface"],

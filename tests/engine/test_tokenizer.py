@@ -34,7 +34,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(VOCABULARY, LENGTH)
+    return Tokenizer(VOCABULARY, LENGTH, lowercase=True, vocab_size=30522)
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +77,22 @@ def test_a_prompt_that_just_fits_is_not_warned_about(tokenizer):
         tokenizer(["red " * 75])
 
 
-@pytest.mark.parametrize("content", [b"", b"hello\nworld\n", b"\xff\xfe\x00", b"[CLS]\n[SEP]\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello\nworld\n",
+        b"\xff\xfe\x00",
+        b"[CLS]\n[SEP]\n",
+        b"[CLS]\n[SEP]\n[PAD]\n",  # no [UNK]: unknown words would fail while rendering
+        b"[CLS]\n[SEP]\n[PAD]\n[UNK]\n" + b"\n".join(b"w%d" % i for i in range(30522)),
+    ],
+)
 def test_a_bad_vocabulary_is_refused(tmp_path, content):
     path = tmp_path / "vocab.txt"
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"vocab\.txt"):
-        Tokenizer(path, LENGTH)
+        Tokenizer(path, LENGTH, lowercase=True, vocab_size=30522)
 
 
 def test_texts_must_be_valid_text():

@@ -79,6 +79,15 @@ def test_a_wrong_reference_is_found(tiny_bundle):
     assert [f.program for f in findings if not f.passed] == ["end_to_end"]
 
 
+def test_short_samples_are_refused(tiny_bundle, tmp_path):
+    path = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    content = json.loads((path / "reference.json").read_text())
+    content["references"][0]["outputs"]["text_kv"].pop()
+    (path / "reference.json").write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="255"):
+        load_references(replace(tiny_bundle, path=path))
+
+
 @pytest.mark.parametrize("content", ["{}", '{"references": [{}]}', '{"references": []}', "[]"])
 def test_a_broken_reference_file_is_refused(tiny_bundle, tmp_path, content):
     path = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")

@@ -4,14 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from ldm_engine import open_bundle
-from ldm_engine.bundle import MANIFEST, PROGRAMS
+from ldm_engine.bundle import MANIFEST, PROGRAMS, FormatInfo
 from ldm_engine.errors import (
+    BundleError,
     CheckpointError,
     ConfigError,
     InvalidArgumentError,
@@ -21,6 +23,7 @@ from ldm_engine.errors import (
 from ldm_engine.export import exporter
 from ldm_engine.export.checkpoint import open_checkpoint
 from ldm_engine.export.exporter import count_stages, export_bundle
+from ldm_engine.export.target import check_target, staging_folder
 
 # Fills most of a 2 MB limit on file size, then meets the UNet's weights.
 FULL_DISK = """
@@ -54,12 +57,12 @@ def test_the_bundle_is_what_the_design_says(tiny_bundle):
     assert present == set(tiny_bundle.files) | {MANIFEST}
     for name in PROGRAMS:
         assert tiny_bundle.programs[name].formats == {
-            "paddle": (f"{name}/inference.json", f"{name}/inference.pdiparams")
+            "paddle": FormatInfo((f"{name}/inference.json", f"{name}/inference.pdiparams"), "fp32")
         }
     parity = tiny_bundle.parity["paddle"]
     assert set(parity) == {*PROGRAMS, "end_to_end"}
     for entry in parity.values():
-        assert 0 < entry["relative_l2_error"] <= entry["tolerance"] <= 1e-3
+        assert 0 < entry.relative_l2_error <= entry.tolerance <= 1e-3
 
 
 def test_weights_that_a_program_does_not_use_are_left_out(tiny_bundle):
@@ -74,8 +77,11 @@ def test_exporting_twice_gives_the_same_bundle(tiny_bundle, tiny_checkpoint, tmp
     assert len(stages) == count_stages(["paddle"])
 
 
+@pytest.mark.parametrize("value", [3.0, np.nan])
 @pytest.mark.parametrize("damaged", PROGRAMS)
-def test_a_corrupted_program_fails_the_export(tiny_checkpoint, tmp_path, monkeypatch, damaged):
+def test_a_corrupted_program_fails_the_export(
+    tiny_checkpoint, tmp_path, monkeypatch, damaged, value
+):
     """The gate: one weight of one program changed after writing."""
 
     def write_and_damage(program, folder):
@@ -84,7 +90,7 @@ def test_a_corrupted_program_fails_the_export(tiny_checkpoint, tmp_path, monkeyp
             weights = folder / "inference.pdiparams"
             content = bytearray(weights.read_bytes())
             start = len(content) - 32 * 4
-            content[start:] = np.full(32, 3.0, np.float32).tobytes()
+            content[start:] = np.full(32, value, np.float32).tobytes()
             weights.write_bytes(content)
 
     exporter_paddle = exporter.WRITERS["paddle"]
@@ -108,11 +114,72 @@ def test_a_bundle_in_the_way_is_kept(tiny_bundle, tiny_checkpoint, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_folder_that_is_no_bundle_is_never_replaced(tiny_checkpoint, tmp_path):
+@pytest.mark.parametrize("manifest", [None, "{}", "not json", '{"files": {}}'])
+def test_a_folder_that_is_no_bundle_is_never_replaced(tiny_checkpoint, tmp_path, manifest):
     (tmp_path / "thesis.txt").write_text("precious")
+    if manifest is not None:
+        (tmp_path / MANIFEST).write_text(manifest)
     with pytest.raises(OutputError, match="not a bundle"):
         export_bundle(open_checkpoint(tiny_checkpoint), tmp_path, force=True)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_what_others_put_into_a_bundle_is_never_deleted(tiny_bundle, tiny_checkpoint, tmp_path):
+    out = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    (out / "images").mkdir()
+    (out / "images/picture.png").write_text("precious")
+    with pytest.raises(OutputError, match=r"images/picture\.png"):
+        export_bundle(open_checkpoint(tiny_checkpoint), out, force=True)
+    assert (out / "images/picture.png").read_text() == "precious"
+
+
+@pytest.mark.parametrize("failure", [OSError("no"), KeyboardInterrupt()])
+def test_when_the_swap_fails_the_old_bundle_is_back(tiny_bundle, tmp_path, monkeypatch, failure):
+    out = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    rename = Path.replace
+
+    def fail_for_staging(self, target):
+        if ".partial-" in self.name:
+            raise failure
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_for_staging)
+    with pytest.raises((OutputError, KeyboardInterrupt)), staging_folder(out) as staging:
+        (staging / "new").write_text("new")
+    open_bundle(out).check_files()
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_when_even_restoring_fails_the_old_bundle_is_kept(tiny_bundle, tmp_path, monkeypatch):
+    out = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    rename = Path.replace
+
+    def fail_but_once(self, target):
+        if self != out:
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_but_once)
+    with pytest.raises(OutputError, match="move it back by hand"), staging_folder(out):
+        pass
+    (kept,) = tmp_path.glob(".bundle.old-*/bundle")
+    open_bundle(kept).check_files()
+
+
+def test_a_link_is_followed_and_a_file_is_not_replaced(tiny_checkpoint, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk/not there yet")
+    made = export_bundle(open_checkpoint(tiny_checkpoint), tmp_path / "link")
+    assert made.path == tmp_path / "disk/not there yet"
+    open_bundle(tmp_path / "link").check_files()
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OutputError, match="is a file"):
+        check_target(tmp_path / "file", force=True)
+
+
+def test_a_mount_point_is_refused_before_the_work():
+    with pytest.raises(OutputError, match="mount point"):
+        check_target(Path("/proc"), force=False)
 
 
 def test_when_the_disk_is_full_the_old_bundle_survives(tiny_bundle, tiny_checkpoint, tmp_path):
@@ -159,8 +226,25 @@ def test_missing_and_misshaped_tensors_are_listed_together(checkpoint, tmp_path)
     assert not (tmp_path / "b").exists()
 
 
+def test_faults_of_all_components_are_in_one_message(checkpoint, tmp_path):
+    for path in checkpoint.rglob("*.safetensors"):
+        tensors = load_file(path)
+        tensors[f"extra.{path.parent.name}"] = np.zeros(1, np.float32)
+        save_file(tensors, path)
+    edit_json(checkpoint / "tokenizer/tokenizer_config.json", do_lower_case=True)
+    with pytest.raises(CheckpointError) as caught:
+        export_bundle(open_checkpoint(checkpoint), tmp_path / "b")
+    assert all(f"extra.{name}" in str(caught.value) for name in ("bert", "unet"))
+
+
+def test_a_tokenizer_setting_of_the_wrong_type_is_refused(checkpoint, tmp_path):
+    edit_json(checkpoint / "tokenizer/tokenizer_config.json", do_lower_case="no")
+    with pytest.raises(ConfigError, match="do_lower_case"):
+        export_bundle(open_checkpoint(checkpoint), tmp_path / "b")
+
+
 def test_a_vocabulary_larger_than_the_embedding_is_refused(checkpoint, tmp_path):
     with (checkpoint / "tokenizer/vocab.txt").open("a") as file:
         file.writelines(f"word{i}\n" for i in range(1000))
-    with pytest.raises(ConfigError, match="embeds"):
+    with pytest.raises(BundleError, match="embeds"):
         export_bundle(open_checkpoint(checkpoint), tmp_path / "b")

@@ -49,6 +49,8 @@ class Store(ThreadingHTTPServer):
         self.breaks: dict[str, list[int]] = {}  # file -> bytes sent before each broken answer
         self.statuses: dict[str, list[int]] = {}  # file -> statuses to answer with first
         self.announced: dict[str, int] = {}  # file -> wrong Content-Length
+        self.tells_version: str | None = None  # the header that does: "ETag" or "Last-Modified"
+        self.honours_if_range = True
 
     @property
     def url(self) -> str:
@@ -72,8 +74,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         content = self.server.files[name]
+        version = f'"{hashlib.sha256(content).hexdigest()}"'
+        changed = self.headers.get("If-Range", version) != version and self.server.honours_if_range
         start = 0
-        if range_ and self.server.honours_range:
+        if range_ and self.server.honours_range and not changed:
             start = int(re.fullmatch(r"bytes=(\d+)-", range_)[1])
             if start >= len(content):
                 self.send_response(416)
@@ -87,6 +91,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         body = content[start:]
         self.send_header("Content-Length", str(self.server.announced.get(name, len(body))))
+        if self.server.tells_version:
+            self.send_header(self.server.tells_version, version)
         self.end_headers()
         if breaks := self.server.breaks.get(name):
             body = body[: breaks.pop(0)]
@@ -169,6 +175,25 @@ def test_server_without_ranges_starts_afresh(store: Store, tmp_path: Path) -> No
     assert store.asked(UNET) == [None, "bytes=1000-"]
 
 
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
+@pytest.mark.parametrize("honours_if_range", [True, False])
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_file_that_changed_on_the_server_starts_afresh(
+    store: Store, tmp_path: Path, header: str, honours_if_range: bool, changed: bool
+) -> None:
+    store.tells_version, store.honours_if_range = header, honours_if_range
+    store.breaks[UNET] = [1000, 0, 0, 0, 0, 0]
+    with pytest.raises(DownloadError, match="1,000 bytes are kept"):
+        fetch(store, tmp_path)
+    store.breaks.clear()
+    store.requests.clear()
+    if changed:
+        store.files[UNET] = WEIGHTS[::-1]
+    assert content(fetch(store, tmp_path)) == store.files
+    again = [None] if changed and not honours_if_range else []
+    assert store.asked(UNET) == ["bytes=1000-", *again]
+
+
 @pytest.mark.parametrize("left", [WEIGHTS, WEIGHTS + b"more"], ids=["complete", "too long"])
 def test_part_that_needs_no_more(store: Store, tmp_path: Path, left: bytes) -> None:
     part = tmp_path / "paddlenlp" / ID / f"{UNET}.part"
@@ -230,10 +255,21 @@ def test_disk_full(store: Store, tmp_path: Path) -> None:
     assert (tmp_path / "paddlenlp" / ID / "bert/model_state.pdparams").exists()
 
 
+def test_a_mark_that_cannot_be_written(store: Store, tmp_path: Path) -> None:
+    folder = fetch(store, tmp_path)
+    (folder / ".complete").unlink()
+    (folder / ".complete").symlink_to(tmp_path / "missing" / "mark")
+    with pytest.raises(DownloadError, match=r"\.complete` could not be written"):
+        fetch(store, tmp_path)
+
+
 def test_local_paths_are_returned_as_they_are(tmp_path: Path) -> None:
     assert hub.fetch(tmp_path) == tmp_path
     (file := tmp_path / "model.ckpt").touch()
     assert hub.fetch(str(file), hub="paddlenlp") == file
+    for option in ("revision", "base_url"):
+        with pytest.raises(InvalidArgumentError, match=f"`{option}` is 'x'; .* is a local path"):
+            hub.fetch(file, **{option: "x"})
 
 
 @pytest.mark.parametrize(
@@ -261,8 +297,18 @@ def test_what_is_no_id(source: str, where: Any, tmp_path: Path) -> None:
 def test_bad_settings(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="huggingface and paddlenlp are accepted"):
         hub.fetch(ID, hub="other", cache_dir=tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(InvalidArgumentError, match="http and https"):
-        hub.fetch(ID, hub="paddlenlp", base_url="file:///etc", cache_dir=tmp_path)
+    for url in (
+        "file:///etc",
+        "http://[bad",
+        "http://host:port",
+        "http:///models",
+        "http://host/a b",
+        "http://host/\u00e9",
+    ):
+        with pytest.raises(InvalidArgumentError, match="http and https"):
+            hub.fetch(ID, hub="paddlenlp", base_url=url, cache_dir=tmp_path)
+    with pytest.raises(InvalidArgumentError, match="`base_url`"):
+        hub.fetch(ID, base_url="http://127.0.0.1:9/", cache_dir=tmp_path)
     with pytest.raises(InvalidArgumentError, match="`revision`"):
         hub.fetch(ID, hub="paddlenlp", revision="main", cache_dir=tmp_path)
 
@@ -302,6 +348,25 @@ def test_missing_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(DownloadError, match=r"pip install 'ldm-engine\[export\]'"):
         hub.fetch(ID)
+
+
+def test_an_earlier_snapshot_is_used_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client = pytest.importorskip("huggingface_hub")
+
+    class Offline:
+        def list_repo_files(self, *_: Any, **__: Any) -> Any:
+            raise ConnectionError("the cable is out")
+
+    monkeypatch.setattr(client, "HfApi", Offline)
+    monkeypatch.setattr(client, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(DownloadError, match="ConnectionError: the cable is out"):
+        hub.fetch(ID)  # what is there is no checkpoint
+    monkeypatch.setattr(hub, "open_checkpoint", lambda _: None)
+    with pytest.warns(UserWarning, match="the cable is out.*downloaded earlier") as caught:
+        assert hub.fetch(ID) == tmp_path
+    assert caught[0].filename == __file__
 
 
 class HuggingFaceHandler(BaseHTTPRequestHandler):

@@ -183,7 +183,7 @@ def paddle_folder(
 
 
 def compvis_state(weights: Weights, levels: int, layers: int) -> dict[str, NDArray[np.float32]]:
-    """The weights under CompVis' names, found by walking its modules as its code builds them."""
+    """The weights under CompVis' names, found by walking its modules block by block."""
     state = {}
     for names, component in (
         (compvis_unet_modules(weights["unet"], levels, layers), "unet"),
@@ -212,7 +212,7 @@ RESNET = (
 
 
 def compvis_unet_modules(unet: dict[str, Any], levels: int, layers: int) -> list[tuple[str, str]]:
-    """(CompVis module, diffusers module), following UNetModel.__init__ of openaimodel.py."""
+    """(CompVis module, diffusers module), in the order of CompVis' running block numbers."""
     root = "model.diffusion_model."
     pairs = [
         ("time_embed.0", "time_embedding.linear_1"),
@@ -254,7 +254,7 @@ def compvis_unet_modules(unet: dict[str, Any], levels: int, layers: int) -> list
 
 
 def compvis_autoencoder_modules(levels: int, layers: int) -> list[tuple[str, str]]:
-    """Both halves, following Encoder and Decoder of ldm/modules/diffusionmodules/model.py."""
+    """Both halves; CompVis numbers the levels of either from the image inwards."""
     pairs = [("quant_conv", "quant_conv"), ("post_quant_conv", "post_quant_conv")]
     parts = ("norm1", "conv1", "norm2", "conv2")
     for half in ("encoder", "decoder"):
@@ -285,7 +285,7 @@ def compvis_autoencoder_modules(levels: int, layers: int) -> list[tuple[str, str
 
 
 def compvis_text_modules(text_encoder: dict[str, Any]) -> list[tuple[str, str]]:
-    """TransformerWrapper of ldm/modules/x_transformer.py."""
+    """x_transformers' alternating layers; the pairs of diffusers' convert_ldm_bert_checkpoint."""
     pairs = [
         ("token_emb", "model.embed_tokens"),
         ("pos_emb.emb", "model.embed_positions"),

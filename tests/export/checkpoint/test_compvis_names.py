@@ -40,7 +40,7 @@ def test_agrees_with_the_conversion_of_diffusers(compvis, configs, truth) -> Non
     attends=st.lists(st.booleans(), min_size=6, max_size=6),
 )
 def test_every_module_of_any_unet(levels: int, layers: int, attends: list[bool]) -> None:
-    """Walk UNetModel's constructor for any depth; names map one to one onto diffusers'."""
+    """Number the blocks of any depth as CompVis does; names map one to one onto diffusers'."""
     from_compvis: dict[str, str] = {}
     block = 1
     for level in range(levels):

@@ -11,6 +11,7 @@ import pytest
 from ldm_engine.errors import CheckpointError
 from ldm_engine.export.checkpoint import check_tensors
 from ldm_engine.export.checkpoint.files import open_tensors
+from ldm_engine.export.checkpoint.tensors import FINITE_CHUNK_VALUES
 
 
 def safetensors_file(path: Path, header: Any, data: bytes = b"") -> Path:
@@ -79,6 +80,15 @@ def test_bfloat16_at_an_odd_offset(tmp_path: Path) -> None:
         ({"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}, "damaged"),
         ({"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}, "damaged"),
         ({"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}, "unknown way"),
+        ({"dtype": "F32", "shape": [1 << 70, 0], "data_offsets": [0, 0]}, "damaged"),
+        ({"dtype": "F32", "shape": [1 << 40, 1 << 40, 0], "data_offsets": [0, 0]}, "damaged"),
+        ({"dtype": "F32", "shape": [1] * 100, "data_offsets": [0, 4]}, "damaged"),
+        ({"dtype": "F32", "shape": "1", "data_offsets": [0, 4]}, "damaged"),
+        ({"dtype": "F32", "shape": [1.5], "data_offsets": [0, 4]}, "damaged"),
+        ({"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}, "damaged"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": "04"}, "damaged"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": [0, float("inf")]}, "damaged"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": [0]}, "unknown way"),
         ({"dtype": "F32"}, "unknown way"),
         ("text", "unknown way"),
     ],
@@ -89,9 +99,10 @@ def test_bad_safetensors_entries(tmp_path: Path, entry: Any, told: str) -> None:
         open_tensors(path)
 
 
-def test_bad_safetensors_header(tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", [b"{nonsense", b'{"a":' + b"[" * 1_000_000])
+def test_bad_safetensors_header(tmp_path: Path, header: bytes) -> None:
     with pytest.raises(CheckpointError, match="not JSON"):
-        open_tensors(safetensors_file(tmp_path / "model.safetensors", b"{nonsense"))
+        open_tensors(safetensors_file(tmp_path / "model.safetensors", header))
 
 
 def test_truncated_weights_of_a_checkpoint(diffusers_folder: Path) -> None:
@@ -120,3 +131,21 @@ def test_check_tensors_lists_everything_at_once() -> None:
     assert "1 mis-shaped:\n    a is [3, 2], the config needs [2, 3]\n" in text
     assert "b" not in [line.strip() for line in text.splitlines()]
     check_tensors("unet", {"a": np.zeros((2, 3))}, {"a": (2, 3)})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_check_tensors_names_what_is_not_finite(bad: float) -> None:
+    state = {
+        "huge": np.full(5, -3.4e38, np.float32),  # finite, and so large that sums overflow
+        "empty": np.zeros((0, 3), np.float32),
+        "scalar": np.array(bad, np.float32),
+        "last": np.zeros((3, FINITE_CHUNK_VALUES), np.float32),
+        "turned": np.zeros((4, 5), np.float32).T,
+    }
+    expected = {name: value.shape for name, value in state.items()}
+    state["last"][-1, -1] = state["turned"][2, 3] = bad
+    with pytest.raises(CheckpointError) as caught:
+        check_tensors("unet", state, expected | {"gone": (1,)})
+    text = str(caught.value)
+    assert "1 missing:\n    gone\n" in text
+    assert "3 with NaN or infinity:\n    last\n    scalar\n    turned\n" in text

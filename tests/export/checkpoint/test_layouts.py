@@ -211,6 +211,34 @@ def test_compvis_yaml_of_another_model(compvis_folder: Path) -> None:
     assert "text_encoder encoder_layers: 5 in the yaml, 2 in the tensors" in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["unet_config: " + "[" * 100_000, "unet_config: ]"])
+def test_broken_yaml(compvis_folder: Path, text: str) -> None:
+    (compvis_folder / "text2img.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"text2img\.yaml` .* cannot be read as yaml"):
+        open_checkpoint(compvis_folder)
+
+
+def test_compvis_tensors_of_an_unknown_form(tmp_path: Path, compvis: dict[str, Any]) -> None:
+    state = {name: torch.from_numpy(value) for name, value in compvis.items()}
+    state["cond_stage_model.transformer.token_emb.weight"] = torch.zeros(3)
+    torch.save(state, tmp_path / "model.ckpt")
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    with pytest.raises(CheckpointError, match="a value of an unknown form"):
+        open_checkpoint(tmp_path)
+
+
+def test_compvis_yaml_of_an_unknown_form(compvis_folder: Path) -> None:
+    file = compvis_folder / "text2img.yaml"
+    file.write_text(YAML.format(blocks=2, layers=2).replace("timesteps: 500", "beta_schedule: [1]"))
+    with pytest.raises(CheckpointError, match="a value of an unknown form"):
+        open_checkpoint(compvis_folder)
+    laughs = ["a0: &a0 [0]"]  # shown in full, 10^40 numbers
+    laughs += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 41)]
+    file.write_text("\n".join(laughs) + YAML.format(blocks="*a40", layers=2))
+    with pytest.raises(CheckpointError, match=r"unet layers_per_block: .* in the yaml"):
+        open_checkpoint(compvis_folder)
+
+
 @pytest.mark.parametrize("schedule", ["scaled_linear", "linear"])
 def test_compvis_stored_betas_win(
     tmp_path: Path, compvis: dict[str, Any], schedule: str, random_checkpoint: ModuleType
@@ -291,10 +319,19 @@ def test_broken_config(diffusers_folder: Path) -> None:
     (diffusers_folder / "unet" / "config.json").write_text("[]")
     with pytest.raises(CheckpointError, match="JSON object"):
         open_checkpoint(diffusers_folder)
+    (diffusers_folder / "unet" / "config.json").write_text('{"a":' + "[" * 1_000_000)
+    with pytest.raises(CheckpointError, match=r"unet/config\.json` cannot be read as JSON"):
+        open_checkpoint(diffusers_folder)
 
 
 def test_other_model_family(diffusers_folder: Path) -> None:
     config = diffusers_folder / "bert" / "config.json"
-    config.write_text(json.dumps({"architectures": ["CLIPTextModel"]}))
-    with pytest.raises(CheckpointError, match="holds a CLIPTextModel"):
-        open_checkpoint(diffusers_folder)
+    for given, told in (
+        (["CLIPTextModel"], "holds a CLIPTextModel;"),
+        ("CLIPTextModel", "holds a CLIPTextModel;"),
+        ({"a": 1}, "holds a model of the class {'a': 1};"),
+        ([["LDMBertModel"]], r"holds a model of the class \['LDMBertModel'\];"),
+    ):
+        config.write_text(json.dumps({"architectures": given}))
+        with pytest.raises(CheckpointError, match=told):
+            open_checkpoint(diffusers_folder)

@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import subprocess
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -61,6 +62,14 @@ HOSTILE = [
     ("numpy.dtype('O8')", np.array([{}, None], dtype=object)),
     ("numpy.dtype('V8')", np.zeros(2, dtype=[("a", "f4"), ("b", "f4")])),
     ("numpy.dtype('U3')", np.array(["abc"])),
+    ("builtins.set", {1, 2}),
+    ("set", frozenset({1, 2})),
+    ("builtins.list", Calls(list, [1])),
+    ("builtins.dict", Calls(dict, [("a", 1)])),
+    ("builtins.tuple of", Calls(tuple, [1])),
+    ("collections.OrderedDict with arguments", Calls(OrderedDict, [["a", 1]])),
+    ("a dict key that is neither text nor a number: a tuple", {("a",): 1}),
+    ("a dict key that is neither text nor a number: 18446744073709551616", {1 << 64: 1}),
 ]
 
 
@@ -209,6 +218,89 @@ def test_sliced_arrays_of_old_protocols(tmp_path: Path) -> None:
         open_tensors(written(tmp_path / "model.pdparams", content, 2))
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        ["big"],
+        {"big": 3},
+        {3: {"OriginShape": (3,), "slices": ["a"]}},
+        {"big": {"OriginShape": (3,), "slices": "a"}},
+        {"big": {"OriginShape": (3,), "slices": [("a",)]}},
+        {"big": {"OriginShape": (1 << 70, 0), "slices": ["a"]}},
+        {"big": {"OriginShape": (3,), "slices": []}},
+    ],
+)
+def test_bad_tables_of_slices(tmp_path: Path, table: Any) -> None:
+    content = {"a": np.arange(3.0), "UnpackBigParamInfor@@": table}
+    with pytest.raises(CheckpointError, match="is damaged"):
+        open_tensors(written(tmp_path / "model.pdparams", content))
+
+
+def text(content: str) -> bytes:
+    return b"X" + struct.pack("<I", len(content)) + content.encode()
+
+
+DEEP = b")" + b"\x85" * 200_000  # a tuple in a tuple in a tuple …: hashing it ends the process
+LAUGHS: list[Any] = []
+for _ in range(40):
+    LAUGHS = [LAUGHS] * 10  # a few hundred bytes; 10^40 brackets if it were shown
+
+BOMBS = {
+    "key": b"}" + DEEP + b"Ns.",
+    "keys": b"}(" + DEEP + b"Nu.",
+    "dict": b"(" + DEEP + b"Nd.",
+    "set": b"\x8f(" + DEEP + b"\x90.",
+    "frozenset": b"(" + DEEP + b"\x91.",
+    "value": b"}" + text("a") + DEEP + b"s.",
+    "persistent id": DEEP + b"Q.",
+    "dtype": b"cnumpy\ndtype\n" + DEEP + b"\x85R.",
+    "slices": b"}" + text("UnpackBigParamInfor@@") + b"}" + text("a") + b"}("
+    # {"OriginShape": (), "slices": [a deep tuple]}
+    + text("OriginShape") + b")" + text("slices") + b"](" + DEEP + b"eusss.",
+    "laughing persistent id": pickle.dumps(LAUGHS, 2)[2:-1] + b"Q.",
+    "laughing dtype": pickle.dumps(Calls(np.dtype, LAUGHS), 2)[2:],
+    "laughing value": pickle.dumps({"a": LAUGHS}, 2)[2:],
+    "memo": b"}r" + struct.pack("<I", 2**31 - 1) + b".",
+    "long memo": b"}p99999999999\n.",
+    "bytearray": b"\x96" + struct.pack("<Q", 1 << 33) + b".",
+    "encoded again and again": b"(" + text("x" * 100_000) + b"q\0"
+    + b"c_codecs\nencode\nh\0\x85R" * 10_000 + b"l.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs(tmp_path: Path, name: str, archive: bool) -> None:
+    """Neither the process nor its memory is at the mercy of a small file."""
+    pickled = b"\x80\x05" + BOMBS[name]
+    if archive:
+        path = torch_archive(tmp_path / "model.bin", pickled)
+    else:
+        (path := tmp_path / "model.pdparams").write_bytes(pickled)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(CheckpointError):
+            assert open_tensors(path) == {}, "a memo index alone harms nobody"
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A tuple of one, for which one byte of a pickle suffices, takes 64 bytes.
+    assert peak_bytes < (1 << 20) + 200 * len(pickled)
+
+
+def test_large_arrays_are_read_at_once(tmp_path: Path) -> None:
+    """As many tensors as the UNet has, and one large array that is in memory only once."""
+    content = {f"weight_{i}": np.full((3, 4), i, np.float32) for i in range(1000)}
+    content["large"] = np.zeros((5_000_000,), np.float32)
+    path = written(tmp_path / "model.pdparams", content)
+    tracemalloc.start()
+    tensors = open_tensors(path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(tensors) == 1001
+    assert peak_bytes < 1.3 * content["large"].nbytes
+
+
 def test_declared_sizes_are_checked(tmp_path: Path) -> None:
     pickled = pickle.dumps({"a": np.arange(3, dtype=np.float32)}, protocol=4)
     assert pickled.count(b"K\x03\x85") == 1
@@ -313,6 +405,30 @@ class TestTorch:
         pickler.dump({"a": Calls(rebuild, *arguments)})
         path = torch_archive(tmp_path / "model.bin", stream.getvalue(), {"data/0": b"\0" * 16})
         with pytest.raises(CheckpointError, match=r"damaged|truncated"):
+            open_tensors(path)
+
+    @pytest.mark.parametrize(
+        ("shape", "strides"),
+        [
+            ((1,) * 100, (1,) * 100),
+            ((1 << 70, 0), (1, 1)),
+            ((1 << 40, 1 << 40, 0), (1, 1, 1)),
+            ((1.5,), (1,)),
+            ("12", (1, 1)),
+            ((1, 1), (1 << 70, 1)),
+            ((1,), LAUGHS),
+        ],
+    )
+    def test_impossible_shapes(self, tmp_path: Path, shape: Any, strides: Any) -> None:
+        stream = io.BytesIO()
+        pickler = pickle.Pickler(stream, protocol=2)
+        marker = Calls(None)
+        storage = ("storage", self.torch.FloatStorage, "0", "cpu", 4)
+        pickler.persistent_id = lambda value: storage if value is marker else None
+        rebuild = self.torch._utils._rebuild_tensor_v2
+        pickler.dump({"a": Calls(rebuild, marker, 0, shape, strides, False, OrderedDict())})
+        path = torch_archive(tmp_path / "model.bin", stream.getvalue(), {"data/0": b"\0" * 16})
+        with pytest.raises(CheckpointError, match=r"damaged: .* declares .*impossible"):
             open_tensors(path)
 
     def test_missing_record(self, tmp_path: Path) -> None:
