@@ -16,7 +16,7 @@ demo: $(VENV)/.export
 		"a large green triangle in the center, black background" \
 		"a small yellow star at the top and a large purple square at the bottom, gray background" \
 		"a large orange circle on the right" \
-		--guidance-scale 3 --seed 0 --num-images 4 --grid --output $(DEMO)/images
+		--guidance-scale 2 --seed 0 --num-images 4 --grid --output $(DEMO)/images
 	@echo "Look at $(DEMO)/images/grid.png"
 
 test: lint types
