@@ -17,7 +17,7 @@ demo: $(VENV)/.export
 		"a small yellow star at the top and a large purple square at the bottom, gray background" \
 		"a large orange circle on the right" \
 		--guidance-scale 2 --seed 0 --num-images 4 --grid --output $(DEMO)/images
-	@echo "Look at $(DEMO)/images/grid.png"
+	@echo "Look at the contact sheet, the file named last."
 
 test: lint types
 	$(BIN)/pytest
