@@ -7,6 +7,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO ?= demo-output
 TYPES := build/typecheck
 
+# Paddle's wheel needs the system's libgomp, which a minimal Debian lacks. The OpenMP library that
+# the wheel brings has the same interface: where libgomp is missing, it stands in under that name.
+OPENMP := $(abspath $(VENV))/openmp
+export LD_LIBRARY_PATH := $(OPENMP)$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
+STAND_IN = mkdir -p $(OPENMP); \
+	$(BIN)/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || \
+	ln -sf $(abspath $(VENV))/lib/python3*/site-packages/paddle/libs/libiomp5.so \
+		$(OPENMP)/libgomp.so.1
+
 .PHONY: demo test lint types clean
 
 demo: $(VENV)/.export
@@ -39,10 +48,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.export: setup.py $(VENV)/bin/python
 	$(PIP) --editable '.[export]'
+	$(STAND_IN)
 	touch $@
 
 $(VENV)/.dev: setup.py $(VENV)/bin/python
 	$(PIP) --editable '.[export,peers,dev]'
+	$(STAND_IN)
 	touch $@
 
 clean:

@@ -24,6 +24,7 @@ from .noise import resolve_seeds
 from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
 from .request import resolve_request
 from .runtimes import RUNTIMES, RuntimeOptions, choose_runtime, resolve_options
+from .runtimes.paddle import import_remedy
 from .scheduler import DDIMScheduler
 from .verification import check_runtime, load_references, require_passed, sample
 from .version import __version__
@@ -95,7 +96,7 @@ def export(
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"Exporting needs more than running: {error}. "
-            "Install it with: pip install 'ldm-engine[export]'"
+            + import_remedy(error, "pip install 'ldm-engine[export]'")
         ) from error
     wanted = tuple(dict.fromkeys(f.strip() for f in formats.split(",")))
     bundle = check_target(bundle, force)

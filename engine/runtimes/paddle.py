@@ -92,7 +92,7 @@ class PaddleRuntime(Runtime):
                 from paddle.inference import Config, create_predictor
             except ImportError as error:
                 raise RuntimeUnavailableError(
-                    f"Paddle cannot be imported: {error}. Install it with: {self.install}"
+                    f"Paddle cannot be imported: {error}. {import_remedy(error, self.install)}"
                 ) from error
         restore_termination_handler()
         graph, weights = bundle.program_files(program, self.format)
@@ -107,6 +107,13 @@ class PaddleRuntime(Runtime):
                 "version of Paddle."
             ) from error
         return PaddleProgram(program, bundle, predictor)
+
+
+def import_remedy(error: ImportError, install: str) -> str:
+    """What to do about an `error` of importing Paddle, or what `install` installs with it."""
+    if "libgomp" in str(error):
+        return "It needs a library of the system. Install it with: apt-get install libgomp1"
+    return f"Install it with: {install}"
 
 
 def restore_termination_handler() -> None:
