@@ -6,8 +6,9 @@
 """
 
 from . import errors
-from .bundle import Bundle, open_bundle
+from .bundle import Bundle
 from .errors import LDMEngineError
+from .manifest import open_bundle
 from .pipeline import FlatImageWarning, ImagePipelineOutput, LDMTextToImagePipeline
 from .scheduler import DDIMScheduler
 from .tokenizer import PromptTruncatedWarning

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from . import console
-from .bundle import PROGRAMS, Bundle, open_bundle
+from .bundle import PROGRAMS, Bundle
 from .errors import RuntimeUnavailableError
 from .files import make_folder
 from .golden import TOLERANCE, check_golden, why_not_applicable
 from .images import Recipe, contact_sheet, save_png, slug
+from .manifest import open_bundle
 from .noise import resolve_seeds
 from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
 from .request import resolve_request

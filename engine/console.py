@@ -35,53 +35,65 @@ from .verification import Finding
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 
 def run(command: click.Command) -> None:
-    """Run `command` with the process's arguments and exit: 0, 1 on failure, 2 on bad usage."""
+    """Run `command` with the process's arguments and exit.
+
+    The code is 0, 1 on failure, 2 on bad usage, or 128 and the number of the signal that came.
+    """
     # Paddle's C++ library logs through glog; it reads this when it is first imported.
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.showwarning = _show_warning
     warnings.filterwarnings("ignore", message="No ccache found")  # on importing Paddle
     debug = "--debug" in sys.argv
-    interrupted = _interrupt_on_signals()
+    received = _interrupt_on_signals()
     try:
         sys.exit(command.main(standalone_mode=False))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        err.print("Interrupted.")
-        sys.exit(EXIT_INTERRUPTED)
-    except (InvalidArgumentError, ArgumentTypeError) as error:
-        _fail(str(error), EXIT_USAGE, debug)
-    except LDMEngineError as error:
-        _fail(str(error), EXIT_FAILURE, debug)
-    except Exception as error:
-        if interrupted:  # inside a C++ call, which turned the interrupt into an error of its own
+    except (Exception, KeyboardInterrupt) as error:
+        # A C++ call, or whoever called it, may have turned the interrupt into an error of its own.
+        if received or isinstance(error, (click.Abort, KeyboardInterrupt)):
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # the exit code is already decided
             err.print("Interrupted.")
-            sys.exit(EXIT_INTERRUPTED)
-        if isinstance(error, OSError):
-            _fail(f"{error}. Check the file or the disk, and run again.", EXIT_FAILURE, debug)
-        hint = "" if debug else " Run again with --debug for the traceback, and report it."
-        _fail(f"{type(error).__name__}: {error}.{hint}", EXIT_FAILURE, debug)
+            sys.exit(128 + (received[0] if received else signal.SIGINT))
+        _fail(error, debug)
 
 
 def _interrupt_on_signals() -> list[int]:
-    """Make Ctrl-C and a termination end the command in order; the list tells what has come."""
+    """Make Ctrl-C, a termination or a hang-up end the command in order; the list tells which came.
+
+    What the parent process has set to be ignored stays so.
+    """
     received: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
         received.append(number)
-        raise KeyboardInterrupt
+        # A second termination must not cut the cleaning up short; a second Ctrl-C may.
+        if len(received) == 1 or number == signal.SIGINT:
+            raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     return received
 
 
-def _fail(message: str, code: int, debug: bool) -> None:
+def _fail(error: BaseException, debug: bool) -> None:
+    """Tell an error in one paragraph, and exit."""
+    if isinstance(error, click.ClickException):
+        error.show()
+        sys.exit(error.exit_code)
+    code = EXIT_FAILURE
+    message = str(error)
+    if isinstance(error, (InvalidArgumentError, ArgumentTypeError)):
+        code = EXIT_USAGE
+    elif isinstance(error, OSError) and not isinstance(error, LDMEngineError):
+        message += ". Check the file or the disk, and run again."
+    elif not isinstance(error, LDMEngineError):
+        hint = "" if debug else " Run again with --debug for the traceback, and report it."
+        message = f"{type(error).__name__}: {error}.{hint}"
     if debug:
         traceback.print_exc()
     err.print(f"[bold red]Error:[/] {_plain(message)}")

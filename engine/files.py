@@ -12,6 +12,7 @@ from .errors import OutputError
 
 _UMASK = os.umask(0)  # can only be read by setting it
 os.umask(_UMASK)
+FOLDER_MODE = 0o777 & ~_UMASK  #: what ``mkdir`` gives and ``mkdtemp`` does not
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -39,12 +40,15 @@ def write_new(folder: Path, stem: str, suffix: str, content: bytes) -> Path:
             except FileExistsError:
                 count += 1
                 path = folder / f"{stem}-{count}{suffix}"
-            except OSError:  # a file system without hard links
-                if not path.exists():
+            except OSError:  # a file system without hard links: take the name, then fill it
+                try:
+                    path.touch(exist_ok=False)
+                except FileExistsError:
+                    count += 1
+                    path = folder / f"{stem}-{count}{suffix}"
+                else:
                     temporary.replace(path)
                     return path
-                count += 1
-                path = folder / f"{stem}-{count}{suffix}"
             else:
                 return path
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .bundle import PROGRAMS, Bundle, open_bundle
+from .bundle import PROGRAMS, Bundle
 from .errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, NonFiniteError
 from .loop import StepCallback, run_loop
+from .manifest import open_bundle
 from .noise import NoiseStream
 from .request import OUTPUT_TYPES, Request, resolve_request
 from .runtimes import Choice, Program, RuntimeOptions, choose_runtime, resolve_options
@@ -75,8 +76,9 @@ class _Programs:
 class LDMTextToImagePipeline:
     """Renders images from text with the programs of a bundle.
 
-    The call has the arguments and defaults of diffusers' pipeline of the same name. A pipeline
-    serves one thread at a time; ``clone()`` gives another thread its own handles.
+    The call has the arguments and defaults of diffusers' pipeline of the same name, but takes a
+    `seed` where that takes a `generator`. A pipeline serves one thread at a time; ``clone()`` gives
+    another thread its own handles.
     """
 
     def __init__(self, shared: _Shared, programs: _Programs) -> None:

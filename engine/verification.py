@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -177,7 +177,12 @@ def check_runtime(
 
     for name in PROGRAMS:
         on_check(f"{choice.runtime.name}: {name}")
-        program = choice.runtime.open(bundle, name, options)
+        try:
+            program = choice.runtime.open(bundle, name, options)
+        except LDMEngineError as failure:
+            finding = Finding(choice.runtime.name, name, "opening", float("inf"), PROGRAM_TOLERANCE)
+            findings.append(replace(finding, note=str(failure)))
+            continue
         for case in (c for c in reference_cases(bundle.model) if c.program == name):
             compare((name, case.label), partial(run_case, program, case), PROGRAM_TOLERANCE)
         del program

@@ -15,6 +15,7 @@ import paddle
 
 from ldm_engine import __version__
 from ldm_engine.bundle import (
+    MAX_SIZE,
     PROGRAMS,
     REFERENCE,
     SCHEDULER_CONFIG,
@@ -28,6 +29,7 @@ from ldm_engine.bundle import (
     program_file_names,
 )
 from ldm_engine.errors import CheckpointError, ConfigError, InvalidArgumentError
+from ldm_engine.manifest import save_manifest
 from ldm_engine.runtimes.paddle import restore_termination_handler
 from ldm_engine.scheduler import DDIMScheduler
 from ldm_engine.tokenizer import Tokenizer
@@ -88,7 +90,7 @@ def export_bundle(
         # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
         with paddle.utils.unique_name.guard():
             bundle = _export_into(staging, checkpoint, formats, source, progress)
-        bundle.save_manifest()
+        save_manifest(bundle)
     return replace(bundle, path=out)
 
 
@@ -106,13 +108,12 @@ def _export_into(
     progress: Progress,
 ) -> Bundle:
     configs = _read_configs(checkpoint)
+    _check_vocabulary(checkpoint, configs[0])
     models = _load_models(checkpoint, configs, progress)
     scheduler_text = json.dumps(checkpoint.configs["scheduler"], indent=2) + "\n"
     (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
     shutil.copyfile(checkpoint.vocab_path, folder / VOCABULARY)
     model = _model_info(checkpoint, models, source)
-    # Not used here: a vocabulary that does not fit is to be found before the work.
-    Tokenizer(folder / VOCABULARY, model.token_length, model.lowercase, model.vocab_size)
     programs = build_programs(models, model)
     infos = {
         p.name: ProgramInfo(
@@ -165,6 +166,12 @@ def _read_configs(
         violations.append(
             "the UNet's `in_channels` and `out_channels` and the autoencoder's `latent_channels` "
             f"are {channels}, and must be equal"
+        )
+    size = unet.sample_size * autoencoder.scale_factor
+    if unet.sample_size % unet.size_multiple or size > MAX_SIZE:
+        violations.append(
+            f"the UNet's `sample_size` is {unet.sample_size}; multiples of {unet.size_multiple} "
+            f"for images of up to {MAX_SIZE} pixels are accepted"
         )
     if violations:
         raise ConfigError(
@@ -221,6 +228,16 @@ def _model_info(checkpoint: Checkpoint, models: Models, source: str | None) -> M
         lowercase=_lowercase(checkpoint),
         time_shift_width=unet.time_shift_width,
         text_kv_width=unet.text_kv_width,
+    )
+
+
+def _check_vocabulary(checkpoint: Checkpoint, text: TextEncoderConfig) -> None:
+    """Open the tokenizer once: a vocabulary that does not fit is to be found before the work."""
+    Tokenizer(
+        checkpoint.vocab_path,
+        text.max_position_embeddings,
+        _lowercase(checkpoint),
+        text.vocab_size,
     )
 
 

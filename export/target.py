@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ldm_engine.bundle import MANIFEST, read_json_object
+from ldm_engine.bundle import (
+    FORMAT_FILES,
+    MANIFEST,
+    PROGRAMS,
+    REFERENCE,
+    SCHEDULER_CONFIG,
+    VOCABULARY,
+    program_file_names,
+    read_json_object,
+)
 from ldm_engine.errors import BundleError, LDMEngineError, OutputError
-from ldm_engine.files import make_folder
+from ldm_engine.files import FOLDER_MODE, make_folder
+
+#: All that a bundle can hold.
+_OWN_NAMES = {
+    MANIFEST,
+    SCHEDULER_CONFIG,
+    VOCABULARY,
+    REFERENCE,
+    *PROGRAMS,
+    *(n for program in PROGRAMS for f in FORMAT_FILES for n in program_file_names(program, f)),
+}
 
 
 def check_target(out: Path, force: bool) -> Path:
     """The real path behind `out`, if a bundle may be written there.
 
-    It may where nothing is or an empty folder is, and with `force` over a bundle that holds nothing
-    but its own files.
+    It may where nothing is or an empty folder is, and with `force` over a bundle, whole or damaged,
+    that holds nothing but what belongs to a bundle.
 
     Raises:
         OutputError: if something is in the way.
@@ -34,41 +52,40 @@ def check_target(out: Path, force: bool) -> Path:
             )
         if not out.is_dir():
             raise OutputError(f"{out} is a file. Choose a folder that does not exist yet.")
-        present = _files_below(out)
+        present = {p.relative_to(out).as_posix() for p in out.rglob("*")}
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, LDMEngineError):
             raise
         raise OutputError(f"{out} cannot be written to: {error}. Choose another folder.") from error
-    if any(out.iterdir()):
+    if present:
         _check_replaceable(out, present, force)
     return out
 
 
-def _files_below(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
-
-
 def _check_replaceable(out: Path, present: set[str], force: bool) -> None:
-    try:
-        manifest = read_json_object(out / MANIFEST)
-        own = {MANIFEST, *manifest["files"]}
-        manifest["format_version"], manifest["programs"]
-    except (BundleError, KeyError, TypeError):
+    foreign = sorted(present - _OWN_NAMES)
+    if not _is_bundle(out) and (foreign or not force):
         raise OutputError(
             f"{out} exists and is not a bundle; it is left alone. Choose a folder that does not "
             "exist yet."
-        ) from None
+        )
     if not force:
         raise OutputError(
             f"{out} already holds a bundle. Choose another folder, or pass --force to replace it."
         )
-    foreign = sorted(present - own)
     if foreign:
         raise OutputError(
-            f"{out} holds files that are no part of its bundle, and replacing it would lose them: "
+            f"{out} holds what is no part of its bundle, and replacing it would lose that: "
             f"{', '.join(foreign[:5])}{' …' if len(foreign) > 5 else ''}. "
-            "Move them, or choose another folder."
+            "Move it, or choose another folder."
         )
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        return {"format_version", "programs", "files"} <= read_json_object(folder / MANIFEST).keys()
+    except BundleError:
+        return False
 
 
 @contextmanager
@@ -79,9 +96,10 @@ def staging_folder(out: Path) -> Iterator[Path]:
         OutputError: if the disk is full or `out` cannot be written; what was there is untouched.
     """
     make_folder(out.parent)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    staging = None
     try:
-        staging.chmod(0o755)
+        staging = _folder_beside(out, "partial")
+        staging.chmod(FOLDER_MODE)
         yield staging
         _move_into_place(staging, out)
     except LDMEngineError:
@@ -92,22 +110,31 @@ def staging_folder(out: Path) -> Iterator[Path]:
             "Nothing was left behind; make room or choose another folder, and export again."
         ) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _folder_beside(out: Path, kind: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.{kind}-", dir=out.parent))
 
 
 def _move_into_place(staging: Path, out: Path) -> None:
-    """Swap by two renames; if the second fails, the first is undone, and nothing is deleted."""
+    """Swap by two renames; if the second fails, the first is undone, and nothing is lost."""
     if not out.exists():
         staging.replace(out)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent)) / out.name
+    aside = _folder_beside(out, "old") / "bundle"
     try:
         out.replace(aside)
         staging.replace(out)
     except BaseException as error:
         if aside.exists() and not out.exists():
             _restore(aside, out, error)
-        os.rmdir(aside.parent)  # noqa: PTH106
+        if not aside.exists():
+            with suppress(OSError):
+                aside.parent.rmdir()
+            raise
+        shutil.rmtree(aside.parent, ignore_errors=True)  # the swap was complete
         raise
     shutil.rmtree(aside.parent, ignore_errors=True)
 

@@ -12,7 +12,12 @@ from conftest import ROOT
 
 from ldm_engine.cli import cli
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "examples/shapes/README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 
@@ -28,8 +33,9 @@ def _blocks(language):
 
 @pytest.mark.parametrize("code", _blocks("python"))
 def test_python_blocks_run(code, shapes_bundle, tmp_path, monkeypatch):
-    """As printed, in a folder where `my-model` is the exported demo checkpoint."""
-    (tmp_path / "my-model").symlink_to(shapes_bundle.path)
+    """As printed, in a folder where `make demo` has run."""
+    (tmp_path / "demo-output").mkdir()
+    (tmp_path / "demo-output/bundle").symlink_to(shapes_bundle.path)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
 
@@ -48,7 +54,7 @@ def test_commands_in_sh_blocks_exist(code):
             assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path):
     for target in LINK.findall(path.read_text()):
         if not target.startswith(("http://", "https://")):

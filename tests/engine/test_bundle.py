@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
-from ldm_engine.bundle import FORMAT_VERSION, MANIFEST, seal
+from ldm_engine.bundle import MANIFEST
 from ldm_engine.cli import _as_json
 from ldm_engine.console import print_bundle
 from ldm_engine.errors import (
@@ -20,6 +20,7 @@ from ldm_engine.errors import (
     ConfigError,
     LDMEngineError,
 )
+from ldm_engine.manifest import FORMAT_VERSION, seal
 
 
 def test_what_is_saved_is_what_is_read(tiny_bundle):
@@ -73,6 +74,9 @@ def test_a_flipped_byte_in_the_manifest_is_refused(copy_bundle):
         path.write_bytes(flipped)
         with pytest.raises(BundleError):
             open_bundle(path.parent)
+    path.write_bytes(content.replace(b"\n", b"\r\n"))
+    with pytest.raises(BundleError):
+        open_bundle(path.parent)
     path.write_bytes(content)
     open_bundle(path.parent)
 
@@ -175,6 +179,7 @@ def test_no_mutation_of_the_manifest_crashes(tiny_bundle, tmp_path_factory):
         (("model", "token_length"), 50, "text_encoder"),
         (("model", "text_kv_width"), 7, "text_encoder"),
         (("model", "sample_size"), 2**30, "8192"),
+        (("model", "sample_size"), 12, "sample_size"),
         (("model", "lowercase"), 1, "bool"),
         (("programs", "unet", "formats", "paddle", "files"), ["unet/inference.json"], "files"),
         (("parity", "paddle", "unet"), "good", "indices"),

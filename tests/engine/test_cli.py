@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from PIL import Image
 
 from ldm_engine import LDMTextToImagePipeline, __version__
-from ldm_engine.bundle import PROGRAMS
+from ldm_engine.bundle import PROGRAMS, FileInfo, hash_file
 from ldm_engine.images import read_recipe
+from ldm_engine.manifest import save_manifest
 
 COMMAND = Path(sys.executable).parent / "ldm-engine"
 
@@ -59,12 +61,10 @@ def test_verify_finds_what_hashes_cannot(tiny_bundle, tmp_path):
         if entry["program"] == "unet":
             entry["outputs"]["noise_pred"][0] += 1
     (path / "reference.json").write_text(json.dumps(reference))
-    from ldm_engine.bundle import Bundle, FileInfo, hash_file
-
     files = dict(tiny_bundle.files)
     changed = path / "reference.json"
     files["reference.json"] = FileInfo(hash_file(changed), changed.stat().st_size)
-    Bundle(path, tiny_bundle.model, tiny_bundle.programs, files, tiny_bundle.parity).save_manifest()
+    save_manifest(replace(tiny_bundle, path=path, files=files))
     done = run("verify", path, code=1)
     assert "unet in paddle" in done.stderr
     assert "text_encoder in paddle" not in done.stderr
@@ -134,7 +134,7 @@ def test_mistakes_end_in_one_paragraph(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_an_export_in_order(tiny_checkpoint, tmp_path, number):
     process = subprocess.Popen(
         [COMMAND, "export", str(tiny_checkpoint), str(tmp_path / "out")],
@@ -147,8 +147,11 @@ def test_a_signal_ends_an_export_in_order(tiny_checkpoint, tmp_path, number):
         time.sleep(0.05)
     time.sleep(1.0)
     process.send_signal(number)
+    if number != signal.SIGINT:  # a second one does not cut the cleaning up short
+        time.sleep(0.02)
+        process.send_signal(number)
     _, shown = process.communicate(timeout=60)
-    assert process.returncode == 130, shown
+    assert process.returncode == 128 + number, shown
     assert "Interrupted." in shown
     assert "Traceback" not in shown
     assert list(tmp_path.iterdir()) == []

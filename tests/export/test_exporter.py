@@ -114,6 +114,35 @@ def test_a_bundle_in_the_way_is_kept(tiny_bundle, tiny_checkpoint, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
+@pytest.mark.parametrize("content", ["damaged", None])
+def test_a_damaged_bundle_can_be_replaced(tiny_bundle, tmp_path, content):
+    out = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    (out / MANIFEST).unlink() if content is None else (out / MANIFEST).write_text(content)
+    with pytest.raises(OutputError):
+        check_target(out, force=False)
+    assert check_target(out, force=True) == out
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_links_and_empty_folders_of_others_are_kept_too(tiny_bundle, tmp_path, kind):
+    out = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    (out / "mine").symlink_to(tmp_path) if kind == "link" else (out / "mine").mkdir()
+    with pytest.raises(OutputError, match="mine"):
+        check_target(out, force=True)
+
+
+def test_a_long_name_is_fine(tmp_path):
+    with staging_folder(tmp_path / ("x" * 245)) as staging:
+        (staging / "file").write_text("here")
+    assert (tmp_path / ("x" * 245) / "file").read_text() == "here"
+
+
+def test_a_default_size_that_the_levels_cannot_halve_is_refused(checkpoint, tmp_path):
+    edit_json(checkpoint / "unet/config.json", sample_size=12)
+    with pytest.raises(ConfigError, match="sample_size"):
+        export_bundle(open_checkpoint(checkpoint), tmp_path / "b")
+
+
 @pytest.mark.parametrize("manifest", [None, "{}", "not json", '{"files": {}}'])
 def test_a_folder_that_is_no_bundle_is_never_replaced(tiny_checkpoint, tmp_path, manifest):
     (tmp_path / "thesis.txt").write_text("precious")
@@ -131,6 +160,22 @@ def test_what_others_put_into_a_bundle_is_never_deleted(tiny_bundle, tiny_checkp
     with pytest.raises(OutputError, match=r"images/picture\.png"):
         export_bundle(open_checkpoint(tiny_checkpoint), out, force=True)
     assert (out / "images/picture.png").read_text() == "precious"
+
+
+def test_an_interrupt_just_after_the_swap_leaves_the_new_bundle(tiny_bundle, tmp_path, monkeypatch):
+    out = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    rename = Path.replace
+
+    def interrupt_after(self, target):
+        rename(self, target)
+        if ".partial-" in self.name:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt_after)
+    with pytest.raises(KeyboardInterrupt), staging_folder(out) as staging:
+        (staging / "new").write_text("new")
+    assert [p.name for p in out.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
 @pytest.mark.parametrize("failure", [OSError("no"), KeyboardInterrupt()])
