@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -28,6 +27,7 @@ from rich.table import Table
 
 from .bundle import Bundle
 from .errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, RuntimeUnavailableError
+from .interrupts import Interrupts
 from .runtimes import choose_runtime
 from .verification import Finding
 
@@ -36,6 +36,7 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
+_interrupts = Interrupts()
 
 
 def run(command: click.Command) -> None:
@@ -48,36 +49,15 @@ def run(command: click.Command) -> None:
     warnings.showwarning = _show_warning
     warnings.filterwarnings("ignore", message="No ccache found")  # on importing Paddle
     debug = "--debug" in sys.argv
-    received = _interrupt_on_signals()
+    _interrupts.install()
     try:
         sys.exit(command.main(standalone_mode=False))
     except (Exception, KeyboardInterrupt) as error:
         # A C++ call, or whoever called it, may have turned the interrupt into an error of its own.
-        if received or isinstance(error, (click.Abort, KeyboardInterrupt)):
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)  # the exit code is already decided
+        if _interrupts.received or isinstance(error, (click.Abort, KeyboardInterrupt)):
             err.print("Interrupted.")
-            sys.exit(128 + (received[0] if received else signal.SIGINT))
+            sys.exit(_interrupts.exit_code())
         _fail(error, debug)
-
-
-def _interrupt_on_signals() -> list[int]:
-    """Make Ctrl-C, a termination or a hang-up end the command in order; the list tells which came.
-
-    What the parent process has set to be ignored stays so.
-    """
-    received: list[int] = []
-
-    def interrupt(number: int, frame: object) -> None:
-        received.append(number)
-        # A second termination must not cut the cleaning up short; a second Ctrl-C may.
-        if len(received) == 1 or number == signal.SIGINT:
-            raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    return received
 
 
 def _fail(error: BaseException, debug: bool) -> None:
@@ -122,7 +102,7 @@ def busy(description: str) -> Iterator[None]:
 
 @contextmanager
 def stages(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar over `total` named stages; call the result as each begins."""
+    """A bar over `total` named stages; call the result as each begins, which is where it stops."""
     columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.description}"), console=err) as progress:
         task = progress.add_task("", total=total)
@@ -130,10 +110,12 @@ def stages(total: int) -> Iterator[Callable[[str], None]]:
 
         def begin(stage: str) -> None:
             nonlocal begun
+            _interrupts.check()
             progress.update(task, completed=begun, description=stage)
             begun += 1
 
-        yield begin
+        with _interrupts.deferred():
+            yield begin
         progress.update(task, completed=total, description="done")
 
 
