@@ -145,6 +145,11 @@ class Bundle:
         return tuple(f for f in FORMAT_FILES if all(f in p.formats for p in self.programs.values()))
 
     @property
+    def program_files_listed(self) -> tuple[str, ...]:
+        """The names of all files of all programs in all formats."""
+        return tuple(n for p in self.programs.values() for f in p.formats.values() for n in f.files)
+
+    @property
     def digest(self) -> str:
         """One hash over the hashes of all files that make the pixels."""
         names = sorted(self.files.keys() - {REFERENCE})

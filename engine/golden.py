@@ -55,7 +55,7 @@ def why_not_applicable(bundle: Bundle) -> str | None:
         value = getattr(model, name)
         if value != expected:
             return f"its {name} is {value}, that of ldm-text2im-large-256 is {expected}"
-    tokenizer = Tokenizer(bundle.vocabulary, model.token_length, model.lowercase, model.vocab_size)
+    tokenizer = Tokenizer.of(bundle)
     for word, expected in _KNOWN_IDS.items():
         if int(tokenizer([word])[0, 1]) != expected:
             return "its vocabulary is not that of bert-base-uncased"

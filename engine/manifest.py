@@ -137,8 +137,7 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Bundle:
             },
             versions={_typed(n, str): _typed(v, str) for n, v in raw["versions"].items()},
         )
-        listed = [n for p in bundle.programs.values() for f in p.formats.values() for n in f.files]
-        for name in (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *listed):
+        for name in (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *bundle.program_files_listed):
             bundle.files[name]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error

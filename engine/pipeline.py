@@ -134,14 +134,10 @@ class LDMTextToImagePipeline:
         cls, bundle: Bundle, choice: Choice, options: RuntimeOptions, memory: str = "resident"
     ) -> LDMTextToImagePipeline:
         """Open a bundle that was read, chosen for and checked before."""
-        model = bundle.model
-        tokenizer = Tokenizer(
-            bundle.vocabulary, model.token_length, model.lowercase, model.vocab_size
-        )
         shared = _Shared(
             bundle=bundle,
             scheduler=DDIMScheduler.from_config(bundle.scheduler_config),
-            tokenizer=tokenizer,
+            tokenizer=Tokenizer.of(bundle),
             choice=choice,
             options=options,
         )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import BertWordPieceTokenizer
 
+from .bundle import Bundle
 from .errors import ArgumentTypeError, BundleError, InvalidArgumentError
 
 SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
@@ -55,6 +56,12 @@ class Tokenizer:
                 "Use the vocabulary published with the checkpoint."
             )
         self._sep, self._pad = specials["[SEP]"], specials["[PAD]"]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Tokenizer:
+        """The tokenizer of a bundle."""
+        model = bundle.model
+        return cls(bundle.vocabulary, model.token_length, model.lowercase, model.vocab_size)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """`input_ids` [N, token_length]: [CLS] text [SEP] and padding.

@@ -137,8 +137,7 @@ def _verified(draft: Bundle, references: References, progress: Progress) -> Bund
     """`draft` with hashes, parity report and versions."""
     findings = gate(draft, references, progress)
     progress("hashing")
-    names = [SCHEDULER_CONFIG, VOCABULARY, REFERENCE]
-    names += [n for p in draft.programs.values() for f in p.formats.values() for n in f.files]
+    names = (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *draft.program_files_listed)
     files = {n: _file_info(draft.path / n) for n in names}
     return replace(draft, files=files, parity=parity_report(findings), versions=_versions())
 

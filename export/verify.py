@@ -76,7 +76,7 @@ def parity_report(findings: list[Finding]) -> dict[str, dict[str, Parity]]:
 def _render_undivided(bundle: Bundle, models: Models) -> NDArray[np.float32]:
     model = bundle.model
     scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
-    tokenizer = Tokenizer(bundle.vocabulary, model.token_length, model.lowercase, model.vocab_size)
+    tokenizer = Tokenizer.of(bundle)
     count = len(END_TO_END_PROMPTS)
     input_ids = tokenizer([""] * count + list(END_TO_END_PROMPTS))
     noise = NoiseStream(range(END_TO_END["seed"], END_TO_END["seed"] + count))

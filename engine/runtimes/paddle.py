@@ -47,7 +47,7 @@ class PaddleProgram(Program):
         except Exception as error:
             shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in self.inputs.items())
             raise LDMEngineError(
-                f"Paddle could not run the program {self.name} on {shapes}: {_first_lines(error)} "
+                f"Paddle could not run the program {self.name} on {shapes}: {_last_lines(error)} "
                 "If these are large for this machine, ask for a smaller height, width or batch; "
                 "else check the bundle with `ldm-engine verify`."
             ) from error
@@ -102,7 +102,7 @@ class PaddleRuntime(Runtime):
             predictor = create_predictor(config)
         except Exception as error:
             raise LDMEngineError(
-                f"Paddle {self.version()} cannot load {graph}: {_first_lines(error)} "
+                f"Paddle {self.version()} cannot load {graph}: {_last_lines(error)} "
                 "Run `ldm-engine verify` on the bundle; if it is whole, export it again with this "
                 "version of Paddle."
             ) from error
@@ -138,6 +138,6 @@ def _configure(config: Any, options: RuntimeOptions) -> None:
     config.enable_memory_optim(True)
 
 
-def _first_lines(error: Exception) -> str:
+def _last_lines(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[-2:])[:300]
