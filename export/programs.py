@@ -5,6 +5,7 @@ They are cut by how often they run: once a prompt, once a schedule, once a step,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,10 @@ from paddle.static import InputSpec
 from ldm_engine.bundle import ModelInfo, TensorSpec, program_tensors
 
 from .models import AutoencoderDecoder, LDMBert, UNet
+
+#: The UNet's parameters that meet the text alone, and the timestep alone.
+_OF_TEXT = re.compile(r"\.attn2\.to_[kv]\.")
+_OF_TIME = re.compile(r"\.time_embedding\.|\.time_emb_proj\.")
 
 
 class TextEncoder(nn.Layer):
@@ -85,6 +90,8 @@ class ProgramSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     layer: nn.Layer
+    #: The layer's parameters that the program uses, by name.
+    parameters: Mapping[str, Tensor]
 
     def input_specs(self) -> list[InputSpec]:
         """The inputs as ``paddle.jit.to_static`` wants them."""
@@ -105,8 +112,20 @@ def build_programs(models: Models, model: ModelInfo) -> tuple[ProgramSpec, ...]:
         "unet": UNetStep(models.unet),
         "vae_decoder": VAEDecoder(models.autoencoder),
     }
-    tensors = program_tensors(model)
     return tuple(
-        ProgramSpec(name, inputs, outputs, layers[name])
-        for name, (inputs, outputs) in tensors.items()
+        ProgramSpec(name, inputs, outputs, layers[name], _used_parameters(name, layers[name]))
+        for name, (inputs, outputs) in program_tensors(model).items()
     )
+
+
+def _used_parameters(program: str, layer: nn.Layer) -> dict[str, Tensor]:
+    """What `program` uses of its `layer`: three programs share the UNet's parameters."""
+
+    def owner(name: str) -> str:
+        if not name.startswith("unet."):
+            return program
+        if _OF_TEXT.search(name):
+            return "text_encoder"
+        return "time_encoder" if _OF_TIME.search(name) else "unet"
+
+    return {name: p for name, p in layer.named_parameters() if owner(name) == program}
