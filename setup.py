@@ -14,7 +14,18 @@ VERSION = re.search(
 assert VERSION, 'engine/version.py must hold one line: __version__ = "X.Y.Z"'
 
 PADDLE = ["paddlepaddle>=3.2.2,<3.4"]
-EXPORT = [*PADDLE, "huggingface_hub>=0.25", "pyyaml>=6"]
+OPENVINO = ["openvino>=2026.4,<2027"]
+ONNXRUNTIME = ["onnxruntime>=1.20"]
+EXPORT = [
+    *PADDLE,
+    "huggingface_hub>=0.25",
+    "pyyaml>=6",
+    # For the formats onnx and openvino; paddle2onnx has no package for Python 3.13.
+    "onnx>=1.16.1; python_version < '3.13'",
+    "paddle2onnx>=2.1,<2.2; python_version < '3.13'",
+    *(f"{requirement}; python_version < '3.13'" for requirement in OPENVINO),
+]
+INT8 = [*EXPORT, "nncf>=3.4,<4"]
 PEERS = [
     "torch==2.13.0",
     "diffusers==0.42.1",
@@ -51,7 +62,10 @@ setup(
     ],
     extras_require={
         "paddle": PADDLE,
+        "openvino": OPENVINO,
+        "onnxruntime": ONNXRUNTIME,
         "export": EXPORT,
+        "int8": INT8,
         "peers": PEERS,
         # PaddleNLP imports beside Paddle 3 only with these pins, and brings about 100 packages:
         # give it an environment of its own.

@@ -26,7 +26,10 @@ FORMAT_FILES = {
     "paddle": ("inference.json", "inference.pdiparams"),
     "onnx": ("model.onnx", "model.onnx.data"),
     "openvino": ("openvino_model.xml", "openvino_model.bin"),
+    "openvino_int8": ("openvino_model_int8.xml", "openvino_model_int8.bin"),
 }
+#: The UNet is there in this format too where an export was asked for int8; other programs are not.
+INT8_FORMAT = "openvino_int8"
 #: Largest image height and width, in pixels; attention over more would need terabytes.
 MAX_SIZE = 8192
 _HASH_CHUNK_BYTES = 4 << 20
@@ -43,10 +46,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class FormatInfo:
-    """One program in one format: its files relative to the bundle, graph first, and precision."""
+    """One program in one format: its files relative to the bundle, and how it stores weights."""
 
-    files: tuple[str, ...]
-    precision: str = "fp32"
+    files: tuple[str, ...]  #: graph first
+    weights: str = "fp32"  #: or "fp16", "int8"
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,8 @@ class Bundle:
     model: ModelInfo
     programs: Mapping[str, ProgramInfo]
     files: Mapping[str, FileInfo]
-    #: runtime -> program, or "end_to_end"
-    parity: Mapping[str, Mapping[str, Parity]] = field(default_factory=dict)
+    #: runtime -> precision -> program, or "end_to_end"
+    parity: Mapping[str, Mapping[str, Mapping[str, Parity]]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -152,8 +155,11 @@ class Bundle:
     @property
     def digest(self) -> str:
         """One hash over the hashes of all files that make the pixels."""
-        names = sorted(self.files.keys() - {REFERENCE})
-        lines = (f"{self.files[name].sha256}  {name}\n" for name in names)
+        return self.files_digest(self.files.keys() - {REFERENCE})
+
+    def files_digest(self, names: Iterable[str]) -> str:
+        """One hash over the hashes of the files `names`, whatever their order."""
+        lines = (f"{self.files[name].sha256}  {name}\n" for name in sorted(names))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property

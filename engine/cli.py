@@ -16,15 +16,16 @@ import click
 
 from . import console
 from .bundle import PROGRAMS, Bundle
+from .cpu import free_memory_bytes
 from .errors import RuntimeUnavailableError
 from .files import make_folder
 from .golden import TOLERANCE, check_golden, why_not_applicable
 from .images import Recipe, contact_sheet, save_png, slug
 from .manifest import open_bundle
 from .noise import resolve_seeds
-from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
+from .pipeline import MEMORY_MODES, LDMTextToImagePipeline, program_files
 from .request import resolve_request
-from .runtimes import RUNTIMES, RuntimeOptions, choose_runtime, resolve_options
+from .runtimes import PRECISIONS, RUNTIMES, Choice, choose_runtime, resolve_options
 from .runtimes.paddle import import_remedy
 from .scheduler import DDIMScheduler
 from .verification import check_runtime, load_references, require_passed, sample
@@ -60,7 +61,16 @@ def cli() -> None:
 @cli.command()
 @click.argument("checkpoint")
 @click.argument("bundle", type=_FOLDER)
-@click.option("--formats", default="paddle", show_default=True, help="Comma-separated: paddle.")
+@click.option(
+    "--formats",
+    help="Comma-separated: paddle, onnx, openvino. Default: paddle, and openvino if installed.",
+)
+@click.option(
+    "--weights",
+    default="fp32",
+    show_default=True,
+    help="fp32, or fp16 to store weights in half the space; computing stays as precise.",
+)
 @click.option(
     "--hub",
     type=click.Choice(["huggingface", "paddlenlp"]),
@@ -76,7 +86,8 @@ def cli() -> None:
 def export(
     checkpoint: str,
     bundle: Path,
-    formats: str,
+    formats: str | None,
+    weights: str,
     hub: Hub,
     hub_url: str | None,
     revision: str | None,
@@ -91,7 +102,8 @@ def export(
     """
     try:
         from ldm_engine.export.checkpoint import open_checkpoint
-        from ldm_engine.export.exporter import count_stages, export_bundle
+        from ldm_engine.export.exporter import export_bundle
+        from ldm_engine.export.formats import check_formats, default_formats
         from ldm_engine.export.hub import fetch
         from ldm_engine.export.target import check_target
     except ImportError as error:
@@ -99,14 +111,21 @@ def export(
             f"Exporting needs more than running: {error}. "
             + import_remedy(error, "pip install 'ldm-engine[export]'")
         ) from error
-    wanted = tuple(dict.fromkeys(f.strip() for f in formats.split(",")))
+    wanted = _split(formats) if formats is not None else default_formats()
+    check_formats(wanted, weights)  # before a download
     bundle = check_target(bundle, force)
     folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
     opened = open_checkpoint(folder, vocab=vocab)
     source = None if folder == Path(checkpoint) else checkpoint  # an id, or else the folder's name
-    with console.stages(count_stages(wanted)) as progress:
+    with console.stages() as progress:
         made = export_bundle(
-            opened, bundle, formats=wanted, force=force, source=source, progress=progress
+            opened,
+            bundle,
+            formats=wanted,
+            weights=weights,
+            force=force,
+            source=source,
+            progress=progress,
         )
     console.print_bundle(made)
 
@@ -136,56 +155,59 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
 @cli.command()
 @click.argument("bundle", type=_FOLDER)
 @click.option("--runtime", default="all", show_default=True, help="all, or the name of one.")
+@click.option("--precision", default="all", show_default=True, help="all, or fp32, bf16, int8.")
 @click.option(
     "--golden",
     is_flag=True,
     help="Compare with the published image slice of CompVis/ldm-text2im-large-256 as well.",
 )
 @_with_debug
-def verify(bundle: Path, runtime: str, golden: bool) -> None:
+def verify(bundle: Path, runtime: str, precision: str, golden: bool) -> None:
     """Check BUNDLE's files and outputs.
 
     Every file's hash, then every program and a short loop against samples of the original model's
-    outputs that the export left in the bundle. The checkpoint is not needed.
+    outputs that the export left in the bundle, in every runtime and precision that this machine
+    has. The checkpoint is not needed.
     """
     opened = open_bundle(bundle)
     with console.byte_bar("hashing", sum(f.bytes for f in opened.files.values())) as on_bytes:
         opened.check_files(on_bytes=on_bytes)
     console.out.print(f"{len(opened.files)} files have the hashes that the manifest lists.")
     references = load_references(opened)
-    names = _installed(opened) if runtime == "all" else [runtime]
+    checks = _select_checks(opened, runtime, precision)
     findings = []
-    with console.stages(len(names) * (len(PROGRAMS) + 1)) as progress:
-        for name in names:
-            choice = choose_runtime(opened, name)
-            options = resolve_options(choice.runtime, "cpu", "fp32", None)
+    with console.stages(len(checks) * (len(PROGRAMS) + 1)) as progress:
+        for choice, used_precision in checks:
+            options = resolve_options(choice.runtime, "cpu", used_precision, None)
             findings += check_runtime(opened, choice, options, references, sample, progress)
     console.print_findings(findings)
     require_passed(findings, f"The bundle {bundle}")
     if golden:
-        _verify_golden(opened, names[0], options)
+        _verify_golden(opened, checks[0][0])
 
 
-def _installed(bundle: Bundle) -> list[str]:
-    """Every runtime that can open `bundle` here; raises if there is none."""
-    choose_runtime(bundle)
-    names = []
-    for name in RUNTIMES:
-        try:
-            choose_runtime(bundle, name)
-        except RuntimeUnavailableError as error:
-            console.err.print(f"Not checked: {error}")
-        else:
-            names.append(name)
-    return names
+def _select_checks(bundle: Bundle, runtime: str, precision: str) -> list[tuple[Choice, str]]:
+    """The runtimes and precisions to check; raises if there is none."""
+    checks, refusals = [], []
+    for name in RUNTIMES if runtime == "all" else [runtime]:
+        for used in PRECISIONS if precision == "all" else [precision]:
+            try:
+                checks.append((choose_runtime(bundle, name, used), used))
+            except RuntimeUnavailableError as error:
+                refusals.append(str(error))
+    if not checks:
+        raise RuntimeUnavailableError("\n".join(refusals))
+    for refusal in refusals:
+        console.err.print(f"Not checked: {refusal}", markup=False)
+    return checks
 
 
-def _verify_golden(bundle: Bundle, runtime: str, options: RuntimeOptions) -> None:
+def _verify_golden(bundle: Bundle, choice: Choice) -> None:
     reason = why_not_applicable(bundle)
     if reason:
         console.out.print(f"golden: does not apply to this bundle: {reason}.")
         return
-    choice = choose_runtime(bundle, runtime)
+    options = resolve_options(choice.runtime, "cpu", "fp32", None)
     result = check_golden(LDMTextToImagePipeline.from_bundle(bundle, choice, options))
     verdict = "pass" if result.passed else "FAIL"
     console.out.print(
@@ -222,15 +244,16 @@ def _verify_golden(bundle: Bundle, runtime: str, options: RuntimeOptions) -> Non
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--grid", is_flag=True, help="Write a contact sheet, grid.png, too.")
 @click.option("--runtime", default="auto", show_default=True, help="auto, or the name of one.")
-@click.option("--precision", default="fp32", show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or int8.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", type=int, help="Default: all cores of this process.")
 @click.option(
     "--memory",
-    type=click.Choice(MEMORY_MODES),
-    default="resident",
+    type=click.Choice(("auto", *MEMORY_MODES)),
+    default="auto",
     show_default=True,
-    help="sequential holds one program at a time: less memory, more time.",
+    help="sequential holds one program at a time, which takes less memory and more time; auto "
+    "does so where the programs' files are larger than half of the free memory.",
 )
 @_with_debug
 def generate(
@@ -254,13 +277,17 @@ def generate(
     """
     jobs = [prompt for prompt in prompts for _ in range(num_images)]
     seeds = resolve_seeds(seed, len(jobs))
-    _check_request(bundle, list(prompts), settings)
+    opened = open_bundle(bundle)
+    _check_request(opened, list(prompts), settings)
+    choice = choose_runtime(opened, runtime, precision)
+    if memory == "auto":
+        memory = _choose_memory(opened, choice, precision)
     make_folder(output)
     with console.busy(f"opening {bundle}"):
         pipe = LDMTextToImagePipeline.from_pretrained(
             bundle,
             device=device,
-            runtime=runtime,
+            runtime=choice.runtime.name,
             precision=precision,
             threads=threads,
             memory=memory,
@@ -286,9 +313,21 @@ def generate(
         console.out.print(str(save_png(sheet, output, "grid")), markup=False)
 
 
-def _check_request(path: Path, prompts: list[str], settings: dict[str, Any]) -> None:
+def _choose_memory(bundle: Bundle, choice: Choice, precision: str) -> str:
+    """Which memory mode suits one run of this command."""
+    files = program_files(bundle, choice.runtime, precision)
+    needed, free = sum(bundle.files[name].bytes for name in files), free_memory_bytes()
+    if free is None or needed <= free / 2:
+        return "resident"
+    console.err.print(
+        f"Holding one program at a time (--memory sequential): their files have "
+        f"{needed / 2**30:.1f} GiB, more than half of the {free / 2**30:.1f} GiB that are free."
+    )
+    return "sequential"
+
+
+def _check_request(bundle: Bundle, prompts: list[str], settings: dict[str, Any]) -> None:
     """Refuse what the pipeline would refuse, before it loads gigabytes."""
-    bundle = open_bundle(path)
     scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
     resolve_request(bundle.model, scheduler, prompt=prompts, seed=0, latents=None, **settings)
 
@@ -314,6 +353,11 @@ def _recipe(
         runtime=pipe.runtime,
         precision=pipe.options.precision,
     )
+
+
+def _split(names: str) -> tuple[str, ...]:
+    """What a comma-separated option names, each once."""
+    return tuple(dict.fromkeys(n.strip() for n in names.split(",") if n.strip()))
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from .bundle import Bundle
+from .bundle import PROGRAMS, Bundle
 from .errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, RuntimeUnavailableError
 from .interrupts import Interrupts
 from .runtimes import choose_runtime
@@ -101,10 +101,14 @@ def busy(description: str) -> Iterator[None]:
 
 
 @contextmanager
-def stages(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar over `total` named stages; call the result as each begins, which is where it stops."""
-    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=err) as progress:
+def stages(total: int | None = None) -> Iterator[Callable[[str], None]]:
+    """A bar over named stages, `total` of them if that is known.
+
+    Call the result as each stage begins, which is also where an interrupt stops the work.
+    """
+    counts = () if total is None else (BarColumn(), MofNCompleteColumn())
+    columns = (SpinnerColumn(), *counts, TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=err) as progress:
         task = progress.add_task("", total=total)
         begun = 0
 
@@ -159,28 +163,29 @@ def print_bundle(bundle: Bundle) -> None:
     out.print()
     out.print(_program_table(bundle))
     out.print()
+    out.print(_parity_table(bundle))
+    out.print()
     out.print(_tensor_table(bundle))
 
 
 def _program_table(bundle: Bundle) -> Table:
-    """What each program weighs in each format, and how far it lies from the original model."""
-    table = _plain_table("program", "format", "precision", "size", "relative error", "tolerance")
-    rows = [
-        (
-            name,
-            format_name,
-            written.precision,
-            _size(sum(bundle.files[f].bytes for f in written.files)),
-        )
-        for name, info in bundle.programs.items()
-        for format_name, written in info.formats.items()
-    ]
-    rows += [("end_to_end", format_name, "", "") for format_name in bundle.formats]
-    for name, format_name, precision, size in rows:
-        parity = bundle.parity.get(format_name, {}).get(name)
-        error = f"{parity.relative_l2_error:.1e}" if parity else "not recorded"
-        tolerance = f"{parity.tolerance:.0e}" if parity else ""
-        table.add_row(name, *map(_plain, (format_name, precision)), size, error, tolerance)
+    """What each program weighs in each format."""
+    table = _plain_table("program", "format", "weights", "size")
+    for name, info in bundle.programs.items():
+        for format_name, written in info.formats.items():
+            size = _size(sum(bundle.files[f].bytes for f in written.files))
+            table.add_row(name, *map(_plain, (format_name, written.weights)), size)
+    return table
+
+
+def _parity_table(bundle: Bundle) -> Table:
+    """How far each program, and the images of a short loop, lie from the original model."""
+    rows = (*PROGRAMS, "end_to_end")
+    table = _plain_table("relative error in", "precision", *rows)
+    for runtime, precisions in bundle.parity.items():
+        for precision, programs in precisions.items():
+            errors = [f"{p.relative_l2_error:.1e}" if p else "" for p in map(programs.get, rows)]
+            table.add_row(*map(_plain, (runtime, precision)), *errors)
     return table
 
 
@@ -202,11 +207,17 @@ def _plain_table(*columns: str) -> Table:
 
 def print_findings(findings: Sequence[Finding]) -> None:
     """The table of ``ldm-engine verify``."""
-    table = _plain_table("runtime", "program", "case", "error", "tolerance", "")
+    table = _plain_table("runtime", "precision", "program", "case", "error", "tolerance", "")
     for f in findings:
         verdict = "[green]pass[/]" if f.passed else "[bold red]FAIL[/]"
         table.add_row(
-            f.runtime, f.program, f.label, f"{f.error:.1e}", f"{f.tolerance:.0e}", verdict
+            f.runtime,
+            f.precision,
+            f.program,
+            f.label,
+            f"{f.error:.1e}",
+            f"{f.tolerance:.0e}",
+            verdict,
         )
     out.print(table)
 

@@ -50,8 +50,11 @@ def save_manifest(bundle: Bundle) -> None:
         "programs": {name: asdict(info) for name, info in bundle.programs.items()},
         "files": {name: asdict(info) for name, info in sorted(bundle.files.items())},
         "parity": {
-            runtime: {name: asdict(parity) for name, parity in programs.items()}
-            for runtime, programs in bundle.parity.items()
+            runtime: {
+                precision: {name: asdict(parity) for name, parity in programs.items()}
+                for precision, programs in precisions.items()
+            }
+            for runtime, precisions in bundle.parity.items()
         },
         "versions": bundle.versions,
     }
@@ -132,8 +135,11 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Bundle:
             },
             files={_safe(n): _parse_file(f) for n, f in raw["files"].items()},
             parity={
-                _typed(runtime, str): {n: _parse_parity(p) for n, p in programs.items()}
-                for runtime, programs in raw["parity"].items()
+                _typed(runtime, str): {
+                    _typed(precision, str): {n: _parse_parity(p) for n, p in programs.items()}
+                    for precision, programs in precisions.items()
+                }
+                for runtime, precisions in raw["parity"].items()
             },
             versions={_typed(n, str): _typed(v, str) for n, v in raw["versions"].items()},
         )
@@ -180,7 +186,7 @@ def _parse_program(name: str, raw: dict[str, Any], expected: Contract) -> Progra
         files = tuple(_safe(n) for n in entry["files"])
         if format_name in FORMAT_FILES and files != program_file_names(name, format_name):
             raise ValueError(f"the {format_name} files of {name} are {files}")
-        formats[_typed(format_name, str)] = FormatInfo(files, _typed(entry["precision"], str))
+        formats[_typed(format_name, str)] = FormatInfo(files, _typed(entry["weights"], str))
     return ProgramInfo(inputs, outputs, formats)
 
 

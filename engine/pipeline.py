@@ -19,7 +19,7 @@ from .loop import StepCallback, run_loop
 from .manifest import open_bundle
 from .noise import NoiseStream
 from .request import OUTPUT_TYPES, Request, resolve_request
-from .runtimes import Choice, Program, RuntimeOptions, choose_runtime, resolve_options
+from .runtimes import Choice, Program, Runtime, RuntimeOptions, choose_runtime, resolve_options
 from .scheduler import DDIMScheduler
 from .tokenizer import Tokenizer
 
@@ -106,7 +106,9 @@ class LDMTextToImagePipeline:
             path: what ``ldm-engine export`` wrote.
             device: "cpu".
             runtime: "auto" or the name of a runtime; ``ldm-engine info`` tells which and why.
-            precision: "fp32".
+            precision: "fp32", "bf16" or "int8"; never another than asked for. The time encoder runs
+                in fp32 always; in int8 the UNet alone is quantized, and the rest runs in bf16 where
+                the CPU has it.
             threads: cores to use; None for all that this process may use.
             memory: "resident" keeps all programs loaded; "sequential" loads each when it is its
                 turn and frees it after, which needs less memory and more time for every call.
@@ -119,14 +121,14 @@ class LDMTextToImagePipeline:
             RuntimeUnavailableError: if the runtime, device or precision is not to be had here.
         """
         bundle = open_bundle(path)
-        choice = choose_runtime(bundle, runtime)
+        choice = choose_runtime(bundle, runtime, precision)
         options = resolve_options(choice.runtime, device, precision, threads)
         if not isinstance(memory, str) or memory not in MEMORY_MODES:
             raise InvalidArgumentError(
                 f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
             )
         if check_hashes:
-            bundle.check_files(needed_files(bundle, choice))
+            bundle.check_files(needed_files(bundle, choice.runtime, precision))
         return cls.from_bundle(bundle, choice, options, memory)
 
     @classmethod
@@ -327,11 +329,19 @@ class LDMTextToImagePipeline:
         return pixels
 
 
-def needed_files(bundle: Bundle, choice: Choice) -> list[str]:
-    """The files that a pipeline with this runtime reads."""
-    programs = [n for p in bundle.programs.values() for n in p.formats[choice.runtime.format].files]
+def program_files(bundle: Bundle, runtime: Runtime, precision: str) -> list[str]:
+    """The files of the programs that a pipeline in this runtime and precision reads."""
+    return [
+        name
+        for program, info in bundle.programs.items()
+        for name in info.formats[runtime.format_of(program, precision)].files
+    ]
+
+
+def needed_files(bundle: Bundle, runtime: Runtime, precision: str) -> list[str]:
+    """Everything that a pipeline in this runtime and precision reads."""
     others = [name for name in bundle.files if "/" not in name]
-    return programs + others
+    return program_files(bundle, runtime, precision) + others
 
 
 def to_pil(pixels: NDArray[np.float32]) -> list[Image.Image]:

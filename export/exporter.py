@@ -16,7 +16,6 @@ import paddle
 from ldm_engine import __version__
 from ldm_engine.bundle import (
     MAX_SIZE,
-    PROGRAMS,
     REFERENCE,
     SCHEDULER_CONFIG,
     VOCABULARY,
@@ -28,7 +27,7 @@ from ldm_engine.bundle import (
     hash_file,
     program_file_names,
 )
-from ldm_engine.errors import CheckpointError, ConfigError, InvalidArgumentError
+from ldm_engine.errors import CheckpointError, ConfigError
 from ldm_engine.manifest import save_manifest
 from ldm_engine.runtimes.paddle import restore_termination_handler
 from ldm_engine.scheduler import DDIMScheduler
@@ -36,7 +35,7 @@ from ldm_engine.tokenizer import Tokenizer
 from ldm_engine.verification import References, save_references
 
 from .checkpoint import COMPONENTS, Checkpoint, check_tensors
-from .formats.paddle import write_paddle
+from .formats import NEEDS, check_formats, default_formats, write_program
 from .models import (
     AutoencoderConfig,
     AutoencoderDecoder,
@@ -47,19 +46,18 @@ from .models import (
     load_tensors,
     tensor_shapes,
 )
-from .programs import Models, ProgramSpec, build_programs
+from .programs import Models, build_programs
 from .progress import Progress, silent
 from .target import check_target, staging_folder
 from .verify import compute_references, gate, parity_report
-
-WRITERS = {"paddle": write_paddle}
 
 
 def export_bundle(
     checkpoint: Checkpoint,
     out: Path,
     *,
-    formats: Sequence[str] = ("paddle",),
+    formats: Sequence[str] | None = None,
+    weights: str = "fp32",
     force: bool = False,
     source: str | None = None,
     progress: Progress = silent,
@@ -69,41 +67,37 @@ def export_bundle(
     Args:
         checkpoint: from ``open_checkpoint``.
         out: the bundle folder; must not exist, or be empty, or be a bundle and `force` given.
-        formats: of ``FORMAT_FILES``.
+        formats: "paddle", "onnx", "openvino"; by default Paddle, and OpenVINO where it is
+            installed.
+        weights: "fp32", or "fp16" to store them in half precision; computing stays as wide.
         force: replace a bundle that is there; it stays until the new one is complete.
         source: what to call the checkpoint in the manifest; by default its folder's name.
         progress: told of each stage.
 
     Raises:
+        InvalidArgumentError: if there is no such format.
+        RuntimeUnavailableError: if what a format needs is not installed.
         CheckpointError, ConfigError: if the checkpoint is damaged or of another family.
         VerificationError: if an exported program is wrong; no bundle is left behind.
         OutputError: if `out` is in the way or cannot be written.
     """
-    for name in formats:
-        if name not in WRITERS:
-            raise InvalidArgumentError(
-                f"`formats` names {name!r}; {', '.join(WRITERS)} is accepted by this version."
-            )
+    formats = default_formats() if formats is None else tuple(formats)
+    check_formats(formats, weights)
     out = check_target(out, force)
     restore_termination_handler()
     with staging_folder(out) as staging:
         # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
         with paddle.utils.unique_name.guard():
-            bundle = _export_into(staging, checkpoint, formats, source, progress)
+            bundle = _export_into(staging, checkpoint, formats, weights, source, progress)
         save_manifest(bundle)
     return replace(bundle, path=out)
-
-
-def count_stages(formats: Sequence[str]) -> int:
-    """How often an export calls its `progress`."""
-    loads, references, runtime_checks, hashing = 3, len(PROGRAMS) + 1, len(PROGRAMS) + 1, 1
-    return loads + references + (len(PROGRAMS) + runtime_checks) * len(formats) + hashing
 
 
 def _export_into(
     folder: Path,
     checkpoint: Checkpoint,
     formats: Sequence[str],
+    weights: str,
     source: str | None,
     progress: Progress,
 ) -> Bundle:
@@ -119,7 +113,7 @@ def _export_into(
         p.name: ProgramInfo(
             p.inputs,
             p.outputs,
-            {f: FormatInfo(program_file_names(p.name, f)) for f in formats},
+            {f: FormatInfo(program_file_names(p.name, f), weights) for f in formats},
         )
         for p in programs
     }
@@ -127,8 +121,10 @@ def _export_into(
     references = compute_references(draft, models, programs, progress)
     save_references(draft, references)
     for program in programs:
-        _write_program(program, folder, formats, progress)
-    del models, programs  # the runtimes need the memory
+        progress(f"writing {program.name}")
+        (folder / program.name).mkdir()
+        write_program(program, folder / program.name, formats, weights)
+    del models, programs, program  # the runtimes need the memory
     gc.collect()
     return _verified(draft, references, progress)
 
@@ -139,7 +135,9 @@ def _verified(draft: Bundle, references: References, progress: Progress) -> Bund
     progress("hashing")
     names = (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *draft.program_files_listed)
     files = {n: _file_info(draft.path / n) for n in names}
-    return replace(draft, files=files, parity=parity_report(findings), versions=_versions())
+    return replace(
+        draft, files=files, parity=parity_report(findings), versions=_versions(draft.formats)
+    )
 
 
 def _file_info(path: Path) -> FileInfo:
@@ -205,15 +203,6 @@ def _load_models(
     return models
 
 
-def _write_program(
-    program: ProgramSpec, folder: Path, formats: Sequence[str], progress: Progress
-) -> None:
-    (folder / program.name).mkdir()
-    for name in formats:
-        progress(f"writing {program.name} ({name})")
-        WRITERS[name](program, folder / program.name)
-
-
 def _model_info(checkpoint: Checkpoint, models: Models, source: str | None) -> ModelInfo:
     unet, text = models.unet, models.text_encoder.config
     return ModelInfo(
@@ -250,10 +239,12 @@ def _lowercase(checkpoint: Checkpoint) -> bool:
     return value
 
 
-def _versions() -> dict[str, str]:
+def _versions(formats: Sequence[str]) -> dict[str, str]:
+    used = {name for f in formats for name in NEEDS[f]} - {"paddle"}
     return {
         "ldm-engine": __version__,
         "paddlepaddle": paddle.__version__,
+        **{name: metadata.version(name) for name in sorted(used)},
         "numpy": metadata.version("numpy"),
         "python": platform.python_version(),
     }

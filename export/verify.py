@@ -11,8 +11,9 @@ import paddle
 from numpy.typing import NDArray
 
 from ldm_engine.bundle import Bundle, Parity
+from ldm_engine.cpu import available_threads
 from ldm_engine.noise import NoiseStream
-from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, available_threads, choose_runtime
+from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, choose_runtime, usable_runtimes
 from ldm_engine.scheduler import DDIMScheduler
 from ldm_engine.tokenizer import Tokenizer
 from ldm_engine.verification import (
@@ -46,27 +47,28 @@ def compute_references(
 
 
 def gate(bundle: Bundle, references: References, progress: Progress) -> list[Finding]:
-    """Check every format of `bundle` with every installed runtime that reads it.
+    """Check every format of `bundle` in every installed runtime and every precision.
 
     Raises:
         VerificationError: naming each program outside its tolerance.
         RuntimeUnavailableError: if no installed runtime reads one of the formats.
     """
+    for runtime in RUNTIMES.values():
+        if runtime.format in bundle.formats:
+            choose_runtime(bundle, runtime.name)  # what cannot be checked is not to be shipped
     findings: list[Finding] = []
-    options = RuntimeOptions(threads=available_threads())
-    for format_name in bundle.formats:
-        for runtime in (r for r in RUNTIMES.values() if r.format == format_name):
-            choice = choose_runtime(bundle, runtime.name)
-            findings += check_runtime(bundle, choice, options, references, on_check=progress)
+    for choice, precision in usable_runtimes(bundle):
+        options = RuntimeOptions(precision=precision, threads=available_threads())
+        findings += check_runtime(bundle, choice, options, references, on_check=progress)
     require_passed(findings, "The exported bundle")
     return findings
 
 
-def parity_report(findings: list[Finding]) -> dict[str, dict[str, Parity]]:
+def parity_report(findings: list[Finding]) -> dict[str, dict[str, dict[str, Parity]]]:
     """The findings as ``bundle.json`` keeps them: the largest error of each program."""
-    report: dict[str, dict[str, Parity]] = {}
+    report: dict[str, dict[str, dict[str, Parity]]] = {}
     for finding in findings:
-        programs = report.setdefault(finding.runtime, {})
+        programs = report.setdefault(finding.runtime, {}).setdefault(finding.precision, {})
         before = programs.get(finding.program)
         error = max(finding.error, before.relative_l2_error if before else 0.0)
         programs[finding.program] = Parity(error, finding.tolerance)

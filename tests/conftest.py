@@ -28,7 +28,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("bundles") / "tiny"
-    return export_bundle(open_checkpoint(tiny_checkpoint), out)
+    return export_bundle(open_checkpoint(tiny_checkpoint), out, formats=["paddle"])
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +38,10 @@ def tiny_pipe(tiny_bundle: Bundle) -> LDMTextToImagePipeline:
 
 @pytest.fixture(scope="session")
 def shapes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The shipped, trained checkpoint."""
+    """The shipped, trained checkpoint in every format."""
     out = tmp_path_factory.mktemp("bundles") / "shapes"
-    return export_bundle(open_checkpoint(SHAPES), out)
+    formats = ["paddle", "onnx", "openvino"]
+    return export_bundle(open_checkpoint(SHAPES), out, formats=formats)
 
 
 @pytest.fixture(scope="session")

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..bundle import Bundle
+from ..cpu import available_threads, supports_bf16
 from ..errors import InvalidArgumentError, RuntimeUnavailableError
-from .base import Program, Runtime, RuntimeOptions
+from .base import Program, Runtime, RuntimeOptions, program_precision
+from .onnxruntime import ONNXRuntimeRuntime
+from .openvino import OpenVINORuntime
 from .paddle import PaddleRuntime
 
 __all__ = [
+    "PRECISIONS",
     "RUNTIMES",
     "Choice",
     "Program",
     "Runtime",
     "RuntimeOptions",
-    "available_threads",
     "choose_runtime",
+    "program_precision",
     "resolve_options",
+    "usable_runtimes",
 ]
 
 MAX_THREADS = 1024  #: libraries abort the process when they cannot start their threads
+PRECISIONS = ("fp32", "bf16", "int8")
 _DEVICE = re.compile(r"cpu|gpu(:\d+)?")
-_PRECISION = re.compile(r"fp32|bf16|fp16|int8")
 
-#: In the order in which ``runtime="auto"`` prefers them.
-RUNTIMES: dict[str, Runtime] = {r.name: r for r in (PaddleRuntime(),)}
+#: In the order in which ``runtime="auto"`` prefers them, which docs/runtimes.md gives reasons for.
+RUNTIMES: dict[str, Runtime] = {
+    r.name: r for r in (OpenVINORuntime(), ONNXRuntimeRuntime(), PaddleRuntime())
+}
 
 
 @dataclass(frozen=True)
@@ -40,25 +46,32 @@ class Choice:
     reason: str
 
 
-def choose_runtime(bundle: Bundle, name: str = "auto") -> Choice:
+def choose_runtime(bundle: Bundle, name: str = "auto", precision: str = "fp32") -> Choice:
     """The runtime called `name`, or for "auto" the first that can open `bundle` here.
 
     Raises:
-        InvalidArgumentError: if there is no runtime of that name.
-        RuntimeUnavailableError: if it is not installed or the bundle lacks its format.
+        InvalidArgumentError: if there is no runtime or no precision of that name.
+        RuntimeUnavailableError: if it is not installed, the bundle lacks its format, or the
+            precision is not to be had.
     """
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise InvalidArgumentError(
+            f"`precision` is {precision!r}; {', '.join(PRECISIONS)} is accepted."
+        )
     if name != "auto":
         if not isinstance(name, str) or name not in RUNTIMES:
             raise InvalidArgumentError(
                 f"`runtime` is {name!r}; auto or {', '.join(RUNTIMES)} is accepted."
             )
-        obstacle = _obstacle(bundle, RUNTIMES[name])
+        obstacle = _obstacle(bundle, RUNTIMES[name], precision)
         if obstacle:
-            raise RuntimeUnavailableError(f"The runtime {name} cannot be used: {obstacle}.")
+            raise RuntimeUnavailableError(
+                f"The runtime {name} cannot be used for {precision}: {obstacle}."
+            )
         return Choice(RUNTIMES[name], "asked for")
     passed_over: list[str] = []
     for runtime in RUNTIMES.values():
-        obstacle = _obstacle(bundle, runtime)
+        obstacle = _obstacle(bundle, runtime, precision)
         if not obstacle:
             reason = "the fastest that this bundle has a format for and this machine has installed"
             if passed_over:
@@ -66,38 +79,62 @@ def choose_runtime(bundle: Bundle, name: str = "auto") -> Choice:
             return Choice(runtime, reason)
         passed_over.append(f"{runtime.name}: {obstacle}")
     raise RuntimeUnavailableError(
-        "No installed runtime can open this bundle: " + "; ".join(passed_over) + "."
+        f"No installed runtime can open this bundle for {precision}: {'; '.join(passed_over)}."
     )
 
 
-def _obstacle(bundle: Bundle, runtime: Runtime) -> str | None:
+def usable_runtimes(bundle: Bundle) -> list[tuple[Choice, str]]:
+    """Every runtime and precision that can run `bundle` on this machine."""
+    usable = []
+    for name in RUNTIMES:
+        for precision in PRECISIONS:
+            try:
+                usable.append((choose_runtime(bundle, name, precision), precision))
+            except RuntimeUnavailableError:
+                continue
+    return usable
+
+
+def _obstacle(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:
+    """Why `runtime` cannot run `bundle` in `precision` here, or None."""
     if runtime.format not in bundle.formats:
-        return f"the bundle holds {', '.join(bundle.formats) or 'no format'}, not {runtime.format}"
+        held = ", ".join(bundle.formats) or "no format"
+        wanted = ",".join([*bundle.formats, runtime.format])
+        return (
+            f"the bundle holds {held}, not {runtime.format}; export again with --formats {wanted}"
+        )
+    if precision not in runtime.precisions:
+        return f"it computes in {', '.join(runtime.precisions)} only"
+    for name, program in bundle.programs.items():
+        if runtime.format_of(name, precision) not in program.formats:
+            return (
+                f"the bundle holds no {precision} {name}; "
+                f"export again with --formats {','.join(bundle.formats)} --{precision}"
+            )
     if runtime.version() is None:
         return f"it is not installed; install it with: {runtime.install}"
+    if precision == "bf16" and not supports_bf16():
+        return "this CPU has no bf16 instructions (avx512_bf16 or amx_bf16); use fp32"
     return None
 
 
 def resolve_options(
     runtime: Runtime, device: str, precision: str, threads: int | None
 ) -> RuntimeOptions:
-    """Check what was asked of `runtime` and fill in the thread count.
+    """Check device and threads, and fill in the thread count; `precision` was chosen for before.
 
     Raises:
         InvalidArgumentError: if a value is none that any runtime knows.
-        RuntimeUnavailableError: if this runtime does not offer that device or precision.
+        RuntimeUnavailableError: if this runtime does not offer that device.
     """
-    for name, value, known, offered in (
-        ("device", device, _DEVICE, runtime.devices),
-        ("precision", precision, _PRECISION, runtime.precisions),
-    ):
-        if not isinstance(value, str) or not known.fullmatch(value):
-            raise InvalidArgumentError(f"`{name}` is {value!r}; {', '.join(offered)} is accepted.")
-        if value not in offered:
-            raise RuntimeUnavailableError(
-                f"`{name}` is {value!r}; the {runtime.name} runtime of this version offers "
-                f"{', '.join(offered)} only."
-            )
+    if not isinstance(device, str) or not _DEVICE.fullmatch(device):
+        offered = ", ".join(runtime.devices)
+        raise InvalidArgumentError(f"`device` is {device!r}; {offered} is accepted.")
+    if device not in runtime.devices:
+        raise RuntimeUnavailableError(
+            f"`device` is {device!r}; the {runtime.name} runtime of this version offers "
+            f"{', '.join(runtime.devices)} only."
+        )
     if threads is None:
         threads = available_threads()
     whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
@@ -107,10 +144,3 @@ def resolve_options(
             f"{available_threads()} cores, is accepted."
         )
     return RuntimeOptions(device, precision, int(threads))
-
-
-def available_threads() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

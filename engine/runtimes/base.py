@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle, TensorSpec
+from ..cpu import supports_bf16
 from ..errors import ShapeError
 
 Array = NDArray[Any]
@@ -29,6 +30,19 @@ class RuntimeOptions:
     device: str = "cpu"
     precision: str = "fp32"
     threads: int | None = None  #: None: as many as this process may use cores
+
+
+def program_precision(program: str, precision: str) -> str:
+    """What `program` runs in where `precision` was asked for: "fp32", "bf16" or "int8".
+
+    The time encoder always runs in fp32: in bf16 its frequencies are off by whole units. In int8
+    only the UNet does, and all else runs in bf16 where the CPU has it.
+    """
+    if program == "time_encoder":
+        return "fp32"
+    if precision == "int8" and program != "unet":
+        return "bf16" if supports_bf16() else "fp32"
+    return precision
 
 
 class Program(ABC):
@@ -105,6 +119,10 @@ class Runtime(ABC):
     @abstractmethod
     def version(self) -> str | None:
         """The installed library's version without importing it, or None."""
+
+    def format_of(self, program: str, precision: str) -> str:
+        """The bundle format that `program` is opened in when `precision` is asked for."""
+        return self.format
 
     @abstractmethod
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> Program:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
-from .base import Program, Runtime, RuntimeOptions
+from .base import Program, Runtime, RuntimeOptions, program_precision
 
 
 class PaddleProgram(Program):
@@ -73,7 +73,7 @@ class PaddleRuntime(Runtime):
     format = "paddle"
     install = "pip install 'ldm-engine[paddle]'"
     devices = ("cpu",)
-    precisions = ("fp32",)
+    precisions = ("fp32", "bf16")
 
     def version(self) -> str | None:
         """The installed Paddle's version, or None."""
@@ -98,6 +98,8 @@ class PaddleRuntime(Runtime):
         graph, weights = bundle.program_files(program, self.format)
         config = Config(str(graph), str(weights))
         _configure(config, options)
+        if program_precision(program, options.precision) == "bf16":
+            config.enable_mkldnn_bfloat16()
         try:
             predictor = create_predictor(config)
         except Exception as error:

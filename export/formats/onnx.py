@@ -14,19 +14,19 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import onnx
 import paddle
-from numpy.typing import NDArray
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from ldm_engine.bundle import FORMAT_FILES
-from ldm_engine.errors import CheckpointError
 
 from ..programs import ProgramSpec
+from ..tracing import call_with
+from ..weights import halve
 from .onnx_graph import GraphFormError, StoredWeight, attach_weights, repair
 
 OPSET = 17  # the first with LayerNormalization
@@ -68,27 +68,7 @@ class _WeightsAsInputs(nn.Layer):
 
     def forward(self, inputs: list[Tensor], weights: list[Tensor]) -> Tensor:
         """The layer's output for `inputs`, with `weights` in the order of ``names``."""
-        return _call_with(self.layer, self.names, weights, inputs)
-
-
-@paddle.jit.not_to_static  # type: ignore[untyped-decorator]
-def _call_with(
-    layer: nn.Layer, names: Sequence[str], weights: Sequence[Tensor], inputs: Sequence[Tensor]
-) -> Tensor:
-    """Call `layer` with `weights` in place of its parameters of these `names`."""
-    owners = dict(layer.named_sublayers(include_self=True))
-    replaced = []
-    try:
-        for name, weight in zip(names, weights, strict=True):
-            path, _, attribute = name.rpartition(".")
-            owner = owners[path]
-            replaced.append((owner, attribute, owner._parameters.pop(attribute)))
-            object.__setattr__(owner, attribute, weight)
-        return layer(*inputs)
-    finally:
-        for owner, attribute, parameter in replaced:
-            object.__delattr__(owner, attribute)
-            owner._parameters[attribute] = parameter
+        return call_with(self.layer, self.names, weights, inputs)
 
 
 def _convert(spec: ProgramSpec) -> bytes:
@@ -156,20 +136,10 @@ def _write_weights(
         for name, parameter in parameters.items():
             values = parameter.numpy()
             if weights == "fp16" and values.ndim >= 2:
-                values = _halve(name, values)
+                values = halve(name, values)
             file.write(b"\0" * (-file.tell() % PAGE_BYTES))
             stored.append(
                 StoredWeight(name, values.dtype.name, values.shape, file.tell(), values.nbytes)
             )
             file.write(np.ascontiguousarray(values).data)
     return stored
-
-
-def _halve(name: str, values: NDArray[Any]) -> NDArray[np.float16]:
-    largest = float(np.abs(values).max())
-    if largest > np.finfo(np.float16).max:
-        raise CheckpointError(
-            f"The weight {name} holds {largest:g}, which fp16 cannot hold. "
-            "Export with --weights fp32."
-        )
-    return values.astype(np.float16)

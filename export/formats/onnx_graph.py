@@ -1,4 +1,4 @@
-"""Repairs of the ONNX graphs that paddle2onnx writes; each says what it expects and finds it, or fails.
+"""Repairs of the ONNX graphs that paddle2onnx writes; each finds what it expects, or fails.
 
 Nothing here knows of Paddle. Graphs are those of a program traced with its weights as inputs, so a
 weight is known by its name in the model.
@@ -28,8 +28,8 @@ class GraphFormError(LDMEngineError):
 
     def __init__(self, found: str) -> None:
         super().__init__(
-            f"The ONNX converter wrote a graph of an unknown form: {found}. Install the versions of "
-            "paddlepaddle and paddle2onnx that `pip install 'ldm-engine[onnx]'` asks for."
+            f"The ONNX converter wrote a graph of an unknown form: {found}. Install the versions "
+            "of paddlepaddle and paddle2onnx that `pip install 'ldm-engine[export]'` asks for."
         )
 
 
@@ -133,7 +133,7 @@ def _group_norm_scale(
         raise GraphFormError(
             f"a GroupNorm scaled by {node.input[1]!r}, which is no reshaped weight"
         )
-    return reshaped.input[0]
+    return str(reshaped.input[0])
 
 
 def fold_conv_biases(graph: GraphProto) -> None:

@@ -12,38 +12,73 @@ from pathlib import Path
 from typing import Any
 
 import paddle
+from paddle import Tensor, nn
 
 from ldm_engine.bundle import FORMAT_FILES
 from ldm_engine.errors import LDMEngineError, OutputError
 
 from ..programs import ProgramSpec
+from ..tracing import call_with
+from ..weights import halve
 
 
-def write_paddle(spec: ProgramSpec, folder: Path) -> None:
+def write_paddle(spec: ProgramSpec, folder: Path, weights: str = "fp32") -> None:
     """Trace the program's layer and write it into `folder`.
 
     Parameters that the program does not use are left out. The layer itself is turned into a static
     one: it no longer runs as dygraph afterwards.
 
+    Args:
+        spec: the program.
+        folder: exists.
+        weights: "fp32", or "fp16" to store matrices and kernels in half precision; Paddle widens
+            them when it loads the program.
+
     Raises:
         OutputError: if a file came out short, as on a full disk.
         LDMEngineError: if Paddle wrote a program of a form that is not known here.
     """
-    spec.layer.eval()
-    static = paddle.jit.to_static(spec.layer, input_spec=spec.input_specs(), full_graph=True)
-    graph, weights = (folder / name for name in FORMAT_FILES["paddle"])
+    graph, data = (folder / name for name in FORMAT_FILES["paddle"])
+    layer, specs = spec.layer, spec.input_specs()
+    if weights == "fp16":
+        layer, specs = _HalvedWeights(spec), [specs]
+    layer.eval()
+    static = paddle.jit.to_static(layer, input_spec=specs, full_graph=True)
     paddle.jit.save(static, str(graph.with_suffix("")))
     try:
         program = json.loads(graph.read_bytes())
     except (OSError, ValueError) as error:
         raise _incomplete(graph, str(error)) from error
     expected = _weight_bytes(program)
-    written = weights.stat().st_size if weights.is_file() else 0
+    written = data.stat().st_size if data.is_file() else 0
     if written < expected:
-        raise _incomplete(weights, f"{written} bytes, at least {expected} were to be written")
+        raise _incomplete(data, f"{written} bytes, at least {expected} were to be written")
     _name_outputs(program, [t.name for t in spec.outputs])
     _drop_scopes(program)
     graph.write_text(json.dumps(program, separators=(",", ":")))
+
+
+class _HalvedWeights(nn.Layer):
+    """A layer whose matrices and kernels are kept in fp16 and widened where they are used."""
+
+    def __init__(self, spec: ProgramSpec) -> None:
+        super().__init__()
+        self.layer = spec.layer
+        halves = {n: halve(n, p.numpy()) for n, p in spec.parameters.items() if p.ndim >= 2}
+        self.names = tuple(halves)
+        self.halves = nn.ParameterList(
+            [
+                paddle.create_parameter(
+                    values.shape, "float16", default_initializer=nn.initializer.Assign(values)
+                )
+                for values in halves.values()
+            ]
+        )
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        """The layer's output for `inputs`."""
+        weights = [half.astype("float32") for half in self.halves]
+        return call_with(self.layer, self.names, weights, inputs)
 
 
 def _incomplete(path: Path, reason: str) -> OutputError:
@@ -54,9 +89,9 @@ def _incomplete(path: Path, reason: str) -> OutputError:
 
 
 def _weight_bytes(program: dict[str, Any]) -> int:
-    """Bytes of all parameters, which are float32 in every program written here."""
-    shapes = [parameter["O"]["TT"]["D"][1] for parameter in _operations(program, "p")]
-    return sum(4 * int(math.prod(shape)) for shape in shapes)
+    """Bytes of all parameters, which are float32 or float16 in the programs written here."""
+    types = [parameter["O"]["TT"]["D"][:2] for parameter in _operations(program, "p")]
+    return sum((2 if "f16" in kind["#"] else 4) * int(math.prod(s)) for kind, s in types)
 
 
 def _name_outputs(program: dict[str, Any], names: list[str]) -> None:

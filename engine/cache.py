@@ -1,0 +1,55 @@
+"""The user's cache folder: what can be made again, kept so that a second start is fast.
+
+Whatever is wrong with it, the engine works without it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+VARIABLE = "LDM_ENGINE_CACHE"
+_KEPT_S = 30 * 24 * 3600.0
+
+
+def cache_folder(*parts: str) -> Path | None:
+    """A folder for the things called `parts`, or None where none can be written.
+
+    It lies in ``$LDM_ENGINE_CACHE``, ``$XDG_CACHE_HOME/ldm-engine`` or ``~/.cache/ldm-engine``;
+    ``LDM_ENGINE_CACHE=off`` turns caching off.
+    """
+    root = _root()
+    if root is None:
+        return None
+    folder = root.joinpath(*parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)  # in use
+    except OSError:
+        return None
+    _remove_stale(folder)
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def _root() -> Path | None:
+    told = os.environ.get(VARIABLE)
+    if told == "off":
+        return None
+    if told:
+        return Path(told)
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "ldm-engine"
+    except RuntimeError:  # no home
+        return None
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove the siblings of `folder` that nothing has used for long."""
+    with suppress(OSError):
+        for other in folder.parent.iterdir():
+            if other != folder and time.time() - other.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(other, ignore_errors=True)

@@ -1,0 +1,193 @@
+"""OpenVINO on CPU: weights mapped from the bundle, one compiled model for each set of shapes.
+
+Inputs and outputs are shared with the library, so that a step copies nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..bundle import INT8_FORMAT, Bundle
+from ..cache import cache_folder
+from ..cpu import supports_bf16
+from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
+from .base import Program, Runtime, RuntimeOptions, program_precision
+
+#: Compiled models of one program are kept while their weights together are below this; each has
+#: its own copy of them, and the latest is always kept.
+_KEPT_BYTES = 4 << 30
+_KEPT_SHAPES = 4
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class OpenVINOProgram(Program):
+    """One inference request; see ``Program`` for how long its outputs live.
+
+    Clones share their compiled models, which run one request at a time.
+    """
+
+    def __init__(self, name: str, bundle: Bundle, models: _CompiledModels) -> None:
+        info = bundle.programs[name]
+        super().__init__(name, info.inputs + info.outputs, {t.name for t in info.outputs})
+        self._bundle = bundle
+        self._models = models
+        self._request: Any = None
+
+    def _bind(self) -> None:
+        from openvino import Tensor
+
+        self._request = None  # frees what it holds before the next is made
+        compiled = self._models.get({n: a.shape for n, a in self.inputs.items()})
+        for name, array in self.outputs.items():
+            shape = tuple(compiled.output(name).shape)
+            if shape != array.shape:
+                raise BundleError(
+                    f"`{name}` of program {self.name} has shape {shape}; the inputs lead to "
+                    f"{array.shape}. The bundle does not fit its manifest: export it again."
+                )
+        self._request = compiled.create_infer_request()
+        for name, array in (self.inputs | self.outputs).items():
+            self._request.set_tensor(name, Tensor(array, shared_memory=True))
+
+    def run(self) -> None:
+        """Compute ``outputs`` from ``inputs``."""
+        try:
+            self._request.infer()
+        except RuntimeError as error:
+            raise LDMEngineError(
+                f"OpenVINO could not run the program {self.name}: {_reason(error)} "
+                "Check the bundle with `ldm-engine verify`."
+            ) from error
+
+    def clone(self) -> OpenVINOProgram:
+        """Another request over the same compiled models."""
+        return OpenVINOProgram(self.name, self._bundle, self._models)
+
+
+class _CompiledModels:
+    """One program compiled for the shapes in use; shared by a program and its clones."""
+
+    def __init__(self, graph: Path, weights: Path, config: Mapping[str, Any]) -> None:
+        from openvino import Core
+
+        self._core = Core()
+        self._graph, self._weights = graph, weights
+        self._config = dict(config)
+        size = max(1, weights.stat().st_size)
+        self._capacity = max(1, min(_KEPT_SHAPES, _KEPT_BYTES // size))
+        self._compiled: OrderedDict[Shapes, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+        """The model for these input shapes, compiled unless it was among the latest."""
+        key = tuple(sorted(shapes.items()))
+        with self._lock:
+            if key not in self._compiled:
+                while len(self._compiled) >= self._capacity:
+                    self._compiled.popitem(last=False)  # before the new one takes memory
+                self._compiled[key] = self._compile(shapes)
+            self._compiled.move_to_end(key)
+            return self._compiled[key]
+
+    def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+        try:
+            # Shapes that are known beforehand make faster code.
+            model = self._core.read_model(self._graph, self._weights)
+            model.reshape({name: list(shape) for name, shape in shapes.items()})
+            return self._compile_cached(model)
+        except RuntimeError as error:
+            told = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+            raise LDMEngineError(
+                f"OpenVINO cannot compile {self._graph} for {told}: {_reason(error)} "
+                "Run `ldm-engine verify` on the bundle; if it is whole, ask for a smaller height, "
+                "width or batch, or export it again with this version of OpenVINO."
+            ) from error
+
+    def _compile_cached(self, model: Any) -> Any:
+        try:
+            return self._core.compile_model(model, "CPU", self._config)
+        except RuntimeError:
+            if "CACHE_DIR" not in self._config:
+                raise
+            # Whatever the reason, it may have been the cache.
+            for key in ("CACHE_DIR", "CACHE_MODE", "WEIGHTS_PATH"):
+                del self._config[key]
+            return self._core.compile_model(model, "CPU", self._config)
+
+
+class OpenVINORuntime(Runtime):
+    """Opens ``openvino_model.xml`` programs."""
+
+    name = "openvino"
+    format = "openvino"
+    install = "pip install 'ldm-engine[openvino]'"
+    devices = ("cpu",)
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "bf16", "int8")
+
+    def version(self) -> str | None:
+        """The installed OpenVINO's version, or None."""
+        try:
+            return metadata.version("openvino")
+        except metadata.PackageNotFoundError:
+            return None
+
+    def format_of(self, program: str, precision: str) -> str:
+        """The UNet has a graph of its own for int8."""
+        return INT8_FORMAT if program_precision(program, precision) == "int8" else self.format
+
+    def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> OpenVINOProgram:
+        """Prepare one program; its weights are mapped when it is first given shapes."""
+        try:
+            import openvino  # noqa: F401
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                f"OpenVINO cannot be imported: {error}. Install it with: {self.install}"
+            ) from error
+        format_name = self.format_of(program, options.precision)
+        graph, weights = bundle.program_files(program, format_name)
+        config = _config(program, options) | self._cache_config(bundle, program, format_name)
+        return OpenVINOProgram(program, bundle, _CompiledModels(graph, weights, config))
+
+    def _cache_config(self, bundle: Bundle, program: str, format_name: str) -> dict[str, Any]:
+        """Where compiled models are kept: for this version and exactly these files."""
+        names = bundle.programs[program].formats[format_name].files
+        if not bundle.files.keys() >= set(names):  # an export that is still checking
+            return {}
+        folder = cache_folder("openvino", f"{self.version()}-{bundle.files_digest(names)[:16]}")
+        if folder is None:
+            return {}
+        # The cache then holds the graph as optimised, a few MB, and maps the bundle's weights.
+        weights = bundle.program_files(program, format_name)[1]
+        return {
+            "CACHE_DIR": str(folder),
+            "CACHE_MODE": "OPTIMIZE_SIZE",
+            "WEIGHTS_PATH": str(weights),
+        }
+
+
+def _config(program: str, options: RuntimeOptions) -> dict[str, Any]:
+    precision = program_precision(program, options.precision)
+    in_bf16 = precision == "bf16" or (precision == "int8" and supports_bf16())
+    config = {
+        # Left to itself, OpenVINO takes bf16 where the CPU has it.
+        "INFERENCE_PRECISION_HINT": "bf16" if in_bf16 else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": options.threads or 1,
+    }
+    if in_bf16:
+        # Its fused subgraphs round more often: on small images the UNet's error is up to three
+        # times as large with them, and a step takes as long without.
+        config["SNIPPETS_MODE"] = "DISABLE"
+    return config
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
