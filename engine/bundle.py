@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .cpu import available_threads
 from .errors import BundleError
+from .stamps import remember_files, unchanged_files
 
 MANIFEST = "bundle.json"
 SCHEDULER_CONFIG = "scheduler_config.json"
@@ -198,23 +201,40 @@ class Bundle:
         Raises:
             BundleError: naming every missing or altered file.
         """
-        damaged = []
-        for name in self.files if names is None else names:
-            expected = self.files[name]
-            path = self.path / name
-            if not path.is_file():
-                damaged.append(f"{name} is missing")
-            elif path.stat().st_size != expected.bytes:
-                size = path.stat().st_size
-                damaged.append(f"{name} has {size} bytes, not {expected.bytes}")
-            elif hash_file(path, on_bytes) != expected.sha256:
-                damaged.append(f"{name} has another sha256 than the manifest says")
+        wanted = list(self.files if names is None else names)
+        with ThreadPoolExecutor(available_threads()) as pool:
+            faults = pool.map(lambda name: self._fault(name, on_bytes), wanted)
+            damaged = [fault for fault in faults if fault]
         if damaged:
             listing = "\n".join(f"  - {d}" for d in damaged)
             raise BundleError(
                 f"The bundle {self.path} is damaged:\n{listing}\n"
                 "Copy it again from its source, or export it again."
             )
+
+    def check_changed_files(self, names: Iterable[str]) -> None:
+        """``check_files``, without those that were whole when they were last changed.
+
+        Raises:
+            BundleError: naming every missing or altered file.
+        """
+        hashes = {name: self.files[name].sha256 for name in names}
+        changed = hashes.keys() - unchanged_files(self.path, hashes)
+        if changed:
+            self.check_files(sorted(changed))
+            remember_files(self.path, hashes, changed)
+
+    def _fault(self, name: str, on_bytes: Callable[[int], None]) -> str | None:
+        """What is wrong with a file, or None."""
+        expected, path = self.files[name], self.path / name
+        if not path.is_file():
+            return f"{name} is missing"
+        size = path.stat().st_size
+        if size != expected.bytes:
+            return f"{name} has {size} bytes, not {expected.bytes}"
+        if hash_file(path, on_bytes) != expected.sha256:
+            return f"{name} has another sha256 than the manifest says"
+        return None
 
 
 def hash_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:

@@ -15,22 +15,24 @@ VARIABLE = "LDM_ENGINE_CACHE"
 _KEPT_S = 30 * 24 * 3600.0
 
 
-def cache_folder(*parts: str) -> Path | None:
-    """A folder for the things called `parts`, or None where none can be written.
+def cache_folder(kind: str, name: str | None = None) -> Path | None:
+    """The folder of a `kind` of things, or of the one called `name`; None if it cannot be written.
 
-    It lies in ``$LDM_ENGINE_CACHE``, ``$XDG_CACHE_HOME/ldm-engine`` or ``~/.cache/ldm-engine``;
+    Opening one removes those of its kind that nothing has used for a month. All lie in
+    ``$LDM_ENGINE_CACHE``, ``$XDG_CACHE_HOME/ldm-engine`` or ``~/.cache/ldm-engine``;
     ``LDM_ENGINE_CACHE=off`` turns caching off.
     """
     root = _root()
     if root is None:
         return None
-    folder = root.joinpath(*parts)
+    folder = root / kind / name if name else root / kind
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)  # in use
     except OSError:
         return None
-    _remove_stale(folder)
+    if name:
+        _remove_stale(folder)
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
@@ -51,5 +53,5 @@ def _remove_stale(folder: Path) -> None:
     """Remove the siblings of `folder` that nothing has used for long."""
     with suppress(OSError):
         for other in folder.parent.iterdir():
-            if other != folder and time.time() - other.stat().st_mtime > _KEPT_S:
+            if other != folder and other.is_dir() and time.time() - other.stat().st_mtime > _KEPT_S:
                 shutil.rmtree(other, ignore_errors=True)

@@ -112,7 +112,8 @@ class LDMTextToImagePipeline:
             threads: cores to use; None for all that this process may use.
             memory: "resident" keeps all programs loaded; "sequential" loads each when it is its
                 turn and frees it after, which needs less memory and more time for every call.
-            check_hashes: compare every file's sha256 with the manifest before it is opened.
+            check_hashes: compare every file's sha256 with the manifest before it is opened; a file
+                that was whole is read again only when its size or times have changed.
 
         Raises:
             BundleNotFoundError: if there is no such folder.
@@ -128,7 +129,7 @@ class LDMTextToImagePipeline:
                 f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
             )
         if check_hashes:
-            bundle.check_files(needed_files(bundle, choice.runtime, precision))
+            bundle.check_changed_files(needed_files(bundle, choice.runtime, precision))
         return cls.from_bundle(bundle, choice, options, memory)
 
     @classmethod
