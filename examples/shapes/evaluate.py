@@ -194,11 +194,11 @@ def initial_latents(seeds: list[int]) -> np.ndarray:
     )
 
 
-def engine_renderer(path: Path) -> Renderer:
+def engine_renderer(path: Path, runtime: str = "auto", precision: str = "fp32") -> Renderer:
     """Renders an exported bundle with this project's engine, as [n, 64, 64, 3] float32."""
     from ldm_engine import LDMTextToImagePipeline
 
-    pipe = LDMTextToImagePipeline.from_pretrained(path)
+    pipe = LDMTextToImagePipeline.from_pretrained(path, runtime=runtime, precision=precision)
 
     def render(
         captions: list[str], seeds: list[int], guidance_scale: float, steps: int
@@ -333,6 +333,8 @@ def parse_arguments() -> argparse.Namespace:
         "--autoencoder", action="store_true", help="checkpoint folder: also measure PSNR"
     )
     parser.add_argument("--threads", type=int, help="checkpoint folder: torch threads")
+    parser.add_argument("--runtime", default="auto", help="bundle: what runs it")
+    parser.add_argument("--precision", default="fp32", help="bundle: fp32, bf16 or int8")
     return parser.parse_args()
 
 
@@ -340,7 +342,9 @@ def main() -> None:
     args = parse_arguments()
     is_bundle = (args.model / "bundle.json").exists()
     render = (
-        engine_renderer(args.model) if is_bundle else diffusers_renderer(args.model, args.threads)
+        engine_renderer(args.model, args.runtime, args.precision)
+        if is_bundle
+        else diffusers_renderer(args.model, args.threads)
     )
     chosen = cases(args.captions, args.seed, args.split)
     report = []
