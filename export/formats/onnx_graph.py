@@ -137,18 +137,23 @@ def _group_norm_scale(
 
 
 def fold_conv_biases(graph: GraphProto) -> None:
-    """Turn a convolution and the addition of its reshaped bias into one node."""
+    """Turn a convolution and the addition of its reshaped bias into one node.
+
+    A transposed one's kernel is computed from the weight, so that only a plain one's name is known.
+    """
     consumers, producers = _consumers(graph), _producers(graph)
     weights = {i.name for i in graph.input}
     folded: set[str] = set()
-    for conv in (n for n in graph.node if n.op_type == "Conv" and len(n.input) == 2):
+    kinds = ("Conv", "ConvTranspose")
+    for conv in (n for n in graph.node if n.op_type in kinds and len(n.input) == 2):
         following = consumers.get(conv.output[0], [])
         if len(following) != 1 or following[0].op_type != "Add":
             raise GraphFormError(f"no bias after the convolution with {conv.input[1]!r}")
         add = following[0]
         reshape = producers.get(next(i for i in add.input if i != conv.output[0]))
         bias = reshape.input[0] if reshape and reshape.op_type == "Reshape" else None
-        if bias not in weights or bias != conv.input[1].removesuffix("weight") + "bias":
+        expected = conv.input[1].removesuffix("weight") + "bias"
+        if bias not in weights or (conv.op_type == "Conv" and bias != expected):
             raise GraphFormError(f"{bias!r} added to the convolution with {conv.input[1]!r}")
         conv.input.append(bias)
         conv.output[0] = add.output[0]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from .blocks import ResnetBlock, Upsample, attention, to_pixels, to_tokens
+from .blocks import ResnetBlock, Upsample, attention, silu, to_pixels, to_tokens
 from .config import AutoencoderConfig
 
 NORM_EPSILON = 1e-6  # fixed in diffusers' AutoencoderKL
@@ -99,7 +98,7 @@ class Decoder(nn.Layer):
         x = self.mid_block(self.conv_in(latents))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(silu(self.conv_norm_out(x)))
 
 
 class AutoencoderDecoder(nn.Layer):

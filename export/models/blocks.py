@@ -1,7 +1,8 @@
 """Building blocks that the UNet and the autoencoder share: residual block, attention, resampling.
 
 Written in the forms that every exporter on the way converts exactly: reshapes use ``0`` ("keep")
-and ``-1``, nearest upsampling is two index selections, pixels and tokens swap by transposing.
+and ``-1``, pixels and tokens swap by transposing. Weights are used as they stand in checkpoints;
+what a form derives from them, the runtimes compute once, when they load the program.
 """
 
 from __future__ import annotations
@@ -9,6 +10,16 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+
+# How the rows of a 3x3 kernel add up when it sees each pixel twice; see ``Upsample``.
+DOUBLED_KERNEL_ROWS = [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+
+
+def silu(x: Tensor) -> Tensor:
+    """x * sigmoid(x), elementwise."""
+    # Paddle's `silu` is outside oneDNN: one thread, and in bf16 mode it holds the convolution
+    # after it in fp32.
+    return x * F.sigmoid(x)
 
 
 class ResnetBlock(nn.Layer):
@@ -36,10 +47,10 @@ class ResnetBlock(nn.Layer):
 
     def forward(self, x: Tensor, time_shift: Tensor | None = None) -> Tensor:
         """`x` [N, in, h, w] and `time_shift` [1 or N, out] or None to [N, out, h, w]."""
-        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv1(silu(self.norm1(x)))
         if time_shift is not None:
             hidden = hidden + time_shift.unsqueeze([2, 3])
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv2(silu(self.norm2(hidden)))
         shortcut = self.conv_shortcut(x) if self.has_shortcut else x
         return shortcut + hidden
 
@@ -79,7 +90,11 @@ class Downsample(nn.Layer):
 
 
 class Upsample(nn.Layer):
-    """Nearest neighbour times two, then a 3x3 convolution."""
+    """Nearest neighbour times two, then a 3x3 convolution; both as one transposed convolution.
+
+    In each direction an output pixel sees the three kernel rows fall on two input pixels, so that
+    rows on the same pixel can be added before: 4 products an output pixel and channel instead of 9.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -87,7 +102,7 @@ class Upsample(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, h, w] to [N, C, 2h, 2w]."""
-        shape = paddle.shape(x)
-        x = paddle.index_select(x, paddle.arange(2 * shape[2]) // 2, axis=2)
-        x = paddle.index_select(x, paddle.arange(2 * shape[3]) // 2, axis=3)
-        return self.conv(x)
+        rows = paddle.to_tensor(DOUBLED_KERNEL_ROWS)  # [4, 3]
+        kernel = self.conv.weight.transpose([1, 0, 2, 3])  # [in, out, 3, 3]
+        kernel = paddle.matmul(paddle.matmul(rows, kernel), rows, transpose_y=True)
+        return F.conv2d_transpose(x, kernel, self.conv.bias, stride=2, padding=1)
