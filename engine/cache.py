@@ -40,13 +40,16 @@ def _root() -> Path | None:
     told = os.environ.get(VARIABLE)
     if told == "off":
         return None
-    if told:
-        return Path(told)
-    base = os.environ.get("XDG_CACHE_HOME")
     try:
-        return (Path(base) if base else Path.home() / ".cache") / "ldm-engine"
+        return Path(told) if told else default_root()
     except RuntimeError:  # no home
         return None
+
+
+def default_root() -> Path:
+    """Where the cache lies unless the environment says otherwise."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "ldm-engine"
 
 
 def _remove_stale(folder: Path) -> None:

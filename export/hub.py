@@ -27,6 +27,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from ldm_engine.cache import VARIABLE, default_root
 from ldm_engine.errors import DownloadError, InvalidArgumentError
 
 from .checkpoint import open_checkpoint
@@ -138,7 +139,8 @@ def _parse_id(source: str) -> tuple[str, str]:
 
 
 def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ldm-engine"
+    told = os.environ.get(VARIABLE)
+    return Path(told) if told and told != "off" else default_root()
 
 
 # --- Hugging Face ------------------------------------------------------------------------------
