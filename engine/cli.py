@@ -72,6 +72,15 @@ def cli() -> None:
     help="fp32, or fp16 to store weights in half the space; computing stays as precise.",
 )
 @click.option(
+    "--int8", is_flag=True, help="Add a quantized UNet to the format openvino (needs NNCF)."
+)
+@click.option(
+    "--calibration-prompts",
+    type=_FOLDER,
+    metavar="FILE",
+    help="A prompt a line, to calibrate int8 with. Default: the checkpoint's own, or general ones.",
+)
+@click.option(
     "--hub",
     type=click.Choice(["huggingface", "paddlenlp"]),
     default="huggingface",
@@ -88,6 +97,8 @@ def export(
     bundle: Path,
     formats: str | None,
     weights: str,
+    int8: bool,
+    calibration_prompts: Path | None,
     hub: Hub,
     hub_url: str | None,
     revision: str | None,
@@ -105,6 +116,7 @@ def export(
         from ldm_engine.export.exporter import export_bundle
         from ldm_engine.export.formats import check_formats, default_formats
         from ldm_engine.export.hub import fetch
+        from ldm_engine.export.quantization import check_int8_possible, read_calibration_prompts
         from ldm_engine.export.target import check_target
     except ImportError as error:
         raise RuntimeUnavailableError(
@@ -113,6 +125,10 @@ def export(
         ) from error
     wanted = _split(formats) if formats is not None else default_formats()
     check_formats(wanted, weights)  # before a download
+    if int8:
+        check_int8_possible(wanted)
+    if calibration_prompts:
+        read_calibration_prompts(calibration_prompts)
     bundle = check_target(bundle, force)
     folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
     opened = open_checkpoint(folder, vocab=vocab)
@@ -123,6 +139,8 @@ def export(
             bundle,
             formats=wanted,
             weights=weights,
+            int8=int8,
+            calibration_prompts=calibration_prompts,
             force=force,
             source=source,
             progress=progress,

@@ -27,7 +27,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 #: Relative L2 error of one program. Seen in fp32: below 2e-5 for oneDNN's reordered sums; the
 #: faults that exporters make are larger by orders of magnitude. In int8 the cases, whose inputs are
-#: random, only tell that the graph is whole; export/quantization.py judges it on real inputs.
+#: random, only tell that the graph is whole; export/int8_gate.py judges it on real inputs.
 PROGRAM_TOLERANCES = {"fp32": 1e-4, "bf16": 3e-2, "int8": 0.5}
 #: The same for the images of the short loop; three guided steps amplify a program's error.
 END_TO_END_TOLERANCES = {"fp32": 1e-3, "bf16": 3e-2, "int8": 0.3}

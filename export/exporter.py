@@ -6,7 +6,7 @@ import gc
 import json
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -23,11 +23,12 @@ from ldm_engine.bundle import (
     FileInfo,
     FormatInfo,
     ModelInfo,
+    Parity,
     ProgramInfo,
     hash_file,
     program_file_names,
 )
-from ldm_engine.errors import CheckpointError, ConfigError
+from ldm_engine.errors import CheckpointError, ConfigError, InvalidArgumentError
 from ldm_engine.manifest import save_manifest
 from ldm_engine.runtimes.paddle import restore_termination_handler
 from ldm_engine.scheduler import DDIMScheduler
@@ -48,6 +49,7 @@ from .models import (
 )
 from .programs import Models, build_programs
 from .progress import Progress, silent
+from .quantization import add_int8, check_int8_possible, choose_prompts
 from .target import check_target, staging_folder
 from .verify import compute_references, gate, parity_report
 
@@ -58,6 +60,8 @@ def export_bundle(
     *,
     formats: Sequence[str] | None = None,
     weights: str = "fp32",
+    int8: bool = False,
+    calibration_prompts: Path | None = None,
     force: bool = False,
     source: str | None = None,
     progress: Progress = silent,
@@ -70,6 +74,9 @@ def export_bundle(
         formats: "paddle", "onnx", "openvino"; by default Paddle, and OpenVINO where it is
             installed.
         weights: "fp32", or "fp16" to store them in half precision; computing stays as wide.
+        int8: add a quantized UNet to the format openvino.
+        calibration_prompts: a text file with a prompt a line to calibrate it with; by default the
+            checkpoint's own calibration_prompts.txt, or else general ones.
         force: replace a bundle that is there; it stays until the new one is complete.
         source: what to call the checkpoint in the manifest; by default its folder's name.
         progress: told of each stage.
@@ -78,17 +85,26 @@ def export_bundle(
         InvalidArgumentError: if there is no such format.
         RuntimeUnavailableError: if what a format needs is not installed.
         CheckpointError, ConfigError: if the checkpoint is damaged or of another family.
-        VerificationError: if an exported program is wrong; no bundle is left behind.
+        VerificationError: if an exported program is wrong, or int8 makes the images worse; no
+            bundle is left behind.
         OutputError: if `out` is in the way or cannot be written.
     """
     formats = default_formats() if formats is None else tuple(formats)
     check_formats(formats, weights)
+    prompts = _int8_prompts(checkpoint, formats, int8, calibration_prompts)
     out = check_target(out, force)
     restore_termination_handler()
     with staging_folder(out) as staging:
         # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
         with paddle.utils.unique_name.guard():
-            bundle = _export_into(staging, checkpoint, formats, weights, source, progress)
+            draft, references = _export_into(
+                staging, checkpoint, formats, weights, source, progress
+            )
+        gc.collect()  # the runtimes need the models' memory
+        held_out: Mapping[str, Parity] = {}
+        if prompts is not None:
+            draft, held_out = add_int8(draft, prompts, progress)
+        bundle = _verified(draft, references, held_out, progress)
         save_manifest(bundle)
     return replace(bundle, path=out)
 
@@ -100,7 +116,8 @@ def _export_into(
     weights: str,
     source: str | None,
     progress: Progress,
-) -> Bundle:
+) -> tuple[Bundle, References]:
+    """Write everything but the manifest and the int8 UNet; nothing is checked yet."""
     configs = _read_configs(checkpoint)
     _check_vocabulary(checkpoint, configs[0])
     models = _load_models(checkpoint, configs, progress)
@@ -124,19 +141,36 @@ def _export_into(
         progress(f"writing {program.name}")
         (folder / program.name).mkdir()
         write_program(program, folder / program.name, formats, weights)
-    del models, programs, program  # the runtimes need the memory
-    gc.collect()
-    return _verified(draft, references, progress)
+    return draft, references
 
 
-def _verified(draft: Bundle, references: References, progress: Progress) -> Bundle:
-    """`draft` with hashes, parity report and versions."""
+def _int8_prompts(
+    checkpoint: Checkpoint, formats: Sequence[str], int8: bool, given: Path | None
+) -> tuple[str, ...] | None:
+    """What to calibrate with, or None without int8."""
+    if int8:
+        check_int8_possible(formats)
+        return choose_prompts(checkpoint.path, given)
+    if given is not None:
+        raise InvalidArgumentError(
+            f"Calibration prompts ({given}) were given without int8. Add --int8, or leave them out."
+        )
+    return None
+
+
+def _verified(
+    draft: Bundle, references: References, held_out: Mapping[str, Parity], progress: Progress
+) -> Bundle:
+    """`draft` with hashes, parity report and versions; `held_out` is what int8's gate measured."""
     findings = gate(draft, references, progress)
     progress("hashing")
     names = (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *draft.program_files_listed)
     files = {n: _file_info(draft.path / n) for n in names}
+    parity = parity_report(findings)
+    if held_out:
+        parity["openvino"]["int8"].update(held_out)
     return replace(
-        draft, files=files, parity=parity_report(findings), versions=_versions(draft.formats)
+        draft, files=files, parity=parity, versions=_versions(draft.formats, bool(held_out))
     )
 
 
@@ -239,8 +273,9 @@ def _lowercase(checkpoint: Checkpoint) -> bool:
     return value
 
 
-def _versions(formats: Sequence[str]) -> dict[str, str]:
+def _versions(formats: Sequence[str], int8: bool) -> dict[str, str]:
     used = {name for f in formats for name in NEEDS[f]} - {"paddle"}
+    used |= {"nncf"} if int8 else set()
     return {
         "ldm-engine": __version__,
         "paddlepaddle": paddle.__version__,
