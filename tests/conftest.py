@@ -38,10 +38,10 @@ def tiny_pipe(tiny_bundle: Bundle) -> LDMTextToImagePipeline:
 
 @pytest.fixture(scope="session")
 def shapes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The shipped, trained checkpoint in every format."""
+    """The shipped, trained checkpoint in every format and precision."""
     out = tmp_path_factory.mktemp("bundles") / "shapes"
     formats = ["paddle", "onnx", "openvino"]
-    return export_bundle(open_checkpoint(SHAPES), out, formats=formats)
+    return export_bundle(open_checkpoint(SHAPES), out, formats=formats, int8=True)
 
 
 @pytest.fixture(scope="session")

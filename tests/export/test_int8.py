@@ -1,0 +1,194 @@
+"""The int8 UNet: what NNCF makes of the shipped, trained checkpoint, and what the gate refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import openvino
+import pytest
+from conftest import SHAPES
+
+from ldm_engine.bundle import INT8_FORMAT
+from ldm_engine.cpu import available_threads
+from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError, VerificationError
+from ldm_engine.export.calibration import (
+    DEFAULT_PROMPTS,
+    PROMPTS_FILE,
+    Sample,
+    gather_samples,
+    read_calibration_prompts,
+)
+from ldm_engine.export.checkpoint import open_checkpoint
+from ldm_engine.export.exporter import export_bundle
+from ldm_engine.export.formats.openvino_int8 import quantize_unet, wide_operators
+from ldm_engine.export.int8_gate import MAX_NOISE_PRED_ERROR, check_int8
+from ldm_engine.export.quantization import HELD_OUT, choose_prompts
+from ldm_engine.runtimes import RuntimeOptions, choose_runtime
+
+PROMPTS = read_calibration_prompts(SHAPES / PROMPTS_FILE)[:3]
+FP32 = RuntimeOptions(threads=available_threads())
+
+
+@pytest.fixture(scope="module")
+def irs(shapes_bundle):
+    """The UNet's graphs in fp32 and in int8."""
+    return [shapes_bundle.program_files("unet", f)[0] for f in ("openvino", INT8_FORMAT)]
+
+
+@pytest.fixture(scope="module")
+def samples(shapes_bundle):
+    return gather_samples(
+        shapes_bundle,
+        choose_runtime(shapes_bundle, "openvino"),
+        FP32,
+        PROMPTS,
+        samples_per_prompt=2,
+        guidance_scale=2.0,
+        num_inference_steps=10,
+    )
+
+
+def noise(samples):
+    """What nobody should calibrate with."""
+    stream = np.random.RandomState(0)
+
+    def like(array):
+        return stream.standard_normal(array.shape).astype(np.float32)
+
+    return [
+        Sample(like(s.latents), like(s.time_shift), like(s.unconditional_kv), like(s.kv))
+        for s in samples
+    ]
+
+
+def test_all_but_the_ends_and_the_shortcuts_is_in_int8(irs):
+    source, target = map(openvino.Core().read_model, irs)
+    wide = set(wide_operators(source))
+    assert len(wide) > 2
+    for operator in target.get_ordered_ops():
+        if operator.get_type_name() in ("Convolution", "MatMul"):
+            feed = operator.input_value(0).get_node()
+            while feed.get_type_name() in ("Transpose", "Reshape", "Gather"):
+                feed = feed.input_value(0).get_node()
+            is_quantized = feed.get_type_name() == "FakeQuantize"
+            assert is_quantized == (operator.get_friendly_name() not in wide)
+    fp32_bytes, int8_bytes = (ir.with_suffix(".bin").stat().st_size for ir in irs)
+    assert int8_bytes < 0.3 * fp32_bytes
+
+
+def test_names_and_free_sizes_stay(irs):
+    source, target = map(openvino.Core().read_model, irs)
+    for before, after in zip(source.inputs, target.inputs, strict=True):
+        assert before.get_any_name() == after.get_any_name()
+        assert before.get_partial_shape() == after.get_partial_shape()
+
+
+def test_other_sizes_run_without_guidance(shapes_bundle):
+    options = replace(FP32, precision="int8")
+    unet = choose_runtime(shapes_bundle, "openvino", "int8").runtime.open(
+        shapes_bundle, "unet", options
+    )
+    model = shapes_bundle.model
+    unet.allocate(
+        {
+            "latents": (3, 4, 16, 24),
+            "time_shift": (1, model.time_shift_width),
+            "text_kv": (3, model.token_length, model.text_kv_width),
+            "noise_pred": (3, 4, 16, 24),
+        }
+    )
+    unet.inputs["latents"][:] = np.random.RandomState(0).standard_normal((3, 4, 16, 24))
+    unet.run()
+    assert 0 < np.abs(unet.outputs["noise_pred"]).max() < 100
+
+
+def test_the_same_samples_give_the_same_files_without_traces_or_noise(
+    irs, samples, tmp_path, capfd
+):
+    contents = []
+    for name in ("one.xml", "two.xml"):
+        quantize_unet(irs[0], samples[:2], tmp_path / name)
+        data = (tmp_path / name).with_suffix(".bin").read_bytes()
+        contents.append(((tmp_path / name).read_bytes(), data))
+    assert contents[0] == contents[1]
+    assert capfd.readouterr() == ("", "")
+    told = irs[1].read_text()
+    assert not re.search(r"model\.onnx|<nncf>|calibration|" + re.escape(str(irs[1].parent)), told)
+
+
+def test_the_gate_lets_a_good_int8_pass_and_refuses_one_calibrated_with_noise(
+    shapes_bundle, irs, samples, tmp_path
+):
+    options = replace(FP32, precision="int8")
+    held_out = read_calibration_prompts(SHAPES / PROMPTS_FILE)[3:6]
+    path = tmp_path / "bundle"
+    shutil.copytree(shapes_bundle.path, path, copy_function=os.link)
+    bundle = replace(shapes_bundle, path=path, files={})  # no hashes, so nothing is cached
+    choice = choose_runtime(bundle, "openvino", "int8")
+
+    def gate():
+        return check_int8(bundle, choice, FP32, options, samples, held_out, guidance_scale=2.0)
+
+    report = gate()
+    assert 0 < report.noise_pred_error <= report.worst_noise_pred_error
+    assert report.worst_psnr <= report.psnr < 60
+    for file in bundle.program_files("unet", INT8_FORMAT):
+        file.unlink()
+    quantize_unet(irs[0], noise(samples), bundle.program_files("unet", INT8_FORMAT)[0])
+    with pytest.raises(VerificationError, match="too far from the fp32 one"):
+        gate()
+
+
+def test_what_the_gate_measured_is_recorded(shapes_bundle):
+    parity = shapes_bundle.parity["openvino"]["int8"][HELD_OUT]
+    assert 0 < parity.relative_l2_error < MAX_NOISE_PRED_ERROR == parity.tolerance
+    assert shapes_bundle.programs["unet"].formats[INT8_FORMAT].weights == "int8"
+    assert "nncf" in shapes_bundle.versions
+    raw = json.loads((shapes_bundle.path / "bundle.json").read_text())
+    assert INT8_FORMAT not in raw["programs"]["vae_decoder"]["formats"]
+
+
+def test_prompts_come_from_the_file_given_or_the_checkpoint_or_the_package(tmp_path):
+    own = read_calibration_prompts(SHAPES / PROMPTS_FILE)
+    assert choose_prompts(SHAPES, None) == own
+    assert choose_prompts(tmp_path, None) == DEFAULT_PROMPTS
+    given = tmp_path / "prompts.txt"
+    given.write_text("a\nb\nc\nd\n")
+    assert choose_prompts(SHAPES, given) == ("a", "b", "c", "d")
+
+
+def test_int8_without_openvino_or_prompts_without_int8_are_refused(tiny_checkpoint, tmp_path):
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    with pytest.raises(InvalidArgumentError, match="Add openvino to --formats"):
+        export_bundle(checkpoint, tmp_path / "b", formats=["paddle"], int8=True)
+    with pytest.raises(InvalidArgumentError, match="without int8"):
+        export_bundle(
+            checkpoint, tmp_path / "b", formats=["openvino"], calibration_prompts=tmp_path
+        )
+    with pytest.raises(InvalidArgumentError, match="cannot be read"):
+        export_bundle(
+            checkpoint,
+            tmp_path / "b",
+            formats=["openvino"],
+            int8=True,
+            calibration_prompts=tmp_path / "missing.txt",
+        )
+    assert not (tmp_path / "b").exists()
+
+
+def test_int8_without_nncf_is_refused_with_the_install_line(tiny_checkpoint, tmp_path, monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "nncf" else find(name)
+    )
+    with pytest.raises(RuntimeUnavailableError, match=r"pip install 'ldm-engine\[int8\]'"):
+        export_bundle(
+            open_checkpoint(tiny_checkpoint), tmp_path / "b", formats=["openvino"], int8=True
+        )
