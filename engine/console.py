@@ -28,7 +28,7 @@ from rich.table import Table
 from .bundle import PROGRAMS, Bundle
 from .errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, RuntimeUnavailableError
 from .interrupts import Interrupts
-from .runtimes import choose_runtime
+from .runtimes import choose_runtime, usable_runtimes
 from .verification import Finding
 
 #: Results go to stdout, everything else to stderr.
@@ -155,6 +155,7 @@ def print_bundle(bundle: Bundle) -> None:
         "digest": bundle.digest,
         "made with": ", ".join(f"{n} {v}" for n, v in bundle.versions.items()),
         "runtime here": _describe_choice(bundle),
+        "runs here in": _describe_usable(bundle),
     }
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
@@ -228,6 +229,13 @@ def _describe_choice(bundle: Bundle) -> str:
     except RuntimeUnavailableError as error:
         return f"none. {error}"
     return f"{choice.runtime.name} {choice.runtime.version()}: {choice.reason}"
+
+
+def _describe_usable(bundle: Bundle) -> str:
+    precisions: dict[str, list[str]] = {}
+    for choice, precision in usable_runtimes(bundle):
+        precisions.setdefault(choice.runtime.name, []).append(precision)
+    return "; ".join(f"{name} {', '.join(p)}" for name, p in precisions.items()) or "nothing"
 
 
 def _plain(text: str) -> str:
