@@ -112,11 +112,12 @@ def export(
     only when every exported program agrees with the original model.
     """
     try:
+        from ldm_engine.export.calibration import read_calibration_prompts
         from ldm_engine.export.checkpoint import open_checkpoint
         from ldm_engine.export.exporter import export_bundle
         from ldm_engine.export.formats import check_formats, default_formats
         from ldm_engine.export.hub import fetch
-        from ldm_engine.export.quantization import check_int8_possible, read_calibration_prompts
+        from ldm_engine.export.quantization import check_int8_possible
         from ldm_engine.export.target import check_target
     except ImportError as error:
         raise RuntimeUnavailableError(
