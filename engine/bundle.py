@@ -176,10 +176,10 @@ class Bundle:
         return self.path / VOCABULARY
 
     def program_files(self, program: str, format_name: str) -> tuple[Path, ...]:
-        """The files of one program in one format, graph first.
+        """The files of one program in one format, graph first; each is there and of its size.
 
         Raises:
-            BundleError: if the bundle does not hold that format.
+            BundleError: if the bundle does not hold that format, or not whole.
         """
         formats = self.programs[program].formats
         if format_name not in formats:
@@ -187,7 +187,16 @@ class Bundle:
                 f"{self.path} holds {program} as {', '.join(formats)}, not as {format_name}. "
                 f"Export again with --formats {','.join([*formats, format_name])}."
             )
-        return tuple(self.path / name for name in formats[format_name].files)
+        paths = tuple(self.path / name for name in formats[format_name].files)
+        for name, path in zip(formats[format_name].files, paths, strict=True):
+            # Libraries render with what is left of a file, or die of it.
+            size = path.stat().st_size if path.is_file() else None
+            if size is None or (name in self.files and size != self.files[name].bytes):
+                raise BundleError(
+                    f"{path} {'is missing' if size is None else 'is not whole'}. Copy the bundle "
+                    "again from its source, or export it again."
+                )
+        return paths
 
     def check_files(
         self,

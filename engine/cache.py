@@ -18,8 +18,8 @@ _KEPT_S = 30 * 24 * 3600.0
 def cache_folder(kind: str, name: str | None = None) -> Path | None:
     """The folder of a `kind` of things, or of the one called `name`; None if it cannot be written.
 
-    Opening one removes those of its kind that nothing has used for a month. All lie in
-    ``$LDM_ENGINE_CACHE``, ``$XDG_CACHE_HOME/ldm-engine`` or ``~/.cache/ldm-engine``;
+    Opening one removes those of its kind that nothing has used for a month. All lie in the folder
+    ``ldm-engine`` of ``$LDM_ENGINE_CACHE``, ``$XDG_CACHE_HOME`` or ``~/.cache``;
     ``LDM_ENGINE_CACHE=off`` turns caching off.
     """
     root = _root()
@@ -41,7 +41,7 @@ def _root() -> Path | None:
     if told == "off":
         return None
     try:
-        return Path(told) if told else default_root()
+        return Path(told) / "ldm-engine" if told else default_root()  # old things in it are ours
     except RuntimeError:  # no home
         return None
 

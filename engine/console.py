@@ -162,11 +162,11 @@ def print_bundle(bundle: Bundle) -> None:
         table.add_row(f"[dim]{name}[/]", _plain(value))
     out.print(table)
     out.print()
-    out.print(_program_table(bundle))
+    _print_whole(_program_table(bundle))
     out.print()
-    out.print(_parity_table(bundle))
+    _print_whole(_parity_table(bundle))
     out.print()
-    out.print(_tensor_table(bundle))
+    _print_whole(_tensor_table(bundle))
 
 
 def _program_table(bundle: Bundle) -> Table:
@@ -206,6 +206,12 @@ def _plain_table(*columns: str) -> Table:
     return table
 
 
+def _print_whole(table: Table) -> None:
+    """Print `table` as wide as it is: a number or a verdict that is cut tells nothing."""
+    table.width = out.measure(table, options=out.options.update(width=1000)).maximum
+    out.print(table)
+
+
 def print_findings(findings: Sequence[Finding]) -> None:
     """The table of ``ldm-engine verify``."""
     table = _plain_table("runtime", "precision", "program", "case", "error", "tolerance", "")
@@ -220,7 +226,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
             f"{f.tolerance:.0e}",
             verdict,
         )
-    out.print(table)
+    _print_whole(table)
 
 
 def _describe_choice(bundle: Bundle) -> str:

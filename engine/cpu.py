@@ -50,10 +50,10 @@ def _cgroup_free() -> int | None:
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()
+        if limit == "max":
+            return None
         used = int((folder / "memory.current").read_text())
         cache = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, int(limit) - used + int(cache.get("inactive_file", 0)))
     except (OSError, ValueError):
         return None
-    if limit == "max":
-        return None
-    return max(0, int(limit) - used + int(cache.get("inactive_file", 0)))

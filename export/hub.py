@@ -140,7 +140,7 @@ def _parse_id(source: str) -> tuple[str, str]:
 
 def _user_cache() -> Path:
     told = os.environ.get(VARIABLE)
-    return Path(told) if told and told != "off" else default_root()
+    return Path(told) / "ldm-engine" if told and told != "off" else default_root()
 
 
 # --- Hugging Face ------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from .calibration import (
     read_calibration_prompts,
     split_prompts,
 )
-from .formats.openvino import finish_ir
 from .formats.openvino_int8 import INSTALL, quantize_unet
 from .int8_gate import MAX_NOISE_PRED_ERROR, check_int8
 from .progress import Progress
@@ -93,9 +92,7 @@ def add_int8(
     samples = gather(calibration, SAMPLES_PER_PROMPT)
     progress(f"quantizing the UNet with {len(samples)} samples")
     names = program_file_names("unet", INT8_FORMAT)
-    graph, data = (draft.path / name for name in names)
-    quantize_unet(draft.program_files("unet", "openvino")[0], samples, graph)
-    finish_ir(graph, data)
+    quantize_unet(draft.program_files("unet", "openvino")[0], samples, draft.path / names[0])
     del samples
     bundle = _with_int8(draft, names)
     progress("calibrating: held-out prompts")

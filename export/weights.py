@@ -17,7 +17,7 @@ def halve(name: str, values: NDArray[Any]) -> NDArray[np.float16]:
         CheckpointError: if one is too large for it.
     """
     largest = float(np.abs(values).max())
-    if not largest <= np.finfo(np.float16).max:
+    if not largest <= float(np.finfo(np.float16).max):
         raise CheckpointError(
             f"The weight {name} holds {largest:g}, which fp16 cannot. Export with --weights fp32."
         )

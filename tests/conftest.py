@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,15 @@ SHAPES = ROOT / "examples" / "shapes" / "checkpoint"
 DATA = ROOT / "tests" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the session's own, for it and for the processes that it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LDM_ENGINE_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seeded random weights in the published layout."""
@@ -29,6 +38,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("bundles") / "tiny"
     return export_bundle(open_checkpoint(tiny_checkpoint), out, formats=["paddle"])
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same checkpoint as `tiny_bundle`, in the other formats."""
+    out = tmp_path_factory.mktemp("bundles") / "tiny-onnx"
+    return export_bundle(open_checkpoint(tiny_checkpoint), out, formats=["onnx", "openvino"])
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import cast
 
@@ -47,7 +47,11 @@ def write_onnx(spec: ProgramSpec, folder: Path, weights: str = "fp32") -> None:
         CheckpointError: if a weight is too large for fp16.
     """
     graph_path, data_path = (folder / name for name in FORMAT_FILES["onnx"])
-    model = onnx.load_model_from_string(_convert(spec))
+    content = _convert(spec)
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own, which has no public name in onnx
+        raise GraphFormError(f"{spec.name} cannot be read: {error}") from error
     repair(model, spec.inputs, spec.outputs, _norm_epsilons(spec))
     stored = _write_weights(spec.parameters, data_path, weights)
     attach_weights(model.graph, stored, data_path.name)
@@ -94,8 +98,9 @@ def _convert(spec: ProgramSpec) -> bytes:
                     enable_onnx_checker=False,  # it refuses what the repairs are for
                     optimize_tool="None",
                 )
-            except (Exception, SystemExit):  # it may exit, and loses the reason on the way
+            except (Exception, SystemExit) as error:  # it may exit, and loses the reason on the way
                 content = b""
+                print(f"{type(error).__name__}: {error}")
         if not content:
             reason = " ".join(log.read_text(errors="replace").split())[-500:]
             raise GraphFormError(f"nothing for {spec.name} ({reason})")
@@ -108,10 +113,10 @@ def _captured_stdout(path: Path) -> Iterator[Path]:
     sys.stdout.flush()
     before = os.dup(1)
     try:
-        with path.open("wb") as file:
+        # Not every ``sys.stdout`` writes to descriptor 1: a notebook's does not.
+        with path.open("w") as file, redirect_stdout(file):
             os.dup2(file.fileno(), 1)
             yield path
-            sys.stdout.flush()
     finally:
         os.dup2(before, 1)
         os.close(before)

@@ -37,7 +37,7 @@ def write_openvino(onnx_graph: Path, folder: Path, weights: str = "fp32") -> Non
         # Its own compression would halve whatever constant it finds, the timesteps' frequencies
         # among them.
         openvino.save_model(model, graph, compress_to_fp16=False)
-    except (RuntimeError, OSError) as error:
+    except Exception as error:  # some are of classes of its own
         raise LDMEngineError(
             f"OpenVINO {openvino.__version__} could not convert {folder.name}: "
             f"{' '.join(str(error).split())[:300]} Make room if the disk is full; else try the "
@@ -79,6 +79,9 @@ def finish_ir(graph: Path, data: Path) -> None:
         if layer.attrib["name"].endswith(_WIDENED):
             # Without this mark the library makes a float32 copy of every weight when it loads.
             layer.insert(1, ET.fromstring(_DECOMPRESSION))
+        if layer.attrib["type"] not in ("Parameter", "Result"):
+            # The library's own names count what the process made before.
+            layer.attrib["name"] = f"{layer.attrib['type']}.{layer.attrib['id']}"
     root = tree.getroot()
     for info in root.findall("rt_info"):
         for name in ("conversion_parameters", "nncf"):

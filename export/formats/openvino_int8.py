@@ -17,6 +17,7 @@ from typing import Any
 from ldm_engine.errors import RuntimeUnavailableError
 
 from ..calibration import Sample
+from .openvino import finish_ir
 
 INSTALL = "pip install 'ldm-engine[int8]'"
 
@@ -39,6 +40,7 @@ def quantize_unet(source: Path, samples: Sequence[Sample], target: Path) -> None
 
     Raises:
         RuntimeUnavailableError: if NNCF or OpenVINO is not installed.
+        OutputError: if the files were not written whole.
     """
     with _quiet_nncf() as nncf:
         import openvino
@@ -68,15 +70,8 @@ def quantize_unet(source: Path, samples: Sequence[Sample], target: Path) -> None
                 ),
             ),
         )
-        _name_by_place(quantized)
         openvino.save_model(quantized, target, compress_to_fp16=False)
-
-
-def _name_by_place(model: Any) -> None:
-    """Rename what has no name but a number that the process has counted up to."""
-    for index, operator in enumerate(model.get_ordered_ops()):
-        if operator.get_friendly_name() == operator.get_name():
-            operator.set_friendly_name(f"{operator.get_type_name()}.quantized.{index}")
+    finish_ir(target, target.with_suffix(".bin"))
 
 
 def wide_operators(model: Any) -> list[str]:

@@ -182,7 +182,7 @@ def test_no_mutation_of_the_manifest_crashes(tiny_bundle, tmp_path_factory):
         (("model", "sample_size"), 12, "sample_size"),
         (("model", "lowercase"), 1, "bool"),
         (("programs", "unet", "formats", "paddle", "files"), ["unet/inference.json"], "files"),
-        (("parity", "paddle", "unet"), "good", "indices"),
+        (("parity", "paddle", "fp32", "unet"), "good", "indices"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(copy_bundle, keys, value, message):

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_engine import LDMTextToImagePipeline, __version__
+from ldm_engine import LDMTextToImagePipeline, __version__, cli
 from ldm_engine.bundle import PROGRAMS, FileInfo, hash_file
+from ldm_engine.cpu import supports_bf16
+from ldm_engine.errors import RuntimeUnavailableError
 from ldm_engine.images import read_recipe
 from ldm_engine.manifest import save_manifest
+from ldm_engine.runtimes import choose_runtime
 
 COMMAND = Path(sys.executable).parent / "ldm-engine"
 
@@ -39,11 +42,11 @@ def test_version_and_help():
 
 def test_export_then_verify_then_info(tiny_checkpoint, tmp_path):
     out = tmp_path / "bundle"
-    shown = run("export", tiny_checkpoint, out).stdout
+    shown = run("export", tiny_checkpoint, out, "--formats", "paddle").stdout
     for name in (*PROGRAMS, "end_to_end"):
         assert name in shown
     verified = run("verify", out, "--golden")
-    assert verified.stdout.count("pass") == 10
+    assert verified.stdout.count("pass") == 10 * (1 + supports_bf16())
     assert "does not apply to this bundle" in verified.stdout
     shown = run("info", out).stdout
     assert "runtime here" in shown
@@ -121,7 +124,17 @@ def test_a_second_run_overwrites_nothing(tiny_bundle, tmp_path):
         (["info", "nowhere"], 1, "ldm-engine export"),
         (["verify", "BUNDLE", "--runtime", "nothing"], 2, "paddle"),
         (["export", "nowhere", "out"], 2, "nowhere"),
-        (["export", "CHECKPOINT", "out", "--formats", "tflite"], 2, "tflite"),
+        (["generate", "BUNDLE", "a", "--precision", "bf16", "--runtime", "onnxruntime"], 1, "onnx"),
+        (["generate", "BUNDLE", "a", "--threads", "0"], 2, "1024"),
+        (["generate", "BUNDLE", "a", "--memory", "banana"], 2, "sequential"),
+        (["verify", "BUNDLE", "--precision", "banana"], 2, "fp32, bf16, int8"),
+        (["verify", "BUNDLE", "--runtime", "paddle", "--precision", "int8"], 1, "fp32, bf16 only"),
+        (["verify", "BUNDLE", "--runtime", "onnxruntime"], 1, "--formats paddle,onnx"),
+        (["export", "CHECKPOINT", "out", "--formats", "tflite"], 2, "onnx, openvino, paddle"),
+        (["export", "CHECKPOINT", "out", "--formats", "paddle,banana"], 2, "banana"),
+        (["export", "CHECKPOINT", "out", "--formats", " , "], 2, "empty"),
+        (["export", "CHECKPOINT", "out", "--weights", "banana"], 2, "fp32 or fp16"),
+        (["export", "who/ever", "out", "--weights", "banana"], 2, "fp32 or fp16"),  # no download
         (["sing"], 2, "sing"),
     ],
 )
@@ -132,6 +145,83 @@ def test_mistakes_end_in_one_paragraph(
     done = run(*(places.get(a, a) for a in arguments), code=code, cwd=tmp_path)
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "checks", "not_checked"),
+    [
+        ("onnxruntime", "fp32", 1, 0),
+        ("openvino", "fp32", 1, 0),
+        ("openvino", "bf16", 1, 0),
+        ("onnxruntime", "all", 1, 2),
+        ("all", "fp32", 2, 1),
+        ("all", "all", 3, 6),
+    ],
+)
+def test_verify_checks_what_was_asked_for(
+    tiny_onnx_bundle, capsys, runtime, precision, checks, not_checked
+):
+    if not supports_bf16():
+        if precision == "bf16":
+            pytest.skip("no bf16 here")
+        checks, not_checked = checks - (runtime == precision), not_checked + (runtime == precision)
+    arguments = ["verify", str(tiny_onnx_bundle.path)]
+    cli.cli.main(
+        [*arguments, "--runtime", runtime, "--precision", precision], standalone_mode=False
+    )
+    shown = capsys.readouterr()
+    assert shown.out.count("pass") == 10 * checks
+    assert "FAIL" not in shown.out
+    assert shown.err.count("Not checked: ") == not_checked
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("all", "int8"), ("openvino", "int8")])
+def test_verify_without_anything_to_check_is_an_error(tiny_onnx_bundle, runtime, precision):
+    arguments = ["verify", str(tiny_onnx_bundle.path), "--runtime", runtime]
+    with pytest.raises(RuntimeUnavailableError, match="int8"):
+        cli.cli.main([*arguments, "--precision", precision], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("memory", "free", "sequential"),
+    [
+        ("auto", 1000, True),
+        ("auto", 0, True),
+        ("auto", 1 << 50, False),
+        ("auto", None, False),  # cannot be told
+        ("resident", 1000, False),
+        ("sequential", 1 << 50, True),
+    ],
+)
+def test_memory_is_chosen_and_told(
+    tiny_onnx_bundle, tmp_path, monkeypatch, capsys, memory, free, sequential
+):
+    asked = {}
+
+    def from_pretrained(path, **options):
+        asked.update(options)
+        return open_pipeline(path, **options)
+
+    open_pipeline = LDMTextToImagePipeline.from_pretrained
+    monkeypatch.setattr(LDMTextToImagePipeline, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(cli, "free_memory_bytes", lambda: free)
+    arguments = ["generate", tiny_onnx_bundle.path, "a", "-o", tmp_path, "--seed", 0]
+    arguments += ["--num-inference-steps", 1, "--memory", memory, "--runtime", "onnxruntime"]
+    cli.cli.main([str(a) for a in arguments], standalone_mode=False)
+    assert asked["memory"] == ("sequential" if sequential else "resident")
+    told = "--memory sequential" in capsys.readouterr().err
+    assert told == (sequential and memory == "auto")
+    assert (tmp_path / "a-0.png").exists()
+
+
+def test_half_of_the_free_memory_is_enough(tiny_onnx_bundle, monkeypatch):
+    """Counted are the files of the runtime that is used, not all of the bundle's."""
+    choice = choose_runtime(tiny_onnx_bundle, "onnxruntime")
+    files = tiny_onnx_bundle.files
+    needed = sum(files[n].bytes for n in files if "/model.onnx" in n)
+    for free, expected in ((2 * needed, "resident"), (2 * needed - 1, "sequential")):
+        monkeypatch.setattr(cli, "free_memory_bytes", lambda f=free: f)
+        assert cli._choose_memory(tiny_onnx_bundle, choice, "fp32") == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -9,12 +9,14 @@ import pytest
 
 from ldm_engine.bundle import PROGRAMS
 from ldm_engine.errors import BundleError, VerificationError
-from ldm_engine.runtimes import RuntimeOptions, choose_runtime
+from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, choose_runtime
 from ldm_engine.verification import (
     END_TO_END_KEY,
     Finding,
     check_runtime,
+    end_to_end_tolerance,
     load_references,
+    program_tolerance,
     reference_cases,
     relative_error,
     require_passed,
@@ -58,15 +60,51 @@ def test_samples_reach_from_the_first_to_the_last_value():
 
 
 def test_all_failures_are_named():
-    good = Finding("paddle", "unet", "case a", 1e-6, 1e-4)
-    bad = Finding("paddle", "vae_decoder", "case b", 3e-3, 1e-4)
-    nan = Finding("paddle", "text_encoder", "case c", float("inf"), 1e-4)
+    good = Finding("paddle", "fp32", "unet", "case a", 1e-6, 1e-4)
+    bad = Finding("paddle", "fp32", "vae_decoder", "case b", 3e-3, 1e-4)
+    nan = Finding("paddle", "fp32", "text_encoder", "case c", float("inf"), 1e-4)
     require_passed([good], "It")
     with pytest.raises(VerificationError) as caught:
         require_passed([good, bad, nan], "It")
-    assert "vae_decoder in paddle (case b): relative error 0.003" in str(caught.value)
+    assert "vae_decoder in paddle fp32 (case b): relative error 0.003" in str(caught.value)
     assert "text_encoder" in str(caught.value)
     assert "unet" not in str(caught.value)
+
+
+def stored_as(bundle, weights):
+    """The bundle, said to store weights in another way."""
+    programs = {
+        name: replace(p, formats={f: replace(i, weights=weights) for f, i in p.formats.items()})
+        for name, p in bundle.programs.items()
+    }
+    return replace(bundle, programs=programs)
+
+
+@pytest.mark.parametrize(
+    ("program", "precision", "weights", "expected"),
+    [
+        ("unet", "fp32", "fp32", 1e-4),
+        ("unet", "fp32", "fp16", 3e-3),
+        ("unet", "bf16", "fp32", 3e-2),
+        ("unet", "bf16", "fp16", 3e-2),
+        ("time_encoder", "bf16", "fp32", 1e-4),  # it runs in fp32 all the same
+        ("time_encoder", "bf16", "fp16", 3e-3),
+    ],
+)
+def test_tolerances_follow_precision_and_stored_weights(
+    tiny_bundle, program, precision, weights, expected
+):
+    bundle = stored_as(tiny_bundle, weights)
+    assert program_tolerance(bundle, RUNTIMES["paddle"], program, precision) == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "weights", "expected"),
+    [("fp32", "fp32", 1e-3), ("fp32", "fp16", 3e-2), ("bf16", "fp32", 0.1), ("bf16", "fp16", 0.1)],
+)
+def test_tolerances_of_the_loop(tiny_bundle, precision, weights, expected):
+    bundle = stored_as(tiny_bundle, weights)
+    assert end_to_end_tolerance(bundle, RUNTIMES["paddle"], precision) == expected
 
 
 def test_a_wrong_reference_is_found(tiny_bundle):

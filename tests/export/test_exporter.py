@@ -75,6 +75,23 @@ def test_exporting_twice_gives_the_same_bundle(tiny_bundle, tiny_checkpoint, tmp
     assert again.digest == tiny_bundle.digest
 
 
+def test_weights_in_half_precision_take_half_the_space_and_are_told(
+    tiny_bundle, tiny_checkpoint, tmp_path
+):
+    """In Paddle; tests/export/formats looks at the other formats."""
+    out = tmp_path / "bundle"
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    made = export_bundle(checkpoint, out, formats=["paddle"], weights="fp16")
+    for program in made.programs.values():
+        info = program.formats["paddle"]
+        assert info.weights == "fp16"
+        ratio = made.files[info.files[1]].bytes / tiny_bundle.files[info.files[1]].bytes
+        assert 0.5 < ratio < 0.6  # what has one dimension stays as it is
+    for entry in made.parity["paddle"]["fp32"].values():
+        assert 1e-6 < entry.relative_l2_error <= entry.tolerance  # rounded, and no further off
+    assert open_bundle(out).programs == made.programs
+
+
 @pytest.mark.parametrize("value", [3.0, np.nan])
 @pytest.mark.parametrize("damaged", PROGRAMS)
 def test_a_corrupted_program_fails_the_export(
@@ -95,7 +112,7 @@ def test_a_corrupted_program_fails_the_export(
     monkeypatch.setattr(exporter, "write_program", write_and_damage)
     out = tmp_path / "bundle"
     with pytest.raises(VerificationError) as caught:
-        export_bundle(open_checkpoint(tiny_checkpoint), out)
+        export_bundle(open_checkpoint(tiny_checkpoint), out, formats=["paddle"])
     named = [n for n in PROGRAMS if f"- {n} in paddle" in str(caught.value)]
     assert named == [damaged]
     assert "tolerance 1e-04" in str(caught.value)
