@@ -10,7 +10,7 @@ import pytest
 
 from ldm_engine import LDMTextToImagePipeline, runtimes
 from ldm_engine.bundle import FormatInfo
-from ldm_engine.cpu import supports_bf16
+from ldm_engine.cpu import available_threads, supports_bf16
 from ldm_engine.errors import (
     BundleError,
     InvalidArgumentError,
@@ -356,7 +356,7 @@ def test_bf16_is_refused_where_the_cpu_has_none(shapes_bundle, monkeypatch, name
     monkeypatch.setattr(runtimes, "supports_bf16", lambda: False)
     with pytest.raises(RuntimeUnavailableError, match="no bf16 instructions"):
         choose_runtime(shapes_bundle, name, "bf16")
-    assert {p for _, p in usable_runtimes(shapes_bundle)} == {"fp32"}
+    assert {p for _, p in usable_runtimes(shapes_bundle)} == {"fp32", "int8"}
 
 
 def test_usable_are_all_that_can_be_chosen(shapes_bundle, monkeypatch):
@@ -367,6 +367,7 @@ def test_usable_are_all_that_can_be_chosen(shapes_bundle, monkeypatch):
     assert usable == [
         ("openvino", "fp32"),
         ("openvino", "bf16"),
+        ("openvino", "int8"),
         ("onnxruntime", "fp32"),
         ("paddle", "fp32"),
         ("paddle", "bf16"),
@@ -441,7 +442,7 @@ def test_no_such_number_of_threads(runtime, threads):
         resolve_options(runtime, "cpu", "fp32", threads)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", {1, min(2, available_threads())})
 def test_the_libraries_are_told_the_number_of_threads(tiny_onnx_bundle, threads):
     options = resolve_options(RUNTIMES["openvino"], "cpu", "fp32", np.int64(threads))
     program = RUNTIMES["onnxruntime"].open(tiny_onnx_bundle, "time_encoder", options)
