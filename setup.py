@@ -23,7 +23,7 @@ EXPORT = [
     # For the formats onnx and openvino; paddle2onnx has no package for Python 3.13.
     "onnx>=1.16.1; python_version < '3.13'",
     "paddle2onnx>=2.1,<2.2; python_version < '3.13'",
-    *(f"{requirement}; python_version < '3.13'" for requirement in OPENVINO),
+    *(f"{requirement}; python_version < '3.13'" for requirement in [*OPENVINO, *ONNXRUNTIME]),
 ]
 INT8 = [*EXPORT, "nncf>=3.4,<4"]
 PEERS = [

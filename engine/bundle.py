@@ -15,7 +15,7 @@ from typing import Any
 
 from .cpu import available_threads
 from .errors import BundleError
-from .stamps import remember_files, unchanged_files
+from .stamps import remember_files, stamp_files, unchanged_files
 
 MANIFEST = "bundle.json"
 SCHEDULER_CONFIG = "scheduler_config.json"
@@ -144,6 +144,8 @@ class Bundle:
     #: runtime -> precision -> program, or "end_to_end"
     parity: Mapping[str, Mapping[str, Mapping[str, Parity]]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    #: of ``bundle.json`` when it was read; None while an export is still writing
+    manifest_stamp: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -179,13 +181,20 @@ class Bundle:
         """The files of one program in one format, graph first; each is there and of its size.
 
         Raises:
-            BundleError: if the bundle does not hold that format, or not whole.
+            BundleError: if the bundle does not hold that format, or not whole, or if another took
+                its place since it was opened: what is in memory would not fit what is read now.
         """
+        stamp = self.manifest_stamp
+        if stamp is not None and stamp != manifest_stamp(self.path):
+            raise BundleError(
+                f"The bundle {self.path} was replaced or removed since it was opened. "
+                "Open it again."
+            )
         formats = self.programs[program].formats
         if format_name not in formats:
             raise BundleError(
                 f"{self.path} holds {program} as {', '.join(formats)}, not as {format_name}. "
-                f"Export again with --formats {','.join([*formats, format_name])}."
+                f"Export again with --formats {','.join([*self.formats, format_name])}."
             )
         paths = tuple(self.path / name for name in formats[format_name].files)
         for name, path in zip(formats[format_name].files, paths, strict=True):
@@ -230,8 +239,9 @@ class Bundle:
         hashes = {name: self.files[name].sha256 for name in names}
         changed = hashes.keys() - unchanged_files(self.path, hashes)
         if changed:
+            stamps = stamp_files(self.path, changed)
             self.check_files(sorted(changed))
-            remember_files(self.path, hashes, changed)
+            remember_files(self.path, hashes, stamps)
 
     def _fault(self, name: str, on_bytes: Callable[[int], None]) -> str | None:
         """What is wrong with a file, or None."""
@@ -244,6 +254,15 @@ class Bundle:
         if hash_file(path, on_bytes) != expected.sha256:
             return f"{name} has another sha256 than the manifest says"
         return None
+
+
+def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
+    """What is different of another ``bundle.json`` in `folder`, without reading it."""
+    try:
+        status = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_dev, status.st_size, status.st_mtime_ns
 
 
 def hash_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:

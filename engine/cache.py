@@ -5,6 +5,7 @@ Whatever is wrong with it, the engine works without it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 VARIABLE = "LDM_ENGINE_CACHE"
 _KEPT_S = 30 * 24 * 3600.0
+_KEPT_FILES = 8
 
 
 def cache_folder(kind: str, name: str | None = None) -> Path | None:
@@ -58,3 +60,32 @@ def _remove_stale(folder: Path) -> None:
         for other in folder.parent.iterdir():
             if other != folder and other.is_dir() and time.time() - other.stat().st_mtime > _KEPT_S:
                 shutil.rmtree(other, ignore_errors=True)
+
+
+def drop_unsealed(folder: Path, pattern: str) -> None:
+    """Remove the files of `folder` that do not have the hash which stands beside them."""
+    for path in folder.glob(pattern):
+        with suppress(OSError):
+            seal = _seal_of(path)
+            if not seal.is_file() or seal.read_text() != _hash(path):
+                path.unlink()
+
+
+def seal_files(folder: Path, pattern: str) -> None:
+    """Write the hash of each new file of `folder` beside it, and keep only the latest files."""
+    with suppress(OSError):
+        paths = sorted(folder.glob(pattern), key=lambda p: p.stat().st_mtime, reverse=True)
+        for path in paths[_KEPT_FILES:]:
+            path.unlink()
+            _seal_of(path).unlink(missing_ok=True)
+        for path in paths[:_KEPT_FILES]:
+            if not _seal_of(path).is_file():
+                _seal_of(path).write_text(_hash(path))
+
+
+def _seal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

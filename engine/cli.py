@@ -17,15 +17,22 @@ import click
 from . import console
 from .bundle import PROGRAMS, Bundle
 from .cpu import free_memory_bytes
-from .errors import RuntimeUnavailableError
+from .errors import InvalidArgumentError, RuntimeUnavailableError
 from .files import make_folder
 from .golden import TOLERANCE, check_golden, why_not_applicable
 from .images import Recipe, contact_sheet, save_png, slug
 from .manifest import open_bundle
 from .noise import resolve_seeds
-from .pipeline import MEMORY_MODES, LDMTextToImagePipeline, program_files
+from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
 from .request import resolve_request
-from .runtimes import PRECISIONS, RUNTIMES, Choice, choose_runtime, resolve_options
+from .runtimes import (
+    PRECISIONS,
+    RUNTIMES,
+    Choice,
+    choose_runtime,
+    resolve_options,
+    weight_bytes,
+)
 from .runtimes.paddle import import_remedy
 from .scheduler import DDIMScheduler
 from .verification import check_runtime, load_references, require_passed, sample
@@ -128,8 +135,13 @@ def export(
     check_formats(wanted, weights)  # before a download
     if int8:
         check_int8_possible(wanted)
-    if calibration_prompts:
-        read_calibration_prompts(calibration_prompts)
+        if calibration_prompts:
+            read_calibration_prompts(calibration_prompts)
+    elif calibration_prompts:
+        raise InvalidArgumentError(
+            f"--calibration-prompts {calibration_prompts} was given without --int8. Add --int8, or "
+            "leave it out."
+        )
     bundle = check_target(bundle, force)
     folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
     opened = open_checkpoint(folder, vocab=vocab)
@@ -168,6 +180,7 @@ def info(bundle: Path, as_json: bool) -> None:
 
 def _as_json(bundle: Bundle) -> dict[str, Any]:
     facts = asdict(replace(bundle, path=str(bundle.path)))  # type: ignore[arg-type]
+    del facts["manifest_stamp"]
     return {**facts, "digest": bundle.digest, "formats": bundle.formats}
 
 
@@ -272,7 +285,7 @@ def _verify_golden(bundle: Bundle, choice: Choice) -> None:
     default="auto",
     show_default=True,
     help="sequential holds one program at a time, which takes less memory and more time; auto "
-    "does so where the programs' files are larger than half of the free memory.",
+    "does so where the programs' weights are larger than half of the free memory.",
 )
 @_with_debug
 def generate(
@@ -299,6 +312,7 @@ def generate(
     opened = open_bundle(bundle)
     _check_request(opened, list(prompts), settings)
     choice = choose_runtime(opened, runtime, precision)
+    resolve_options(choice.runtime, device, precision, threads)
     if memory == "auto":
         memory = _choose_memory(opened, choice, precision)
     make_folder(output)
@@ -334,12 +348,12 @@ def generate(
 
 def _choose_memory(bundle: Bundle, choice: Choice, precision: str) -> str:
     """Which memory mode suits one run of this command."""
-    files = program_files(bundle, choice.runtime, precision)
-    needed, free = sum(bundle.files[name].bytes for name in files), free_memory_bytes()
+    needed = sum(weight_bytes(bundle, choice.runtime, name, precision) for name in PROGRAMS)
+    free = free_memory_bytes()
     if free is None or needed <= free / 2:
         return "resident"
     console.err.print(
-        f"Holding one program at a time (--memory sequential): their files have "
+        f"Holding one program at a time (--memory sequential): their weights take "
         f"{needed / 2**30:.1f} GiB, more than half of the {free / 2**30:.1f} GiB that are free."
     )
     return "sequential"

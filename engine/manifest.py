@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,6 +29,7 @@ from .bundle import (
     Parity,
     ProgramInfo,
     TensorSpec,
+    manifest_stamp,
     program_file_names,
     program_tensors,
     read_json_object,
@@ -103,6 +104,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
             f"{folder} is not a finished bundle: it has no {MANIFEST}, which an export writes "
             "last. Make one with: ldm-engine export CHECKPOINT BUNDLE"
         )
+    stamp = manifest_stamp(folder)
     raw = read_json_object(folder / MANIFEST)
     version = raw.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
@@ -112,7 +114,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
             "else export it again."
         )
     _check_seal(folder / MANIFEST, raw)
-    return _parse(folder, raw)
+    return replace(_parse(folder, raw), manifest_stamp=stamp)
 
 
 def _is_folder(path: Path) -> bool:

@@ -330,19 +330,14 @@ class LDMTextToImagePipeline:
         return pixels
 
 
-def program_files(bundle: Bundle, runtime: Runtime, precision: str) -> list[str]:
-    """The files of the programs that a pipeline in this runtime and precision reads."""
-    return [
+def needed_files(bundle: Bundle, runtime: Runtime, precision: str) -> list[str]:
+    """The files that a pipeline in this runtime and precision reads."""
+    programs = [
         name
         for program, info in bundle.programs.items()
         for name in info.formats[runtime.format_of(program, precision)].files
     ]
-
-
-def needed_files(bundle: Bundle, runtime: Runtime, precision: str) -> list[str]:
-    """Everything that a pipeline in this runtime and precision reads."""
-    others = [name for name in bundle.files if "/" not in name]
-    return program_files(bundle, runtime, precision) + others
+    return programs + [name for name in bundle.files if "/" not in name]
 
 
 def to_pil(pixels: NDArray[np.float32]) -> list[Image.Image]:

@@ -24,13 +24,20 @@ def unchanged_files(folder: Path, hashes: Mapping[str, str]) -> set[str]:
     return {n for n, told in hashes.items() if known.get(n) == [told, _stamp(folder / n)]}
 
 
-def remember_files(folder: Path, hashes: Mapping[str, str], names: Iterable[str]) -> None:
-    """Note that the files `names` of `folder` have the `hashes` that they should have."""
+def stamp_files(folder: Path, names: Iterable[str]) -> dict[str, Stamp | None]:
+    """What a change to each of the files `names` would change; take it before reading them."""
+    return {name: _stamp(folder / name) for name in names}
+
+
+def remember_files(
+    folder: Path, hashes: Mapping[str, str], stamps: Mapping[str, Stamp | None]
+) -> None:
+    """Note that the files that had these `stamps` have the `hashes` that they should have."""
     place = _place(folder)
     if place is None:
         return
     known = _read(folder)
-    known.update({name: [hashes[name], _stamp(folder / name)] for name in names})
+    known.update({name: [hashes[name], stamp] for name, stamp in stamps.items()})
     with suppress(OutputError):
         write_atomically(place, json.dumps(known).encode())
 
@@ -39,7 +46,7 @@ def _read(folder: Path) -> dict[str, object]:
     place = _place(folder)
     try:
         content = json.loads(place.read_text()) if place else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -49,7 +49,7 @@ from .models import (
 )
 from .programs import Models, build_programs
 from .progress import Progress, silent
-from .quantization import add_int8, check_int8_possible, choose_prompts
+from .quantization import Prompts, add_int8, check_int8_possible, choose_prompts
 from .target import check_target, staging_folder
 from .verify import compute_references, gate, parity_report
 
@@ -146,7 +146,7 @@ def _export_into(
 
 def _int8_prompts(
     checkpoint: Checkpoint, formats: Sequence[str], int8: bool, given: Path | None
-) -> tuple[str, ...] | None:
+) -> Prompts | None:
     """What to calibrate with, or None without int8."""
     if int8:
         check_int8_possible(formats)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ldm_engine.bundle import INT8_FORMAT, Bundle, FormatInfo, Parity, program_file_names
@@ -34,16 +35,39 @@ GUIDANCE_SCALE = 4.0  # between what the published model (6) and the shapes mode
 HELD_OUT = "unet_held_out"
 
 
-def choose_prompts(checkpoint: Path, given: Path | None) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Prompts:
+    """What to calibrate with, and what is drawn to see whether it went well."""
+
+    calibration: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def choose_prompts(checkpoint: Path, given: Path | None) -> Prompts:
     """The prompts of the file `given`, else of the checkpoint's folder, else the default ones.
 
+    The checkpoint's own always are what int8 is judged on, where there are any: prompts that the
+    model does not know would find a calibration with their like good.
+
     Raises:
-        InvalidArgumentError: if the file cannot be read or does not hold prompts.
+        InvalidArgumentError: if a file cannot be read or does not hold prompts.
+
+    Warns:
+        UserWarning: if the default prompts are used.
     """
-    own = checkpoint / PROMPTS_FILE
-    if given is None and not own.is_file():
-        return DEFAULT_PROMPTS
-    return read_calibration_prompts(own if given is None else given)
+    file = checkpoint / PROMPTS_FILE
+    own = split_prompts(read_calibration_prompts(file)) if file.is_file() else None
+    if given is not None:
+        calibration, held_out = split_prompts(read_calibration_prompts(given))
+        return Prompts(calibration, own[1] if own else held_out)
+    if own:
+        return Prompts(*own)
+    warnings.warn(
+        "int8 is calibrated with general prompts. If the model knows other things, give it prompts "
+        f"of their kind with --calibration-prompts, or in a file {PROMPTS_FILE} in its folder.",
+        stacklevel=2,
+    )
+    return Prompts(*split_prompts(DEFAULT_PROMPTS))
 
 
 def check_int8_possible(formats: Sequence[str]) -> None:
@@ -65,7 +89,7 @@ def check_int8_possible(formats: Sequence[str]) -> None:
 
 
 def add_int8(
-    draft: Bundle, prompts: Sequence[str], progress: Progress
+    draft: Bundle, prompts: Prompts, progress: Progress
 ) -> tuple[Bundle, Mapping[str, Parity]]:
     """Write the int8 UNet into `draft`, and return the bundle with it and what the gate measured.
 
@@ -74,7 +98,6 @@ def add_int8(
     """
     choice = choose_runtime(draft, "openvino")
     options = RuntimeOptions(threads=available_threads())
-    calibration, held_out = split_prompts(prompts)
 
     def gather(chosen: Sequence[str], count: int) -> list[Sample]:
         return gather_samples(
@@ -89,15 +112,15 @@ def add_int8(
         )
 
     progress("calibrating")
-    samples = gather(calibration, SAMPLES_PER_PROMPT)
+    samples = gather(prompts.calibration, SAMPLES_PER_PROMPT)
     progress(f"quantizing the UNet with {len(samples)} samples")
     names = program_file_names("unet", INT8_FORMAT)
     quantize_unet(draft.program_files("unet", "openvino")[0], samples, draft.path / names[0])
     del samples
     bundle = _with_int8(draft, names)
     progress("calibrating: held-out prompts")
-    unseen = gather(held_out, HELD_OUT_SAMPLES_PER_PROMPT)
-    return bundle, _pass_gate(bundle, choice, options, unseen, held_out, progress)
+    unseen = gather(prompts.held_out, HELD_OUT_SAMPLES_PER_PROMPT)
+    return bundle, _pass_gate(bundle, choice, options, unseen, prompts.held_out, progress)
 
 
 def _with_int8(draft: Bundle, names: tuple[str, ...]) -> Bundle:
@@ -122,6 +145,6 @@ def _pass_gate(
         replace(options, precision="int8"),
         samples,
         prompts,
-        guidance_scale=GUIDANCE_SCALE,
+        guidance_scales=(GUIDANCE_SCALE, 1.0),  # 1.0 is off, which is Python's default
     )
     return {HELD_OUT: Parity(report.noise_pred_error, MAX_NOISE_PRED_ERROR)}

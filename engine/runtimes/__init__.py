@@ -10,7 +10,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..cpu import available_threads, supports_bf16
 from ..errors import InvalidArgumentError, RuntimeUnavailableError
-from .base import Program, Runtime, RuntimeOptions, program_precision
+from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
 from .onnxruntime import ONNXRuntimeRuntime
 from .openvino import OpenVINORuntime
 from .paddle import PaddleRuntime
@@ -26,6 +26,7 @@ __all__ = [
     "program_precision",
     "resolve_options",
     "usable_runtimes",
+    "weight_bytes",
 ]
 
 MAX_THREADS = 1024  #: libraries abort the process when they cannot start their threads

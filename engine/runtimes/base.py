@@ -29,7 +29,8 @@ class RuntimeOptions:
 
     device: str = "cpu"
     precision: str = "fp32"
-    threads: int | None = None  #: None: as many as this process may use cores
+    threads: int = 1
+    cache: bool = True  #: keep compiled models in the user's cache folder
 
 
 def program_precision(program: str, precision: str) -> str:
@@ -127,3 +128,13 @@ class Runtime(ABC):
     @abstractmethod
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> Program:
         """Load one program with its weights."""
+
+
+def weight_bytes(bundle: Bundle, runtime: Runtime, program: str, precision: str) -> int:
+    """About what one copy of a program's weights takes in memory."""
+    format_name = runtime.format_of(program, precision)
+    stored = sum(p.stat().st_size for p in bundle.program_files(program, format_name))
+    widened = bundle.programs[program].formats[format_name].weights == "fp16" and (
+        program_precision(program, precision) == "fp32"
+    )
+    return 2 * stored if widened else stored

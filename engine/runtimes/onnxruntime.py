@@ -6,6 +6,7 @@ from importlib import metadata
 from typing import Any, ClassVar
 
 from ..bundle import Bundle
+from ..cpu import available_threads
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
 from .base import Program, Runtime, RuntimeOptions
 
@@ -74,7 +75,9 @@ class ONNXRuntimeRuntime(Runtime):
             ) from error
         graph = bundle.program_files(program, self.format)[0]
         settings = SessionOptions()
-        settings.intra_op_num_threads = options.threads or 1
+        settings.intra_op_num_threads = options.threads
+        if options.threads > available_threads():  # threads that spin would starve the others
+            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.inter_op_num_threads = 1
         settings.log_severity_level = _FATAL_ONLY
         try:

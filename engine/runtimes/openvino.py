@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..bundle import INT8_FORMAT, Bundle
-from ..cache import cache_folder
+from ..cache import cache_folder, drop_unsealed, seal_files
 from ..cpu import supports_bf16
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
-from .base import Program, Runtime, RuntimeOptions, program_precision
+from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
 
 #: Compiled models of one program are kept while their weights together are below this; each has
 #: its own copy of them, and the latest is always kept.
 _KEPT_BYTES = 4 << 30
 _KEPT_SHAPES = 4
+_BLOBS = "*.blob"  # what OpenVINO calls the compiled models in its cache
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -73,14 +74,16 @@ class OpenVINOProgram(Program):
 class _CompiledModels:
     """One program compiled for the shapes in use; shared by a program and its clones."""
 
-    def __init__(self, graph: Path, weights: Path, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, find_files: Callable[[], tuple[Path, ...]], size: int, config: Mapping[str, Any]
+    ) -> None:
+        """`find_files` tells graph and weights, or raises; `size` is that of a copy in bytes."""
         from openvino import Core
 
         self._core = Core()
-        self._graph, self._weights = graph, weights
+        self._find_files = find_files
         self._config = dict(config)
-        size = max(1, weights.stat().st_size)
-        self._capacity = max(1, min(_KEPT_SHAPES, _KEPT_BYTES // size))
+        self._capacity = max(1, min(_KEPT_SHAPES, _KEPT_BYTES // max(1, size)))
         self._compiled: OrderedDict[Shapes, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -96,25 +99,30 @@ class _CompiledModels:
             return self._compiled[key]
 
     def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+        graph, weights = self._find_files()
         try:
             # Shapes that are known beforehand make faster code.
-            model = self._core.read_model(self._graph, self._weights)
+            model = self._core.read_model(graph, weights)
             model.reshape({name: list(shape) for name, shape in shapes.items()})
             return self._compile_cached(model)
         except RuntimeError as error:
             told = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
             raise LDMEngineError(
-                f"OpenVINO cannot compile {self._graph} for {told}: {_reason(error)} "
+                f"OpenVINO cannot compile {graph} for {told}: {_reason(error)} "
                 "Run `ldm-engine verify` on the bundle; if it is whole, ask for a smaller height, "
                 "width or batch, or export it again with this version of OpenVINO."
             ) from error
 
     def _compile_cached(self, model: Any) -> Any:
-        try:
+        folder = self._config.get("CACHE_DIR")
+        if folder is None:
             return self._core.compile_model(model, "CPU", self._config)
+        drop_unsealed(Path(folder), _BLOBS)  # OpenVINO takes a damaged one for good
+        try:
+            compiled = self._core.compile_model(model, "CPU", self._config)
+            seal_files(Path(folder), _BLOBS)
+            return compiled
         except RuntimeError:
-            if "CACHE_DIR" not in self._config:
-                raise
             # Whatever the reason, it may have been the cache.
             for key in ("CACHE_DIR", "CACHE_MODE", "WEIGHTS_PATH"):
                 del self._config[key]
@@ -150,9 +158,12 @@ class OpenVINORuntime(Runtime):
                 f"OpenVINO cannot be imported: {error}. Install it with: {self.install}"
             ) from error
         format_name = self.format_of(program, options.precision)
-        graph, weights = bundle.program_files(program, format_name)
-        config = _config(program, options) | self._cache_config(bundle, program, format_name)
-        return OpenVINOProgram(program, bundle, _CompiledModels(graph, weights, config))
+        config = _config(program, options)
+        if options.cache:
+            config |= self._cache_config(bundle, program, format_name)
+        size = weight_bytes(bundle, self, program, options.precision)
+        models = _CompiledModels(lambda: bundle.program_files(program, format_name), size, config)
+        return OpenVINOProgram(program, bundle, models)
 
     def _cache_config(self, bundle: Bundle, program: str, format_name: str) -> dict[str, Any]:
         """Where compiled models are kept: for this version and exactly these files."""
@@ -162,7 +173,8 @@ class OpenVINORuntime(Runtime):
         folder = cache_folder("openvino", f"{self.version()}-{bundle.files_digest(names)[:16]}")
         if folder is None:
             return {}
-        # The cache then holds the graph as optimised, a few MB, and maps the bundle's weights.
+        # The cache then holds the graph as optimised, with what of the weights was folded (up to
+        # 100 MB at full size), and maps the bundle's weights for the rest.
         weights = bundle.program_files(program, format_name)[1]
         return {
             "CACHE_DIR": str(folder),
@@ -179,7 +191,7 @@ def _config(program: str, options: RuntimeOptions) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": "bf16" if in_bf16 else "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": options.threads or 1,
+        "INFERENCE_NUM_THREADS": options.threads,
     }
     if in_bf16:
         # Its fused subgraphs round more often: on small images the UNet's error is up to three

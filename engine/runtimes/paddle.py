@@ -164,7 +164,7 @@ def _configure(config: Any, options: RuntimeOptions) -> None:
     config.enable_mkldnn()
     # oneDNN keeps a copy of all weights for each input shape it has seen: keep that of one shape.
     config.set_mkldnn_cache_capacity(1)
-    config.set_cpu_math_library_num_threads(options.threads or 1)
+    config.set_cpu_math_library_num_threads(options.threads)
     # Silently wrong with oneDNN in 3.2.2 and 3.3.1: it overwrites tensors that other operators
     # still read (cos(a) and sin(a) of one `a` become cos(a) and sin(cos(a))).
     config.delete_pass("inplace_pass")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError
+from ldm_engine.runtimes import RUNTIMES
 
 from ..programs import ProgramSpec
 
@@ -45,6 +46,11 @@ def check_formats(formats: Sequence[str], weights: str) -> None:
                 f"The format {name} needs {' and '.join(missing)}, which is not installed. "
                 "Install it with: pip install 'ldm-engine[export]' (Python 3.10 to 3.12; "
                 "paddle2onnx has no package for 3.13 yet)."
+            )
+        for runtime in (r for r in RUNTIMES.values() if r.format == name and r.version() is None):
+            raise RuntimeUnavailableError(
+                f"The format {name} cannot be checked without {runtime.name}, which is not "
+                f"installed. Install it with: {runtime.install}"
             )
     if not formats:
         raise InvalidArgumentError(f"`formats` is empty; any of {', '.join(NEEDS)} is accepted.")

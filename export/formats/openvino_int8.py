@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def _quiet_nncf() -> Iterator[Any]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # progress bars
+        with redirect_stdout(io.StringIO()):  # its progress bars
             yield nncf
     finally:
         logger.setLevel(level)

@@ -22,12 +22,13 @@ from ldm_engine.export.calibration import (
     Sample,
     gather_samples,
     read_calibration_prompts,
+    split_prompts,
 )
 from ldm_engine.export.checkpoint import open_checkpoint
 from ldm_engine.export.exporter import export_bundle
 from ldm_engine.export.formats.openvino_int8 import quantize_unet, wide_operators
 from ldm_engine.export.int8_gate import MAX_NOISE_PRED_ERROR, check_int8
-from ldm_engine.export.quantization import HELD_OUT, choose_prompts
+from ldm_engine.export.quantization import HELD_OUT, Prompts, choose_prompts
 from ldm_engine.runtimes import RuntimeOptions, choose_runtime
 
 PROMPTS = read_calibration_prompts(SHAPES / PROMPTS_FILE)[:3]
@@ -132,7 +133,7 @@ def test_the_gate_lets_a_good_int8_pass_and_refuses_one_calibrated_with_noise(
     choice = choose_runtime(bundle, "openvino", "int8")
 
     def gate():
-        return check_int8(bundle, choice, FP32, options, samples, held_out, guidance_scale=2.0)
+        return check_int8(bundle, choice, FP32, options, samples, held_out, guidance_scales=[2.0])
 
     report = gate()
     assert 0 < report.noise_pred_error <= report.worst_noise_pred_error
@@ -155,11 +156,19 @@ def test_what_the_gate_measured_is_recorded(shapes_bundle):
 
 def test_prompts_come_from_the_file_given_or_the_checkpoint_or_the_package(tmp_path):
     own = read_calibration_prompts(SHAPES / PROMPTS_FILE)
-    assert choose_prompts(SHAPES, None) == own
-    assert choose_prompts(tmp_path, None) == DEFAULT_PROMPTS
+    assert choose_prompts(SHAPES, None) == Prompts(*split_prompts(own))
+    with pytest.warns(UserWarning, match="general prompts"):
+        assert choose_prompts(tmp_path, None) == Prompts(*split_prompts(DEFAULT_PROMPTS))
     given = tmp_path / "prompts.txt"
     given.write_text("a\nb\nc\nd\n")
-    assert choose_prompts(SHAPES, given) == ("a", "b", "c", "d")
+    assert choose_prompts(tmp_path, given) == Prompts(("a", "b", "c"), ("d",))
+
+
+def test_the_checkpoints_own_prompts_judge_whatever_calibrated(tmp_path):
+    given = tmp_path / "prompts.txt"
+    given.write_text("a\nb\nc\nd\n")
+    own = read_calibration_prompts(SHAPES / PROMPTS_FILE)
+    assert choose_prompts(SHAPES, given) == Prompts(("a", "b", "c"), split_prompts(own)[1])
 
 
 def test_int8_without_openvino_or_prompts_without_int8_are_refused(tiny_checkpoint, tmp_path):
