@@ -30,7 +30,7 @@ def supports_bf16() -> bool:
 def free_memory_bytes() -> int | None:
     """What this process may still take without swapping, or None where that cannot be told.
 
-    The machine's or its control group's, whichever is less.
+    The machine's or, inside a container, its control group's (version 2), whichever is less.
     """
     free = [n for n in (_machine_free(), _cgroup_free()) if n is not None]
     return min(free, default=None)
