@@ -35,7 +35,7 @@ from ldm_engine.export.exporter import export_bundle
 from ldm_engine.errors import LDMEngineError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:
-    export_bundle(open_checkpoint(sys.argv[1]), Path(sys.argv[2]), force=True)
+    export_bundle(open_checkpoint(sys.argv[1]), Path(sys.argv[2]), formats=["paddle"], force=True)
 except LDMEngineError as error:
     print(error)
     sys.exit(7)

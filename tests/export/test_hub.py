@@ -141,7 +141,7 @@ def test_environment_sets_the_store_and_the_cache(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LDM_ENGINE_PADDLENLP_URL", store.url)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LDM_ENGINE_CACHE", str(tmp_path / "cache"))
     folder = hub.fetch(ID, hub="paddlenlp")
     assert folder == tmp_path / "cache/ldm-engine/paddlenlp" / ID
     assert content(folder) == FILES
