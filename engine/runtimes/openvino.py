@@ -193,9 +193,10 @@ def _config(program: str, options: RuntimeOptions) -> dict[str, Any]:
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": options.threads,
     }
-    if in_bf16:
-        # Its fused subgraphs round more often: on small images the UNet's error is up to three
-        # times as large with them, and a step takes as long without.
+    if precision == "bf16":
+        # In bf16 one of its fused attentions comes out wrong for some inputs: 12 % of the noise
+        # prediction on the shapes model, a fifth of whose pictures then are wrong. The int8 UNet's
+        # attention is another, and was right in all of 400 pictures.
         config["SNIPPETS_MODE"] = "DISABLE"
     return config
 
