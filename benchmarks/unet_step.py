@@ -135,12 +135,20 @@ def main() -> None:
     print(table(result))
     if arguments.output:
         facts = {
-            "command": " ".join(["python", "benchmarks/unet_step.py", *sys.argv[1:]]),
+            "command": _command(arguments),
             "threads": arguments.threads,
             "processor": _processor(),
             "versions": {n: _version(n) for n in VERSIONED},
         }
         arguments.output.write_text(json.dumps(facts | result, indent=1) + "\n")
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """What was run, without where its files lay."""
+    words = ["python benchmarks/unet_step.py", arguments.bundle.name, arguments.checkpoint.name]
+    words += ["--rounds", arguments.rounds, "--threads", arguments.threads]
+    words += ["--size", arguments.size, "--contenders", *arguments.contenders]
+    return " ".join(map(str, words))
 
 
 VERSIONED = ("ldm-engine", "openvino", "onnxruntime", "paddlepaddle", "torch", "diffusers")
