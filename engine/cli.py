@@ -17,7 +17,7 @@ import click
 from . import console
 from .bundle import PROGRAMS, Bundle
 from .cpu import free_memory_bytes
-from .errors import InvalidArgumentError, RuntimeUnavailableError
+from .errors import RuntimeUnavailableError
 from .files import make_folder
 from .golden import TOLERANCE, check_golden, why_not_applicable
 from .images import Recipe, contact_sheet, save_png, slug
@@ -119,12 +119,11 @@ def export(
     only when every exported program agrees with the original model.
     """
     try:
-        from ldm_engine.export.calibration import read_calibration_prompts
         from ldm_engine.export.checkpoint import open_checkpoint
         from ldm_engine.export.exporter import export_bundle
         from ldm_engine.export.formats import check_formats, default_formats
         from ldm_engine.export.hub import fetch
-        from ldm_engine.export.quantization import check_int8_possible
+        from ldm_engine.export.quantization import check_int8
         from ldm_engine.export.target import check_target
     except ImportError as error:
         raise RuntimeUnavailableError(
@@ -133,15 +132,7 @@ def export(
         ) from error
     wanted = _split(formats) if formats is not None else default_formats()
     check_formats(wanted, weights)  # before a download
-    if int8:
-        check_int8_possible(wanted)
-        if calibration_prompts:
-            read_calibration_prompts(calibration_prompts)
-    elif calibration_prompts:
-        raise InvalidArgumentError(
-            f"--calibration-prompts {calibration_prompts} was given without --int8. Add --int8, or "
-            "leave it out."
-        )
+    check_int8(wanted, int8, calibration_prompts)
     bundle = check_target(bundle, force)
     folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
     opened = open_checkpoint(folder, vocab=vocab)

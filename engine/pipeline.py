@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .bundle import PROGRAMS, Bundle
+from .encoding import encode_text, encode_time, unet_shapes
 from .errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, NonFiniteError
 from .loop import StepCallback, run_loop
 from .manifest import open_bundle
@@ -254,19 +255,12 @@ class LDMTextToImagePipeline:
         self, request: Request, callback: StepCallback | None
     ) -> tuple[NDArray[np.float32], int]:
         """The final latents [B, 4, h, w], owned by the UNet program, and the steps run."""
-        model, count = self.bundle.model, len(request.prompts)
+        count = len(request.prompts)
         rows = count if request.guidance is None else 2 * count
         texts = self._encode_texts(request)
         time_shift = self._encode_time(tuple(step.timestep for step in request.steps))
         unet = self._programs["unet"]
-        unet.allocate(
-            {
-                "latents": request.latents_shape,
-                "time_shift": (1, model.time_shift_width),
-                "text_kv": (rows, model.token_length, model.text_kv_width),
-                "noise_pred": (rows, *request.latents_shape[1:]),
-            }
-        )
+        unet.allocate(unet_shapes(self.bundle.model, request.latents_shape, rows))
         for row, text in enumerate(request.texts):
             np.copyto(unet.inputs["text_kv"][row], texts[text])
         noise = NoiseStream(request.seeds)
@@ -297,23 +291,14 @@ class LDMTextToImagePipeline:
 
     def _encode_text(self, text: str) -> NDArray[np.float32]:
         """Keys and values [T, .] of one text."""
-        model, program = self.bundle.model, self._programs["text_encoder"]
-        tokens = model.token_length
-        program.allocate({"input_ids": (1, tokens), "text_kv": (1, tokens, model.text_kv_width)})
-        np.copyto(program.inputs["input_ids"], self._shared.tokenizer([text]))
-        program.run()
-        return np.array(program.outputs["text_kv"][0])
+        program = self._programs["text_encoder"]
+        return encode_text(program, self.bundle.model, self._shared.tokenizer, text)
 
     def _encode_time(self, timesteps: tuple[int, ...]) -> NDArray[np.float32]:
         """`time_shift` [S, .]; kept for as long as the schedule stays the same."""
         if self._time_shift is None or self._time_shift[0] != timesteps:
-            program, count = self._programs["time_encoder"], len(timesteps)
-            width = self.bundle.model.time_shift_width
-            program.allocate({"timesteps": (count,), "time_shift": (count, width)})
-            program.inputs["timesteps"][:] = timesteps
-            program.run()
-            time_shift: NDArray[np.float32] = program.outputs["time_shift"].copy()
-            self._time_shift = timesteps, time_shift
+            program = self._programs["time_encoder"]
+            self._time_shift = timesteps, encode_time(program, self.bundle.model, timesteps)
         return self._time_shift[1]
 
     def _decode(self, latents: NDArray[np.float32], request: Request) -> NDArray[np.float32]:

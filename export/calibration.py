@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ldm_engine.bundle import Bundle, ModelInfo
+from ldm_engine.bundle import Bundle
+from ldm_engine.encoding import encode_text, encode_time, unet_shapes
 from ldm_engine.errors import InvalidArgumentError
 from ldm_engine.loop import run_loop
 from ldm_engine.noise import NoiseStream
@@ -176,7 +177,7 @@ def gather_samples(
     time_shift = _encode_time(bundle, choice, options, [s.timestep for s in request.steps])
 
     unet = choice.runtime.open(bundle, "unet", options)
-    unet.allocate(_unet_shapes(model, request.latents_shape[2:]))
+    unet.allocate(unet_shapes(model, (1, *request.latents_shape[1:]), rows=2))
     samples: list[Sample] = []
     for index, prompt in enumerate(request.prompts):
         steps = _spread(index, len(request.prompts), samples_per_prompt, num_inference_steps)
@@ -223,38 +224,17 @@ def _spread(index: int, prompts: int, samples: int, steps: int) -> frozenset[int
     return frozenset(int(part * width + offset * (width - 1) + 0.5) for part in range(samples))
 
 
-def _unet_shapes(model: ModelInfo, size: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    return {
-        "latents": (1, model.latent_channels, *size),
-        "time_shift": (1, model.time_shift_width),
-        "text_kv": (2, model.token_length, model.text_kv_width),
-        "noise_pred": (2, model.latent_channels, *size),
-    }
-
-
 def _encode_texts(
     bundle: Bundle, choice: Choice, options: RuntimeOptions, texts: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
     """Keys and values [T, .] of each distinct text."""
-    model, tokenizer = bundle.model, Tokenizer.of(bundle)
-    program = choice.runtime.open(bundle, "text_encoder", options)
-    tokens = model.token_length
-    program.allocate({"input_ids": (1, tokens), "text_kv": (1, tokens, model.text_kv_width)})
-    encoded = {}
-    for text in dict.fromkeys(texts):
-        np.copyto(program.inputs["input_ids"], tokenizer([text]))
-        program.run()
-        encoded[text] = np.array(program.outputs["text_kv"][0])
-    return encoded
+    program, tokenizer = choice.runtime.open(bundle, "text_encoder", options), Tokenizer.of(bundle)
+    return {t: encode_text(program, bundle.model, tokenizer, t) for t in dict.fromkeys(texts)}
 
 
 def _encode_time(
     bundle: Bundle, choice: Choice, options: RuntimeOptions, timesteps: Sequence[int]
 ) -> NDArray[np.float32]:
     """`time_shift` [S, .]."""
-    program, count = choice.runtime.open(bundle, "time_encoder", options), len(timesteps)
-    shape = (count, bundle.model.time_shift_width)
-    program.allocate({"timesteps": (count,), "time_shift": shape})
-    program.inputs["timesteps"][:] = timesteps
-    program.run()
-    return np.array(program.outputs["time_shift"])
+    program = choice.runtime.open(bundle, "time_encoder", options)
+    return encode_time(program, bundle.model, timesteps)

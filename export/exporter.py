@@ -6,7 +6,7 @@ import gc
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,7 @@ import paddle
 
 from ldm_engine import __version__
 from ldm_engine.bundle import (
+    INT8_FORMAT,
     MAX_SIZE,
     REFERENCE,
     SCHEDULER_CONFIG,
@@ -23,12 +24,11 @@ from ldm_engine.bundle import (
     FileInfo,
     FormatInfo,
     ModelInfo,
-    Parity,
     ProgramInfo,
     hash_file,
     program_file_names,
 )
-from ldm_engine.errors import CheckpointError, ConfigError, InvalidArgumentError
+from ldm_engine.errors import CheckpointError, ConfigError
 from ldm_engine.manifest import save_manifest
 from ldm_engine.runtimes.paddle import restore_termination_handler
 from ldm_engine.scheduler import DDIMScheduler
@@ -49,7 +49,7 @@ from .models import (
 )
 from .programs import Models, build_programs
 from .progress import Progress, silent
-from .quantization import Prompts, add_int8, check_int8_possible, choose_prompts
+from .quantization import add_int8, check_int8, choose_prompts
 from .target import check_target, staging_folder
 from .verify import compute_references, gate, parity_report
 
@@ -91,7 +91,8 @@ def export_bundle(
     """
     formats = default_formats() if formats is None else tuple(formats)
     check_formats(formats, weights)
-    prompts = _int8_prompts(checkpoint, formats, int8, calibration_prompts)
+    check_int8(formats, int8, calibration_prompts)
+    prompts = choose_prompts(checkpoint.path, calibration_prompts) if int8 else None
     out = check_target(out, force)
     restore_termination_handler()
     with staging_folder(out) as staging:
@@ -101,10 +102,9 @@ def export_bundle(
                 staging, checkpoint, formats, weights, source, progress
             )
         gc.collect()  # the runtimes need the models' memory
-        held_out: Mapping[str, Parity] = {}
         if prompts is not None:
-            draft, held_out = add_int8(draft, prompts, progress)
-        bundle = _verified(draft, references, held_out, progress)
+            draft = add_int8(draft, prompts, progress)
+        bundle = _verified(draft, references, progress)
         save_manifest(bundle)
     return replace(bundle, path=out)
 
@@ -144,34 +144,17 @@ def _export_into(
     return draft, references
 
 
-def _int8_prompts(
-    checkpoint: Checkpoint, formats: Sequence[str], int8: bool, given: Path | None
-) -> Prompts | None:
-    """What to calibrate with, or None without int8."""
-    if int8:
-        check_int8_possible(formats)
-        return choose_prompts(checkpoint.path, given)
-    if given is not None:
-        raise InvalidArgumentError(
-            f"Calibration prompts ({given}) were given without int8. Add --int8, or leave them out."
-        )
-    return None
-
-
-def _verified(
-    draft: Bundle, references: References, held_out: Mapping[str, Parity], progress: Progress
-) -> Bundle:
-    """`draft` with hashes, parity report and versions; `held_out` is what int8's gate measured."""
+def _verified(draft: Bundle, references: References, progress: Progress) -> Bundle:
+    """`draft` with hashes, versions, and the gate's report beside what its parity held before."""
     findings = gate(draft, references, progress)
     progress("hashing")
     names = (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *draft.program_files_listed)
     files = {n: _file_info(draft.path / n) for n in names}
     parity = parity_report(findings)
-    if held_out:
-        parity["openvino"]["int8"].update(held_out)
-    return replace(
-        draft, files=files, parity=parity, versions=_versions(draft.formats, bool(held_out))
-    )
+    for runtime, precisions in draft.parity.items():
+        for precision, measured in precisions.items():
+            parity[runtime][precision].update(measured)
+    return replace(draft, files=files, parity=parity, versions=_versions(draft))
 
 
 def _file_info(path: Path) -> FileInfo:
@@ -273,9 +256,9 @@ def _lowercase(checkpoint: Checkpoint) -> bool:
     return value
 
 
-def _versions(formats: Sequence[str], int8: bool) -> dict[str, str]:
-    used = {name for f in formats for name in NEEDS[f]} - {"paddle"}
-    used |= {"nncf"} if int8 else set()
+def _versions(bundle: Bundle) -> dict[str, str]:
+    used = {name for f in bundle.formats for name in NEEDS[f]} - {"paddle"}
+    used |= {"nncf"} if INT8_FORMAT in bundle.programs["unet"].formats else set()
     return {
         "ldm-engine": __version__,
         "paddlepaddle": paddle.__version__,

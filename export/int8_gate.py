@@ -49,7 +49,7 @@ class Int8Report:
     worst_psnr: float
 
 
-def check_int8(
+def compare_int8(
     bundle: Bundle,
     choice: Choice,
     wide: RuntimeOptions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .calibration import (
     split_prompts,
 )
 from .formats.openvino_int8 import INSTALL, quantize_unet
-from .int8_gate import MAX_NOISE_PRED_ERROR, check_int8
+from .int8_gate import MAX_NOISE_PRED_ERROR, compare_int8
 from .progress import Progress
 
 # Four of 20 steps of 18 prompts are 72 samples. What of a prompt's range they miss, others hold.
@@ -70,13 +70,21 @@ def choose_prompts(checkpoint: Path, given: Path | None) -> Prompts:
     return Prompts(*split_prompts(DEFAULT_PROMPTS))
 
 
-def check_int8_possible(formats: Sequence[str]) -> None:
+def check_int8(formats: Sequence[str], int8: bool, given: Path | None) -> None:
     """Refuse an int8 export that could not be made, before any work.
 
     Raises:
-        InvalidArgumentError: if the format openvino is not among `formats`.
+        InvalidArgumentError: if the format openvino is not among `formats`, or the prompts `given`
+            cannot be read or are given without int8.
         RuntimeUnavailableError: if NNCF is not installed.
     """
+    if not int8:
+        if given is not None:
+            raise InvalidArgumentError(
+                f"Calibration prompts ({given}) were given without int8. Add --int8, or leave them "
+                "out."
+            )
+        return
     if "openvino" not in formats:
         raise InvalidArgumentError(
             f"int8 was asked for with the formats {', '.join(formats)}; it is a form of openvino. "
@@ -86,12 +94,12 @@ def check_int8_possible(formats: Sequence[str]) -> None:
         raise RuntimeUnavailableError(
             f"int8 needs NNCF, which is not installed. Install it with: {INSTALL}"
         )
+    if given is not None:
+        read_calibration_prompts(given)
 
 
-def add_int8(
-    draft: Bundle, prompts: Prompts, progress: Progress
-) -> tuple[Bundle, Mapping[str, Parity]]:
-    """Write the int8 UNet into `draft`, and return the bundle with it and what the gate measured.
+def add_int8(draft: Bundle, prompts: Prompts, progress: Progress) -> Bundle:
+    """Write the int8 UNet into `draft`, and return the bundle with it and what its gate measured.
 
     Raises:
         VerificationError: if the int8 UNet is too far from the fp32 one.
@@ -120,7 +128,8 @@ def add_int8(
     bundle = _with_int8(draft, names)
     progress("calibrating: held-out prompts")
     unseen = gather(prompts.held_out, HELD_OUT_SAMPLES_PER_PROMPT)
-    return bundle, _pass_gate(bundle, choice, options, unseen, prompts.held_out, progress)
+    measured = _pass_gate(bundle, choice, options, unseen, prompts.held_out, progress)
+    return replace(bundle, parity={choice.runtime.name: {"int8": {HELD_OUT: measured}}})
 
 
 def _with_int8(draft: Bundle, names: tuple[str, ...]) -> Bundle:
@@ -136,9 +145,9 @@ def _pass_gate(
     samples: Sequence[Sample],
     prompts: Sequence[str],
     progress: Progress,
-) -> Mapping[str, Parity]:
+) -> Parity:
     progress("comparing int8 with fp32")
-    report = check_int8(
+    report = compare_int8(
         bundle,
         choice,
         options,
@@ -147,4 +156,4 @@ def _pass_gate(
         prompts,
         guidance_scales=(GUIDANCE_SCALE, 1.0),  # 1.0 is off, which is Python's default
     )
-    return {HELD_OUT: Parity(report.noise_pred_error, MAX_NOISE_PRED_ERROR)}
+    return Parity(report.noise_pred_error, MAX_NOISE_PRED_ERROR)

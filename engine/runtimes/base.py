@@ -11,12 +11,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle, TensorSpec
+from ..bundle import Bundle
 from ..cpu import supports_bf16
 from ..errors import ShapeError
 
@@ -55,10 +56,12 @@ class Program(ABC):
     inputs: dict[str, Array]
     outputs: dict[str, Array]
 
-    def __init__(self, name: str, specs: tuple[TensorSpec, ...], output_names: set[str]) -> None:
+    def __init__(self, name: str, bundle: Bundle) -> None:
+        info = bundle.programs[name]
         self.name = name
-        self._specs = specs
-        self._output_names = output_names
+        self._bundle = bundle
+        self._specs = info.inputs + info.outputs
+        self._output_names = {t.name for t in info.outputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.inputs = {}
         self.outputs = {}
@@ -113,13 +116,19 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     format: ClassVar[str]  #: the bundle format it reads
+    distributions: ClassVar[tuple[str, ...]]  #: names it is installed under
     install: ClassVar[str]  #: the command that installs it
     devices: ClassVar[tuple[str, ...]]
     precisions: ClassVar[tuple[str, ...]]
 
-    @abstractmethod
     def version(self) -> str | None:
         """The installed library's version without importing it, or None."""
+        for distribution in self.distributions:
+            try:
+                return metadata.version(distribution)
+            except metadata.PackageNotFoundError:
+                continue
+        return None
 
     def format_of(self, program: str, precision: str) -> str:
         """The bundle format that `program` is opened in when `precision` is asked for."""

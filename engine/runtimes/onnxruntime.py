@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Any, ClassVar
 
 from ..bundle import Bundle
@@ -17,9 +16,7 @@ class ONNXRuntimeProgram(Program):
     """One binding; see ``Program`` for how long its outputs live."""
 
     def __init__(self, name: str, bundle: Bundle, session: Any) -> None:
-        info = bundle.programs[name]
-        super().__init__(name, info.inputs + info.outputs, {t.name for t in info.outputs})
-        self._bundle = bundle
+        super().__init__(name, bundle)
         self._session = session
         self._binding: Any = None
 
@@ -54,16 +51,10 @@ class ONNXRuntimeRuntime(Runtime):
 
     name = "onnxruntime"
     format = "onnx"
+    distributions = ("onnxruntime",)
     install = "pip install 'ldm-engine[onnxruntime]'"
     devices = ("cpu",)
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
-
-    def version(self) -> str | None:
-        """The installed ONNX Runtime's version, or None."""
-        try:
-            return metadata.version("onnxruntime")
-        except metadata.PackageNotFoundError:
-            return None
 
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> ONNXRuntimeProgram:
         """Load one program; the weights are in memory afterwards."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,9 +33,7 @@ class OpenVINOProgram(Program):
     """
 
     def __init__(self, name: str, bundle: Bundle, models: _CompiledModels) -> None:
-        info = bundle.programs[name]
-        super().__init__(name, info.inputs + info.outputs, {t.name for t in info.outputs})
-        self._bundle = bundle
+        super().__init__(name, bundle)
         self._models = models
         self._request: Any = None
 
@@ -134,16 +131,10 @@ class OpenVINORuntime(Runtime):
 
     name = "openvino"
     format = "openvino"
+    distributions = ("openvino",)
     install = "pip install 'ldm-engine[openvino]'"
     devices = ("cpu",)
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "bf16", "int8")
-
-    def version(self) -> str | None:
-        """The installed OpenVINO's version, or None."""
-        try:
-            return metadata.version("openvino")
-        except metadata.PackageNotFoundError:
-            return None
 
     def format_of(self, program: str, precision: str) -> str:
         """The UNet has a graph of its own for int8."""

@@ -10,7 +10,6 @@ import ctypes
 import signal
 import threading
 import warnings
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,7 @@ class PaddleProgram(Program):
     """One predictor; see ``Program`` for how long its outputs live."""
 
     def __init__(self, name: str, bundle: Bundle, predictor: Any) -> None:
-        info = bundle.programs[name]
-        super().__init__(name, info.inputs + info.outputs, {t.name for t in info.outputs})
-        self._bundle = bundle
+        super().__init__(name, bundle)
         self._predictor = predictor
         self._output_order: list[str] = predictor.get_output_names()
         self._tensors: list[Any] = []
@@ -76,18 +73,10 @@ class PaddleRuntime(Runtime):
 
     name = "paddle"
     format = "paddle"
+    distributions = ("paddlepaddle", "paddlepaddle-gpu")
     install = "pip install 'ldm-engine[paddle]'"
     devices = ("cpu",)
     precisions = ("fp32", "bf16")
-
-    def version(self) -> str | None:
-        """The installed Paddle's version, or None."""
-        for distribution in ("paddlepaddle", "paddlepaddle-gpu"):
-            try:
-                return metadata.version(distribution)
-            except metadata.PackageNotFoundError:
-                continue
-        return None
 
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> PaddleProgram:
         """Load one program; the weights are in memory afterwards."""

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ldm_engine.bundle import FORMAT_FILES
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError
 from ldm_engine.runtimes import RUNTIMES
 
@@ -71,8 +72,6 @@ def write_program(spec: ProgramSpec, folder: Path, formats: Sequence[str], weigh
 def _write_onnx_family(
     spec: ProgramSpec, folder: Path, formats: Sequence[str], weights: str
 ) -> None:
-    from ldm_engine.bundle import FORMAT_FILES
-
     from .onnx import write_onnx
 
     onnx_folder = folder if "onnx" in formats else folder / _SCRATCH

@@ -27,7 +27,7 @@ from ldm_engine.export.calibration import (
 from ldm_engine.export.checkpoint import open_checkpoint
 from ldm_engine.export.exporter import export_bundle
 from ldm_engine.export.formats.openvino_int8 import quantize_unet, wide_operators
-from ldm_engine.export.int8_gate import MAX_NOISE_PRED_ERROR, check_int8
+from ldm_engine.export.int8_gate import MAX_NOISE_PRED_ERROR, compare_int8
 from ldm_engine.export.quantization import HELD_OUT, Prompts, choose_prompts
 from ldm_engine.runtimes import RuntimeOptions, choose_runtime
 
@@ -137,7 +137,7 @@ def test_the_gate_lets_a_good_int8_pass_and_refuses_one_calibrated_with_noise(
     choice = choose_runtime(bundle, "openvino", "int8")
 
     def gate():
-        return check_int8(bundle, choice, FP32, options, samples, held_out, guidance_scales=[2.0])
+        return compare_int8(bundle, choice, FP32, options, samples, held_out, guidance_scales=[2.0])
 
     report = gate()
     assert 0 < report.noise_pred_error <= report.worst_noise_pred_error
