@@ -46,6 +46,7 @@ setup(
     package_dir={"ldm_engine": "engine", "ldm_engine.export": "export"},
     packages=[
         "ldm_engine",
+        "ldm_engine.benchmarking",
         "ldm_engine.runtimes",
         "ldm_engine.export",
         "ldm_engine.export.checkpoint",

@@ -1,0 +1,1 @@
+"""Measuring: samples, what they say, and the machine they were taken on."""
