@@ -7,14 +7,14 @@ This is the one file of the engine that reaches into ``ldm_engine.export``, and 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import console
+from .benchmarking.command import bench
 from .bundle import PROGRAMS, Bundle
 from .cpu import free_memory_bytes
 from .errors import RuntimeUnavailableError
@@ -24,24 +24,20 @@ from .images import Recipe, contact_sheet, save_png, slug
 from .manifest import open_bundle
 from .noise import resolve_seeds
 from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
-from .request import resolve_request
+from .request import check_request
 from .runtimes import (
-    PRECISIONS,
-    RUNTIMES,
     Choice,
     choose_runtime,
     resolve_options,
+    select_runtimes,
     weight_bytes,
 )
 from .runtimes.paddle import import_remedy
-from .scheduler import DDIMScheduler
 from .verification import check_runtime, load_references, require_passed, sample
 from .version import __version__
 
 if TYPE_CHECKING:
     from ldm_engine.export.hub import Hub
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -52,15 +48,9 @@ _SETTINGS = {
 _FOLDER = click.Path(path_type=Path)
 
 
-def _with_debug(command: Command) -> Command:
-    return click.option(
-        "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
-    )(command)
-
-
 @click.group(context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="ldm-engine")
-@_with_debug
+@console.debug_option
 def cli() -> None:
     """Verified static-graph inference for ldm-text2im-large-256 and its family."""
 
@@ -98,7 +88,7 @@ def cli() -> None:
 @click.option("--revision", help="Branch, tag or commit on the Hugging Face hub.")
 @click.option("--vocab", type=_FOLDER, help="vocab.txt, for checkpoints that come without one.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
-@_with_debug
+@console.debug_option
 def export(
     checkpoint: str,
     bundle: Path,
@@ -155,7 +145,7 @@ def export(
 @cli.command()
 @click.argument("bundle", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest's facts as JSON.")
-@_with_debug
+@console.debug_option
 def info(bundle: Path, as_json: bool) -> None:
     """Show what is inside BUNDLE.
 
@@ -184,7 +174,7 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
     is_flag=True,
     help="Compare with the published image slice of CompVis/ldm-text2im-large-256 as well.",
 )
-@_with_debug
+@console.debug_option
 def verify(bundle: Path, runtime: str, precision: str, golden: bool) -> None:
     """Check BUNDLE's files and outputs.
 
@@ -197,7 +187,9 @@ def verify(bundle: Path, runtime: str, precision: str, golden: bool) -> None:
         opened.check_files(on_bytes=on_bytes)
     console.out.print(f"{len(opened.files)} files have the hashes that the manifest lists.")
     references = load_references(opened)
-    checks = _select_checks(opened, runtime, precision)
+    checks, refusals = select_runtimes(opened, runtime, precision)
+    for refusal in refusals:
+        console.err.print(f"Not checked: {refusal}", markup=False)
     findings = []
     with console.stages(len(checks) * (len(PROGRAMS) + 1)) as progress:
         for choice, used_precision in checks:
@@ -207,22 +199,6 @@ def verify(bundle: Path, runtime: str, precision: str, golden: bool) -> None:
     require_passed(findings, f"The bundle {bundle}")
     if golden:
         _verify_golden(opened, checks[0][0])
-
-
-def _select_checks(bundle: Bundle, runtime: str, precision: str) -> list[tuple[Choice, str]]:
-    """The runtimes and precisions to check; raises if there is none."""
-    checks, refusals = [], []
-    for name in RUNTIMES if runtime == "all" else [runtime]:
-        for used in PRECISIONS if precision == "all" else [precision]:
-            try:
-                checks.append((choose_runtime(bundle, name, used), used))
-            except RuntimeUnavailableError as error:
-                refusals.append(str(error))
-    if not checks:
-        raise RuntimeUnavailableError("\n".join(refusals))
-    for refusal in refusals:
-        console.err.print(f"Not checked: {refusal}", markup=False)
-    return checks
 
 
 def _verify_golden(bundle: Bundle, choice: Choice) -> None:
@@ -278,7 +254,7 @@ def _verify_golden(bundle: Bundle, choice: Choice) -> None:
     help="sequential holds one program at a time, which takes less memory and more time; auto "
     "does so where the programs' weights are larger than half of the free memory.",
 )
-@_with_debug
+@console.debug_option
 def generate(
     bundle: Path,
     prompts: tuple[str, ...],
@@ -301,7 +277,7 @@ def generate(
     jobs = [prompt for prompt in prompts for _ in range(num_images)]
     seeds = resolve_seeds(seed, len(jobs))
     opened = open_bundle(bundle)
-    _check_request(opened, list(prompts), settings)
+    check_request(opened, prompt=list(prompts), **settings)
     choice = choose_runtime(opened, runtime, precision)
     resolve_options(choice.runtime, device, precision, threads)
     if memory == "auto":
@@ -350,12 +326,6 @@ def _choose_memory(bundle: Bundle, choice: Choice, precision: str) -> str:
     return "sequential"
 
 
-def _check_request(bundle: Bundle, prompts: list[str], settings: dict[str, Any]) -> None:
-    """Refuse what the pipeline would refuse, before it loads gigabytes."""
-    scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
-    resolve_request(bundle.model, scheduler, prompt=prompts, seed=0, latents=None, **settings)
-
-
 def _recipe(
     pipe: LDMTextToImagePipeline,
     prompt: str,
@@ -377,6 +347,9 @@ def _recipe(
         runtime=pipe.runtime,
         precision=pipe.options.precision,
     )
+
+
+cli.add_command(bench)
 
 
 def _split(names: str) -> tuple[str, ...]:

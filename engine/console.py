@@ -8,10 +8,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -37,6 +37,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
 _interrupts = Interrupts()
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def run(command: click.Command) -> None:
@@ -76,7 +78,7 @@ def _fail(error: BaseException, debug: bool) -> None:
         message = f"{type(error).__name__}: {error}.{hint}"
     if debug:
         traceback.print_exc()
-    err.print(f"[bold red]Error:[/] {_plain(message)}")
+    err.print(f"[bold red]Error:[/] {plain(message)}")
     sys.exit(code)
 
 
@@ -90,13 +92,13 @@ def _show_warning(
 ) -> None:
     if category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         return
-    err.print(f"[bold yellow]Warning:[/] {_plain(str(message))}")
+    err.print(f"[bold yellow]Warning:[/] {plain(str(message))}")
 
 
 @contextmanager
 def busy(description: str) -> Iterator[None]:
     """A spinner, for what cannot tell how far it is."""
-    with err.status(_plain(description)):
+    with err.status(plain(description)):
         yield
 
 
@@ -141,10 +143,31 @@ def step_bar(total: int) -> Iterator[Callable[[str], None]]:
         yield lambda description: progress.update(task, advance=1, description=description)
 
 
+@contextmanager
+def timing_bar(total: int) -> Iterator[Callable[[int, str], None]]:
+    """A bar over `total` things to be timed; call the result with how many are done, and what is.
+
+    It is drawn once a second, so that it takes next to nothing from what is timed.
+    """
+    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    description = TextColumn("{task.description}")
+    with Progress(*columns, description, console=err, refresh_per_second=1) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done, what: progress.update(task, completed=done, description=what)
+        progress.update(task, completed=total, description="done")
+
+
+def debug_option(command: Command) -> Command:
+    """``--debug``, which ``run`` looks for."""
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+    )(command)
+
+
 def print_bundle(bundle: Bundle) -> None:
     """The tables of ``ldm-engine info``."""
     model = bundle.model
-    out.print(f"[bold]{_plain(str(bundle.path))}[/]  {_plain(model.source)}")
+    out.print(f"[bold]{plain(str(bundle.path))}[/]  {plain(model.source)}")
     total = sum(info.bytes for info in bundle.files.values())
     facts = {
         "image size": f"{model.default_size}x{model.default_size} by default, "
@@ -159,39 +182,39 @@ def print_bundle(bundle: Bundle) -> None:
     }
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        table.add_row(f"[dim]{name}[/]", _plain(value))
+        table.add_row(f"[dim]{name}[/]", plain(value))
     out.print(table)
     out.print()
-    _print_whole(_program_table(bundle))
+    print_whole(_program_table(bundle))
     out.print()
-    _print_whole(_parity_table(bundle))
+    print_whole(_parity_table(bundle))
     out.print()
-    _print_whole(_tensor_table(bundle))
+    print_whole(_tensor_table(bundle))
 
 
 def _program_table(bundle: Bundle) -> Table:
     """What each program weighs in each format."""
-    table = _plain_table("program", "format", "weights", "size")
+    table = plain_table("program", "format", "weights", "size")
     for name, info in bundle.programs.items():
         for format_name, written in info.formats.items():
             size = _size(sum(bundle.files[f].bytes for f in written.files))
-            table.add_row(name, *map(_plain, (format_name, written.weights)), size)
+            table.add_row(name, *map(plain, (format_name, written.weights)), size)
     return table
 
 
 def _parity_table(bundle: Bundle) -> Table:
     """How far each program, and the images of a short loop, lie from the original model."""
     rows = (*PROGRAMS, "end_to_end")
-    table = _plain_table("relative error in", "precision", *rows)
+    table = plain_table("relative error in", "precision", *rows)
     for runtime, precisions in bundle.parity.items():
         for precision, programs in precisions.items():
             errors = [f"{p.relative_l2_error:.1e}" if p else "" for p in map(programs.get, rows)]
-            table.add_row(*map(_plain, (runtime, precision)), *errors)
+            table.add_row(*map(plain, (runtime, precision)), *errors)
     return table
 
 
 def _tensor_table(bundle: Bundle) -> Table:
-    table = _plain_table("program", "", "tensor", "type", "shape")
+    table = plain_table("program", "", "tensor", "type", "shape")
     for name, info in bundle.programs.items():
         for direction, tensors in (("in", info.inputs), ("out", info.outputs)):
             for tensor in tensors:
@@ -199,22 +222,24 @@ def _tensor_table(bundle: Bundle) -> Table:
     return table
 
 
-def _plain_table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """A table without lines; a column whose name begins with ">" holds numbers, and ends right."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        justify: JustifyMethod = "right" if column.startswith(">") else "left"
+        table.add_column(column.removeprefix(">"), no_wrap=True, justify=justify)
     return table
 
 
-def _print_whole(table: Table) -> None:
+def print_whole(table: Table, to: Console = out) -> None:
     """Print `table` as wide as it is: a number or a verdict that is cut tells nothing."""
-    table.width = out.measure(table, options=out.options.update(width=1000)).maximum
-    out.print(table)
+    table.width = to.measure(table, options=to.options.update(width=1000)).maximum
+    to.print(table)
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
     """The table of ``ldm-engine verify``."""
-    table = _plain_table("runtime", "precision", "program", "case", "error", "tolerance", "")
+    table = plain_table("runtime", "precision", "program", "case", "error", "tolerance", "")
     for f in findings:
         verdict = "[green]pass[/]" if f.passed else "[bold red]FAIL[/]"
         table.add_row(
@@ -226,7 +251,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
             f"{f.tolerance:.0e}",
             verdict,
         )
-    _print_whole(table)
+    print_whole(table)
 
 
 def _describe_choice(bundle: Bundle) -> str:
@@ -244,7 +269,7 @@ def _describe_usable(bundle: Bundle) -> str:
     return "; ".join(f"{name} {', '.join(p)}" for name, p in precisions.items()) or "nothing"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """`text` without markup or control characters: it may come from anywhere."""
     return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
 

@@ -57,3 +57,11 @@ class VerificationError(LDMEngineError):
 
 class OutputError(LDMEngineError, OSError):
     """A file or folder could not be written."""
+
+
+class ResultsError(LDMEngineError, ValueError):
+    """Results of a benchmark cannot be read, or not be compared with others."""
+
+
+class BenchmarkError(LDMEngineError):
+    """A benchmark could not measure everything, or found a slowdown."""

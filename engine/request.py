@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import MAX_SIZE, ModelInfo
+from .bundle import MAX_SIZE, Bundle, ModelInfo
 from .errors import ArgumentTypeError, InvalidArgumentError, ShapeError
 from .noise import resolve_seeds
 from .scheduler import DDIMScheduler, DDIMStep, is_number
@@ -73,6 +73,22 @@ def resolve_request(
         seeds=tuple(resolve_seeds(seed, count)),
         latents=None if latents is None else _latents(latents, shape, model),
         latents_shape=shape,
+    )
+
+
+def check_request(
+    bundle: Bundle, *, prompt: Sequence[str], negative_prompt: str | None = None, **settings: Any
+) -> Request:
+    """Refuse what a pipeline over `bundle` would refuse, before it loads gigabytes."""
+    scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
+    return resolve_request(
+        bundle.model,
+        scheduler,
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        seed=0,
+        latents=None,
+        **settings,
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+_AT_ONCE = 1 << 20  # samples in memory: an hour of steps has many
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ def _medians(values: NDArray[np.float64], stream: np.random.Generator) -> NDArra
     count = len(values)
     length = max(1, round(count ** (1 / 3)))
     starts = stream.integers(count, size=(RESAMPLES, -(-count // length)))
-    places = (starts[..., None] + np.arange(length)) % count
-    resampled = values[places.reshape(RESAMPLES, -1)[:, :count]]
-    medians: NDArray[np.float64] = np.median(resampled, axis=1)
+    medians = np.empty(RESAMPLES)
+    rows = max(1, _AT_ONCE // count)
+    for first in range(0, RESAMPLES, rows):
+        part = starts[first : first + rows, :, None]
+        places = ((part + np.arange(length)) % count).reshape(len(part), -1)
+        medians[first : first + rows] = np.median(values[places[:, :count]], axis=1)
     return medians

@@ -25,6 +25,7 @@ __all__ = [
     "choose_runtime",
     "program_precision",
     "resolve_options",
+    "select_runtimes",
     "usable_runtimes",
     "weight_bytes",
 ]
@@ -86,14 +87,35 @@ def choose_runtime(bundle: Bundle, name: str = "auto", precision: str = "fp32") 
 
 def usable_runtimes(bundle: Bundle) -> list[tuple[Choice, str]]:
     """Every runtime and precision that can run `bundle` on this machine."""
-    usable = []
-    for name in RUNTIMES:
-        for precision in PRECISIONS:
+    return _sort_runtimes(bundle, "all", "all")[0]
+
+
+def select_runtimes(
+    bundle: Bundle, runtime: str, precision: str
+) -> tuple[list[tuple[Choice, str]], list[str]]:
+    """What can run `bundle` here of one or "all" runtimes and precisions, and why the rest cannot.
+
+    Raises:
+        InvalidArgumentError: if there is no runtime or no precision of that name.
+        RuntimeUnavailableError: if none can, with all the reasons.
+    """
+    usable, refusals = _sort_runtimes(bundle, runtime, precision)
+    if not usable:
+        raise RuntimeUnavailableError("\n".join(refusals))
+    return usable, refusals
+
+
+def _sort_runtimes(
+    bundle: Bundle, runtime: str, precision: str
+) -> tuple[list[tuple[Choice, str]], list[str]]:
+    usable, refusals = [], []
+    for name in RUNTIMES if runtime == "all" else [runtime]:
+        for used in PRECISIONS if precision == "all" else [precision]:
             try:
-                usable.append((choose_runtime(bundle, name, precision), precision))
-            except RuntimeUnavailableError:
-                continue
-    return usable
+                usable.append((choose_runtime(bundle, name, used), used))
+            except RuntimeUnavailableError as error:
+                refusals.append(str(error))
+    return usable, refusals
 
 
 def _obstacle(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:

@@ -1,0 +1,145 @@
+"""The process that is measured: it opens one pipeline and renders when it is told to.
+
+Started by ``process.py``. Commands come as JSON lines on its standard input, and each gets one
+answer on its standard output; when the input ends, so does the process, at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from ..encoding import encode_time
+from ..errors import LDMEngineError
+from ..manifest import open_bundle
+from ..pipeline import LDMTextToImagePipeline, needed_files
+from ..runtimes import Choice, choose_runtime, resolve_options
+from ..scheduler import DDIMScheduler
+from .results import END_TO_END, HOST
+from .timing import TimedRuntime
+
+
+class _Bench:
+    """A pipeline over timed programs, and the calls that are made of it."""
+
+    def __init__(
+        self,
+        bundle: str,
+        runtime: str,
+        precision: str,
+        prompts: list[str],
+        settings: dict[str, Any],
+    ) -> None:
+        """Open the pipeline as ``from_pretrained`` does."""
+        began = time.perf_counter()
+        opened = open_bundle(bundle)
+        choice = choose_runtime(opened, runtime, precision)
+        options = resolve_options(choice.runtime, "cpu", precision, settings["threads"])
+        opened.check_changed_files(needed_files(opened, choice.runtime, precision))
+        self._runtime = TimedRuntime(choice.runtime)
+        self._pipe = LDMTextToImagePipeline.from_bundle(
+            opened, Choice(self._runtime, choice.reason), options
+        )
+        self.load_s = time.perf_counter() - began
+        self._prompts = prompts
+        self._call = {
+            name: settings[name]
+            for name in ("num_inference_steps", "guidance_scale", "eta", "height", "width")
+        }
+
+    def first_call(self, stops_after_step: bool) -> dict[str, Any]:
+        """A call that tells when its first step ended, and may end with it."""
+        ends: list[float] = []
+
+        def on_step(*_: object) -> bool:
+            ends.append(time.perf_counter())
+            return stops_after_step
+
+        began = time.perf_counter()
+        self._pipe(self._prompts, seed=0, callback_on_step_end=on_step, **self._call)
+        ended = time.perf_counter()
+        return {"first_call_s": ended - began, "first_step_s": ends[0] - began}
+
+    def call(self) -> dict[str, Any]:
+        """One call, and the seconds of every run of every program in it."""
+        self._runtime.clear()
+        began = time.perf_counter()
+        self._pipe(self._prompts, seed=0, **self._call)
+        elapsed_s = time.perf_counter() - began
+        runs = {name: list(s) for name, s in self._runtime.durations_s.items()}
+        inside_s = sum(sum(s) for s in runs.values())
+        return {**runs, END_TO_END: [elapsed_s], HOST: [elapsed_s - inside_s]}
+
+    def time_encoder(self, count: int) -> dict[str, Any]:
+        """Encode the schedule `count` times; calls keep it, so theirs runs in the first alone."""
+        model = self._pipe.bundle.model
+        scheduler = DDIMScheduler.from_config(self._pipe.bundle.scheduler_config)
+        steps = scheduler.steps(self._call["num_inference_steps"], self._call["eta"])
+        self._runtime.clear()
+        for _ in range(count):
+            encode_time(
+                self._runtime.opened["time_encoder"], model, [step.timestep for step in steps]
+            )
+        return {"time_encoder": list(self._runtime.durations_s["time_encoder"])}
+
+
+def main() -> None:
+    """Answer commands until there are no more."""
+    answers = _take_stdout()
+    commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
+    told: list[str] = []
+    warnings.showwarning = lambda message, *_, **__: told.append(str(message))
+    bench: _Bench | None = None
+    answer: dict[str, Any]
+    while True:
+        command = commands.get()
+        try:
+            if bench is None:
+                bench = _Bench(**command)
+                answer = {"load_s": bench.load_s}
+            else:
+                act: Callable[..., dict[str, Any]] = getattr(bench, command.pop("do"))
+                answer = act(**command)
+        except Exception as error:
+            answer = {"error": _describe(error)}
+        print(json.dumps({**answer, "warnings": told}), file=answers, flush=True)
+        told.clear()
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, LDMEngineError):
+        return str(error)
+    traceback.print_exc()  # to the log that the parent keeps
+    return f"{type(error).__name__}: {error}"
+
+
+def _take_stdout() -> TextIO:
+    """Standard output for the answers alone; what libraries print there goes to stderr."""
+    sys.stdout.flush()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _read_commands(commands: queue.SimpleQueue[dict[str, Any]]) -> None:
+    # Not through sys.stdin: OpenVINO's import forks a process that closes it, and would wait for
+    # ever for the lock that a thread has in it while it reads.
+    rest = b""
+    while chunk := os.read(0, 1 << 16):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            commands.put(json.loads(line))
+    os._exit(0)  # whoever started this is gone or done
+
+
+if __name__ == "__main__":
+    main()
