@@ -4,44 +4,29 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .. import console
-from ..bundle import Bundle
-from ..errors import BenchmarkError, InvalidArgumentError, LDMEngineError, OutputError
+from ..errors import BenchmarkError, LDMEngineError, OutputError
 from ..files import make_folder, write_atomically
 from ..manifest import open_bundle
-from ..pipeline import needed_files
-from ..request import check_request
-from ..runtimes import Choice, resolve_options, select_runtimes
 from ..version import __version__
 from .comparison import check_comparable, compare, differences
 from .document import read_results, to_json
 from .environment import machine_facts, versions
-from .measure import measure, prompts
-from .results import (
-    OFFLINE,
-    SCENARIOS,
-    SINGLE_STREAM,
-    Case,
-    Failure,
-    Results,
-    Settings,
-    rows_of,
-)
+from .measure import measure
+from .plan import DEFAULT_BATCH_SIZES, Plan, make_plan
+from .results import SCENARIOS, Failure, Results
 from .table import print_comparison, print_failure, print_results
 
 _PATH = click.Path(path_type=Path)
 _STDOUT = Path("-")
-_MAX_BATCH_SIZE = 1024
-_DEFAULT_BATCH_SIZES = "1,2,4,8"
 _BUSY = 0.5  # of the cores, in the load average, before anything is measured
 
 
@@ -64,7 +49,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float) ->
 @click.option(
     "--batch-size",
     metavar="N,N,...",
-    help=f"Images at a time in the scenario offline.  [default: {_DEFAULT_BATCH_SIZES}]",
+    help=f"Images at a time in the scenario offline.  [default: {DEFAULT_BATCH_SIZES}]",
 )
 @click.option("--threads", type=int, help="Default: all cores of this process.")
 @click.option("--num-inference-steps", type=int, default=50, show_default=True)
@@ -132,14 +117,13 @@ def bench(
     calls and of each stage; load time, first call and peak memory stand apart. With --compare, the
     exit code is 1 if a call or the UNet became slower beyond the tolerance.
     """
-    plan = _make_plan(open_bundle(bundle), **options)
+    plan = make_plan(open_bundle(bundle), **options)
     old = None
     if baseline is not None:
         old = read_results(baseline)
-        rows = [r for s in plan.scenarios for c in plan.cases_of(s) for r in rows_of(c, s)]
-        check_comparable(baseline, old, plan.settings, rows)
+        check_comparable(baseline, old, plan.settings, plan.rows)
     if target is not None and target != _STDOUT:
-        _check_target(target)
+        target = _check_target(target)
     with console.busy("hashing"):
         plan.check_files()
     for refusal in plan.refusals:
@@ -162,144 +146,34 @@ def bench(
         ]
     if faults:
         listing = "\n".join(f"  - {fault}" for fault in faults)
-        raise BenchmarkError(f"Not all is well; the tables above say more:\n{listing}")
+        raise BenchmarkError(f"The benchmark did not pass; more is told above:\n{listing}")
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be measured, checked as far as can be without measuring."""
-
-    bundle: Bundle
-    selected: Sequence[tuple[Choice, str]]
-    refusals: Sequence[str]
-    settings: Settings
-    scenarios: tuple[str, ...]
-    batch_sizes: tuple[int, ...]
-
-    def cases_of(self, scenario: str) -> list[Case]:
-        sizes = (1,) if scenario == SINGLE_STREAM else self.batch_sizes
-        return [Case(c.runtime.name, p, size) for c, p in self.selected for size in sizes]
-
-    @property
-    def cases(self) -> list[Case]:
-        """The cases of all scenarios, each once, those of one configuration together."""
-        sizes = {c.batch_size for s in self.scenarios for c in self.cases_of(s)}
-        return [Case(c.runtime.name, p, size) for c, p in self.selected for size in sorted(sizes)]
-
-    def check_files(self) -> None:
-        """Refuse a damaged bundle once, rather than in every process."""
-        self.bundle.check_changed_files(
-            {f for c, p in self.selected for f in needed_files(self.bundle, c.runtime, p)}
-        )
-
-
-def _make_plan(
-    bundle: Bundle,
-    *,
-    runtime: str,
-    precision: str,
-    scenario: str,
-    batch_size: str | None,
-    threads: int | None,
-    warm_up: int,
-    min_samples: int,
-    min_seconds: float,
-    **call: Any,
-) -> _Plan:
-    scenarios = _parse_scenarios(scenario)
-    if batch_size is not None and OFFLINE not in scenarios:
-        raise InvalidArgumentError(
-            f"`--batch-size {batch_size}` is for the scenario offline; single-stream renders one "
-            "image at a time. Leave it out, or add --scenario offline."
-        )
-    selected, refusals = select_runtimes(bundle, runtime, precision)
-    request = check_request(bundle, prompt=prompts(1), **call)
-    settings = Settings(
-        **{**call, "height": request.height, "width": request.width},
-        threads=resolve_options(selected[0][0].runtime, "cpu", selected[0][1], threads).threads,
-        warm_up=warm_up,
-        min_samples=min_samples,
-        min_seconds=min_seconds,
-    )
-    sizes = _parse_batch_sizes(batch_size or _DEFAULT_BATCH_SIZES) if OFFLINE in scenarios else ()
-    return _Plan(bundle, selected, refusals, settings, scenarios, sizes)
-
-
-def _parse_scenarios(text: str) -> tuple[str, ...]:
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in SCENARIOS]
-    if unknown:
-        raise InvalidArgumentError(
-            f"`--scenario` names {', '.join(map(repr, unknown))}; {' and '.join(SCENARIOS)} are "
-            "accepted, one or both with a comma."
-        )
-    return tuple(name for name in SCENARIOS if name in names)
-
-
-def _parse_batch_sizes(text: str) -> tuple[int, ...]:
-    sizes = [size.strip() for size in text.split(",")]
-    bad = [
-        s for s in sizes if not re.fullmatch("[0-9]{1,5}", s) or not 0 < int(s) <= _MAX_BATCH_SIZE
-    ]
-    if bad:
-        raise InvalidArgumentError(
-            f"`--batch-size` names {', '.join(map(repr, bad))}; whole numbers from 1 to "
-            f"{_MAX_BATCH_SIZE} are accepted, with commas: --batch-size {_DEFAULT_BATCH_SIZES}"
-        )
-    return tuple(sorted(set(map(int, sizes))))
-
-
-def _check_target(target: Path) -> None:
-    """Refuse a file that cannot be written, before minutes of measuring.
+def _check_target(target: Path) -> Path:
+    """Where the file `target` really lies; refuses one that cannot be written, before measuring.
 
     Raises:
-        OutputError: if it is none, or lies where nothing can be written.
+        OutputError: if it is a folder or a device, or lies where nothing can be written.
     """
-    if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
+    resolved = Path(os.path.realpath(target))
+    if resolved.exists() and not (resolved.is_file() and os.access(resolved, os.W_OK)):
         raise OutputError(
             f"{target} is not a file that can be written. Give the name of one, or - for standard "
             "output."
         )
-    make_folder(target.parent)
+    make_folder(resolved.parent)
+    return resolved
 
 
-def _measure(plan: _Plan) -> Results:
+def _measure(plan: Plan) -> Results:
     """Measure all cases; those that fail are told and noted. An interrupt ends it early."""
-    load = os.getloadavg()[0]
-    machine = machine_facts()
-    if load > _BUSY * machine["threads"]:
-        console.err.print(
-            f"[yellow]Note:[/] this machine was busy in the last minute (load average {load:.1f}). "
-            "What runs beside slows what is measured."
-        )
-    results = Results(
-        date_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        is_complete=False,
-        bundle_digest=plan.bundle.digest,
-        bundle_source=plan.bundle.model.source,
-        load_average=load,
-        machine=machine,
-        versions={
-            "ldm-engine": __version__,
-            **versions(["numpy"]),
-            **{c.runtime.name: c.runtime.version() for c, _ in plan.selected},
-        },
-        settings=plan.settings,
-        scenarios=plan.scenarios,
-        batch_sizes=plan.batch_sizes,
-        measurements=(),
-        failures=(),
-    )
+    results = _begin(plan)
     cases = plan.cases
     try:
         with console.timing_bar(len(cases)) as tell:
             for done, case in enumerate(cases):
-
-                def begin(what: str, case: Case = case, done: int = done) -> None:
-                    tell(done, f"{case}: {what}")
-
                 try:
-                    measured = measure(plan.bundle, case, plan.settings, begin)
+                    measured = measure(plan.bundle, case, plan.settings, partial(tell, done))
                 except LDMEngineError as error:
                     failure = Failure(case, str(error))
                     print_failure(failure, console.err)
@@ -309,6 +183,31 @@ def _measure(plan: _Plan) -> Results:
     except KeyboardInterrupt:
         return results
     return replace(results, is_complete=True)
+
+
+def _begin(plan: Plan) -> Results:
+    """Results without a measurement, as of now."""
+    load, machine = os.getloadavg()[0], machine_facts()
+    if load > _BUSY * machine["threads"]:
+        console.err.print(
+            f"[yellow]Note:[/] this machine was busy in the last minute (load average {load:.1f}). "
+            "What runs beside slows what is measured."
+        )
+    runtimes = {choice.runtime.name: choice.runtime.version() for choice, _ in plan.selected}
+    return Results(
+        date_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        is_complete=False,
+        bundle_digest=plan.bundle.digest,
+        bundle_source=plan.bundle.model.source,
+        load_average=load,
+        machine=machine,
+        versions={"ldm-engine": __version__, **versions(["numpy"]), **runtimes},
+        settings=plan.settings,
+        scenarios=plan.scenarios,
+        batch_sizes=plan.batch_sizes,
+        measurements=(),
+        failures=(),
+    )
 
 
 def _write(results: Results, target: Path | None) -> None:

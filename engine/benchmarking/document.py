@@ -27,6 +27,15 @@ FORMAT, FORMAT_VERSION = "ldm-engine bench", 1
 _NANOSECONDS = 9  # decimals of a second that a clock can tell
 _HASH = re.compile(r"[0-9a-f]{64}")
 
+_KINDS: dict[type, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
+
 Kind = TypeVar("Kind")
 
 
@@ -175,5 +184,5 @@ def _of_kind(value: Any, kind: type[Kind], name: str) -> Kind:
         value = float(value)
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not fits or (isinstance(value, float) and not math.isfinite(value)):
-        raise _UnexpectedError(f"`{name}` is or holds {str(value)[:60]!r}, not a {kind.__name__}")
+        raise _UnexpectedError(f"`{name}` is or holds {str(value)[:60]!r}, not {_KINDS[kind]}")
     return value  # type: ignore[no-any-return]

@@ -40,15 +40,15 @@ def measure(
         "settings": asdict(settings),
     }
     with tempfile.TemporaryDirectory(prefix="ldm-engine-bench-") as cache:
-        tell("first start")
+        tell(f"{case}: first start")
         with Worker(setup, Path(cache)) as worker:
             first_load_s = worker.load()
             first_start_s = _start_to_first_step(worker, stops_after_step=True)[0]
-        tell("later start")
+        tell(f"{case}: later start")
         with Worker(setup, Path(cache)) as worker, PeakMemory(worker.pid) as memory:
             load_s = worker.load()
             start_s, image_s, first_call_s = _start_to_first_step(worker, stops_after_step=False)
-            samples = _sample(worker, settings, tell)
+            samples = _sample(worker, settings, lambda what: tell(f"{case}: {what}"))
             peak = memory.peak
     return Measurement(
         case=case,

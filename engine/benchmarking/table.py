@@ -36,13 +36,11 @@ def print_results(results: Results, to: Console) -> None:
     if results.measurements:
         to.print("\n[bold]start and memory[/]: seconds; first: nothing cached; later: cache filled")
         print_whole(_start_table(results.measurements), to)
-    for failure in results.failures:
-        print_failure(failure, to)
 
 
 def print_failure(failure: Failure, to: Console) -> None:
     """Which case could not be measured, and why."""
-    to.print(f"\n[bold red]Failed:[/] {plain(f'{failure.case}: {failure.reason}')}")
+    to.print(f"[bold red]Failed:[/] {plain(f'{failure.case}: {failure.reason}')}")
 
 
 def _heading(results: Results) -> str:
