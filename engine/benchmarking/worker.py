@@ -23,6 +23,7 @@ from ..manifest import open_bundle
 from ..pipeline import LDMTextToImagePipeline, needed_files
 from ..runtimes import Choice, choose_runtime, resolve_options
 from ..scheduler import DDIMScheduler
+from ..tokenizer import PromptTruncatedWarning
 from .results import END_TO_END, HOST
 from .timing import TimedRuntime
 
@@ -97,6 +98,7 @@ def main() -> None:
     commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
     told: list[str] = []
+    warnings.simplefilter("ignore", PromptTruncatedWarning)  # it is no matter what is drawn
     warnings.showwarning = lambda message, *_, **__: told.append(str(message))
     bench: _Bench | None = None
     answer: dict[str, Any]

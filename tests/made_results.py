@@ -1,0 +1,56 @@
+"""Results as a run would give them, with samples that a test chooses."""
+
+from __future__ import annotations
+
+from ldm_engine.benchmarking.results import (
+    FIGURES,
+    SCENARIOS,
+    STAGES,
+    Case,
+    Measurement,
+    Results,
+    Settings,
+)
+
+SETTINGS = Settings(
+    num_inference_steps=2,
+    guidance_scale=6.0,
+    eta=0.0,
+    height=64,
+    width=64,
+    threads=2,
+    warm_up=1,
+    min_samples=5,
+    min_seconds=0.5,
+)
+
+
+def made_measurement(batch_size=1, scale=1.0, count=20, **by_stage):
+    """Each stage `scale` times as long, or as `by_stage` says, with one in ten of spread."""
+    spread = [0.1 * (1 + 0.01 * (i * 7 % 11)) for i in range(count)]
+    return Measurement(
+        case=Case("openvino", "fp32", batch_size),
+        samples_s={s: tuple(by_stage.get(s, scale) * x for x in spread) for s in STAGES},
+        **{name: kind(3) for name, kind in FIGURES.items()},
+    )
+
+
+def made_results(*measurements, scenarios=SCENARIOS, settings=SETTINGS, **facts):
+    told = {
+        "date_utc": "2026-01-01T00:00:00+00:00",
+        "is_complete": True,
+        "bundle_digest": "0" * 64,
+        "bundle_source": "somewhere",
+        "load_average": 0.1,
+        "machine": {"processor": "A", "threads": 2},
+        "versions": {"ldm-engine": "0.1.0", "openvino": "1"},
+        "failures": (),
+    }
+    sizes = tuple(m.case.batch_size for m in measurements)
+    return Results(
+        **{**told, **facts},
+        settings=settings,
+        scenarios=scenarios,
+        batch_sizes=sizes if "offline" in scenarios else (),
+        measurements=measurements,
+    )
