@@ -50,7 +50,6 @@ def run(command: click.Command) -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.showwarning = _show_warning
     warnings.filterwarnings("ignore", message="No ccache found")  # on importing Paddle
-    debug = "--debug" in sys.argv
     _interrupts.install()
     try:
         sys.exit(command.main(standalone_mode=False))
@@ -59,10 +58,15 @@ def run(command: click.Command) -> None:
         if _interrupts.received or isinstance(error, (click.Abort, KeyboardInterrupt)):
             err.print("Interrupted.")
             sys.exit(_interrupts.exit_code())
-        _fail(error, debug)
+        _fail(error)
 
 
-def _fail(error: BaseException, debug: bool) -> None:
+def is_debugging() -> bool:
+    """Whether this process was started with ``--debug``."""
+    return "--debug" in sys.argv
+
+
+def _fail(error: BaseException) -> None:
     """Tell an error in one paragraph, and exit."""
     if isinstance(error, click.ClickException):
         error.show()
@@ -74,9 +78,9 @@ def _fail(error: BaseException, debug: bool) -> None:
     elif isinstance(error, OSError) and not isinstance(error, LDMEngineError):
         message += ". Check the file or the disk, and run again."
     elif not isinstance(error, LDMEngineError):
-        hint = "" if debug else " Run again with --debug for the traceback, and report it."
+        hint = "" if is_debugging() else " Run again with --debug for the traceback, and report it."
         message = f"{type(error).__name__}: {error}.{hint}"
-    if debug:
+    if is_debugging():
         traceback.print_exc()
     err.print(f"[bold red]Error:[/] {plain(message)}")
     sys.exit(code)
@@ -158,7 +162,7 @@ def timing_bar(total: int) -> Iterator[Callable[[int, str], None]]:
 
 
 def debug_option(command: Command) -> Command:
-    """``--debug``, which ``run`` looks for."""
+    """``--debug``, which ``is_debugging`` finds."""
     return click.option(
         "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
     )(command)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import VARIABLE
+from ..console import is_debugging
 from ..errors import BenchmarkError
 
 _LAST_LINES = 3  # of a dead worker's log that are shown
@@ -42,7 +43,7 @@ class Worker:
             [sys.executable, "-m", "ldm_engine.benchmarking.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log,
+            stderr=None if is_debugging() else self._log,
             env=environment,
             start_new_session=True,  # Ctrl-C is for the parent, which ends it
         )

@@ -99,7 +99,7 @@ def _throughput_table(measurements: Sequence[Measurement]) -> Table:
         table.add_row(
             *names,
             str(m.case.batch_size),
-            f"[bold]{m.images_per_second:.3g}[/]",
+            f"[bold]{_significant(m.images_per_second)}[/]",
             str(call.count),
             *map(_ms, (call.min, call.median, call.p90, call.mean, step)),
         )
