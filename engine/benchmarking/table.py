@@ -12,7 +12,6 @@ from .comparison import DECIDING_STAGES, FASTER, SLOWER, Compared
 from .results import END_TO_END, OFFLINE, SINGLE_STREAM, UNET, Failure, Measurement, Results
 from .statistics import summarize
 
-_LABELS = {END_TO_END: "end to end"}
 _UNITS = {
     "text_encoder": "a text",
     "time_encoder": "a schedule",
@@ -69,7 +68,7 @@ def _latency_table(measurements: Sequence[Measurement]) -> Table:
             figures = (summary.min, summary.median, summary.p90, summary.p99, summary.mean)
             table.add_row(
                 *names,
-                _LABELS.get(stage, stage),
+                stage,
                 _UNITS[stage],
                 str(summary.count),
                 *map(_ms, figures),
@@ -155,7 +154,7 @@ def print_comparison(
         table.add_row(
             *(plain(text) for text in (row.runtime, row.precision, row.scenario)),
             str(row.batch_size),
-            _LABELS.get(row.stage, row.stage),
+            row.stage,
             _ms(c.old_median_s),
             _ms(c.new_median_s),
             f"{ratio.value:.3f}" if ratio else "",
@@ -163,7 +162,7 @@ def print_comparison(
             _verdict(c, tolerance),
         )
     print_whole(table, to)
-    decide = " and ".join(_LABELS.get(stage, stage) for stage in DECIDING_STAGES)
+    decide = " and ".join(DECIDING_STAGES)
     to.print(f"{decide} decide; tolerated: {tolerance:.1%} slower.")
     for note in notes:
         to.print(f"[yellow]Note:[/] {plain(note)}")
