@@ -151,17 +151,24 @@ class OpenVINORuntime(Runtime):
         format_name = self.format_of(program, options.precision)
         config = _config(program, options)
         if options.cache:
-            config |= self._cache_config(bundle, program, format_name)
+            precision = program_precision(program, options.precision)
+            config |= self._cache_config(bundle, program, format_name, precision)
         size = weight_bytes(bundle, self, program, options.precision)
         models = _CompiledModels(lambda: bundle.program_files(program, format_name), size, config)
         return OpenVINOProgram(program, bundle, models)
 
-    def _cache_config(self, bundle: Bundle, program: str, format_name: str) -> dict[str, Any]:
-        """Where compiled models are kept: for this version and exactly these files."""
+    def _cache_config(
+        self, bundle: Bundle, program: str, format_name: str, precision: str
+    ) -> dict[str, Any]:
+        """Where compiled models are kept: for this version, exactly these files, one precision.
+
+        OpenVINO itself takes in bf16 what it wrote in fp32, which gives other results than its own.
+        """
         names = bundle.programs[program].formats[format_name].files
         if not bundle.files.keys() >= set(names):  # an export that is still checking
             return {}
-        folder = cache_folder("openvino", f"{self.version()}-{bundle.files_digest(names)[:16]}")
+        digest = bundle.files_digest(names)[:16]
+        folder = cache_folder("openvino", f"{self.version()}-{digest}-{precision}")
         if folder is None:
             return {}
         # The cache then holds the graph as optimised, with what of the weights was folded (up to

@@ -225,16 +225,22 @@ def test_another_shape_or_number_of_threads_is_another_entry(tiny_onnx_bundle, o
     assert len(list(own_cache.rglob("*.blob"))) == 2
 
 
-def test_precisions_do_not_share_entries(tiny_onnx_bundle, own_cache, expected):
-    if not supports_bf16():
-        pytest.skip("no bf16 here")
-    encode(open_text_encoder(tiny_onnx_bundle))
-    options, tokens = RuntimeOptions(precision="bf16", threads=1), expected.shape[1]
-    for _ in range(2):
+@pytest.mark.skipif(not supports_bf16(), reason="this CPU has no bf16")
+@pytest.mark.parametrize("order", [("fp32", "bf16"), ("bf16", "fp32")])
+def test_precisions_do_not_share_entries(tiny_onnx_bundle, own_cache, expected, order):
+    tokens = expected.shape[1]
+
+    def run(precision, **cache):
+        options = RuntimeOptions(precision=precision, threads=1, **cache)
         program = RUNTIME.open(tiny_onnx_bundle, "text_encoder", options)
         program.allocate({"input_ids": (1, tokens), "text_kv": expected.shape})
-        assert np.abs(encode(program) - expected).max() > 1e-4
-    np.testing.assert_array_equal(encode(open_text_encoder(tiny_onnx_bundle)), expected)
+        return encode(program).copy()
+
+    wanted = {precision: run(precision, cache=False) for precision in order}
+    assert np.abs(wanted["bf16"] - wanted["fp32"]).max() > 1e-4
+    for precision in (*order, *order):  # made, and then taken
+        np.testing.assert_array_equal(run(precision), wanted[precision])
+    assert len(list(own_cache.rglob("*.blob"))) == 2
 
 
 def test_a_damaged_cache_gives_right_results(tiny_onnx_bundle, tmp_path):
