@@ -16,7 +16,11 @@ STAND_IN = mkdir -p $(OPENMP); \
 	ln -sf $(abspath $(VENV))/lib/python3*/site-packages/paddle/libs/libiomp5.so \
 		$(OPENMP)/libgomp.so.1
 
-.PHONY: demo test lint types clean
+# Results of this machine; those that the project publishes lie in benchmarks/results itself.
+RESULTS ?= benchmarks/results/local
+BENCH := build/bench
+
+.PHONY: demo test lint types bench bench-large clean
 
 demo: $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
@@ -43,6 +47,26 @@ types: $(VENV)/.dev
 	cp -rs $(CURDIR)/export $(TYPES)/ldm_engine/export
 	MYPYPATH=$(TYPES) $(BIN)/mypy -p ldm_engine
 
+# Minutes; bench-large takes hours, 60 GB of disk and 16 GiB of memory. Both go on where they stopped.
+bench: $(BENCH)/shapes/bundle/bundle.json
+	$(BIN)/python benchmarks/suite.py shapes $(<D) examples/shapes/checkpoint \
+		--conversions $(BENCH)/shapes/conversions --output $(RESULTS)/shapes
+
+bench-large: $(BENCH)/large/bundle/bundle.json
+	$(BIN)/python benchmarks/suite.py large $(<D) $(BENCH)/large/checkpoint \
+		--conversions $(BENCH)/large/conversions --output $(RESULTS)/large
+
+$(BENCH)/shapes/bundle/bundle.json: $(wildcard examples/shapes/checkpoint/*/*) | $(VENV)/.dev
+	$(BIN)/ldm-engine export examples/shapes/checkpoint $(@D) --force \
+		--formats paddle,onnx,openvino --int8
+
+$(BENCH)/large/checkpoint/model_index.json: | $(VENV)/.dev
+	$(BIN)/python examples/random_checkpoint.py $(@D) --size large --force
+
+$(BENCH)/large/bundle/bundle.json: $(BENCH)/large/checkpoint/model_index.json
+	$(BIN)/ldm-engine export $(BENCH)/large/checkpoint $(@D) --force \
+		--formats paddle,onnx,openvino --int8 --calibration-prompts benchmarks/calibration_prompts.txt
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -52,7 +76,7 @@ $(VENV)/.export: setup.py $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: setup.py $(VENV)/bin/python
-	$(PIP) --editable '.[export,int8,peers,dev]'
+	$(PIP) --editable '.[export,int8,peers,bench,dev]'
 	$(STAND_IN)
 	touch $@
 

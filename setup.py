@@ -76,6 +76,8 @@ setup(
             "huggingface-hub<0.30",
             "datasets<3",
         ],
+        # The plots of benchmarks/.
+        "bench": ["matplotlib>=3.9"],
         "dev": [
             "build>=1.2",
             "hypothesis>=6.100",

@@ -11,37 +11,22 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-PERIOD_S = 0.02
+from ldm_engine.benchmarking.memory import PeakMemory
 
 
 def measure(command: list[str]) -> dict[str, float]:
     """Seconds and bytes of `command`, whose output goes to stderr."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=sys.stderr)
-    peaks = {"RssAnon": 0, "VmRSS": 0}
-    while process.poll() is None:
-        for name, value in _memory(process.pid).items():
-            peaks[name] = max(peaks[name], value)
-        time.sleep(PERIOD_S)
+    with subprocess.Popen(command, stdout=sys.stderr) as process, PeakMemory(process.pid) as memory:
+        process.wait()
     if process.returncode:
         raise SystemExit(f"{command} ended with exit code {process.returncode}.")
-    seconds = time.perf_counter() - began
     return {
-        "seconds": seconds,
-        "peak_anonymous_bytes": peaks["RssAnon"],
-        "peak_resident_bytes": peaks["VmRSS"],
+        "seconds": time.perf_counter() - began,
+        "peak_anonymous_bytes": memory.peak.anonymous,
+        "peak_resident_bytes": memory.peak.resident,
     }
-
-
-def _memory(pid: int) -> dict[str, int]:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has just ended
-        return {}
-    values = dict(line.split(":", 1) for line in lines)
-    return {n: int(values[n].split()[0]) * 1024 for n in ("RssAnon", "VmRSS") if n in values}
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ import paddle
 from ldm_engine import __version__
 from ldm_engine.bundle import (
     INT8_FORMAT,
-    MAX_SIZE,
     REFERENCE,
     SCHEDULER_CONFIG,
     VOCABULARY,
@@ -28,25 +27,16 @@ from ldm_engine.bundle import (
     hash_file,
     program_file_names,
 )
-from ldm_engine.errors import CheckpointError, ConfigError
+from ldm_engine.errors import ConfigError
 from ldm_engine.manifest import save_manifest
 from ldm_engine.runtimes.paddle import restore_termination_handler
-from ldm_engine.scheduler import DDIMScheduler
 from ldm_engine.tokenizer import Tokenizer
 from ldm_engine.verification import References, save_references
 
-from .checkpoint import COMPONENTS, Checkpoint, check_tensors
+from .checkpoint import Checkpoint
 from .formats import NEEDS, check_formats, default_formats, write_program
-from .models import (
-    AutoencoderConfig,
-    AutoencoderDecoder,
-    LDMBert,
-    TextEncoderConfig,
-    UNet,
-    UNetConfig,
-    load_tensors,
-    tensor_shapes,
-)
+from .loading import load_models, read_configs
+from .models import TextEncoderConfig
 from .programs import Models, build_programs
 from .progress import Progress, silent
 from .quantization import add_int8, check_int8, choose_prompts
@@ -118,9 +108,9 @@ def _export_into(
     progress: Progress,
 ) -> tuple[Bundle, References]:
     """Write everything but the manifest and the int8 UNet; nothing is checked yet."""
-    configs = _read_configs(checkpoint)
+    configs = read_configs(checkpoint)
     _check_vocabulary(checkpoint, configs[0])
-    models = _load_models(checkpoint, configs, progress)
+    models = load_models(checkpoint, configs, progress)
     scheduler_text = json.dumps(checkpoint.configs["scheduler"], indent=2) + "\n"
     (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
     shutil.copyfile(checkpoint.vocab_path, folder / VOCABULARY)
@@ -159,65 +149,6 @@ def _verified(draft: Bundle, references: References, progress: Progress) -> Bund
 
 def _file_info(path: Path) -> FileInfo:
     return FileInfo(hash_file(path), path.stat().st_size)
-
-
-def _read_configs(
-    checkpoint: Checkpoint,
-) -> tuple[TextEncoderConfig, UNetConfig, AutoencoderConfig]:
-    raw = checkpoint.configs
-    text = TextEncoderConfig.from_dict(raw["text_encoder"])
-    unet = UNetConfig.from_dict(raw["unet"])
-    autoencoder = AutoencoderConfig.from_dict(raw["autoencoder"])
-    DDIMScheduler.from_config(raw["scheduler"])
-    violations = []
-    if unet.cross_attention_dim != text.d_model:
-        violations.append(
-            f"the UNet attends to vectors of {unet.cross_attention_dim} (`cross_attention_dim`), "
-            f"the text encoder makes vectors of {text.d_model} (`d_model`)"
-        )
-    channels = (unet.in_channels, unet.out_channels, autoencoder.latent_channels)
-    if len(set(channels)) != 1:
-        violations.append(
-            "the UNet's `in_channels` and `out_channels` and the autoencoder's `latent_channels` "
-            f"are {channels}, and must be equal"
-        )
-    size = unet.sample_size * autoencoder.scale_factor
-    if unet.sample_size % unet.size_multiple or size > MAX_SIZE:
-        violations.append(
-            f"the UNet's `sample_size` is {unet.sample_size}; multiples of {unet.size_multiple} "
-            f"for images of up to {MAX_SIZE} pixels are accepted"
-        )
-    if violations:
-        raise ConfigError(
-            f"The configs of {checkpoint.path} do not belong together: {'; '.join(violations)}. "
-            "Check that all components come from one model."
-        )
-    return text, unet, autoencoder
-
-
-def _load_models(
-    checkpoint: Checkpoint,
-    configs: tuple[TextEncoderConfig, UNetConfig, AutoencoderConfig],
-    progress: Progress,
-) -> Models:
-    text, unet, autoencoder = configs
-    models = Models(LDMBert(text), UNet(unet), AutoencoderDecoder(autoencoder))
-    layers: tuple[paddle.nn.Layer, ...] = (models.text_encoder, models.unet, models.autoencoder)
-    problems = []
-    for component, layer in zip(COMPONENTS, layers, strict=True):
-        progress(f"loading {component}")
-        state = checkpoint.load(component)
-        try:
-            check_tensors(component, state, tensor_shapes(layer))
-        except CheckpointError as error:
-            problems.append(str(error))
-        else:
-            load_tensors(layer, state)
-            layer.eval()
-        del state  # before the next one is read
-    if problems:
-        raise CheckpointError("\n".join(problems))
-    return models
 
 
 def _model_info(checkpoint: Checkpoint, models: Models, source: str | None) -> ModelInfo:

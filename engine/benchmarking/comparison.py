@@ -13,7 +13,7 @@ from ..errors import ResultsError
 from .results import END_TO_END, SINGLE_STREAM, UNET, Results, Row, Samples, Settings
 from .statistics import Ratio, ratio_of_medians, summarize
 
-MIN_SAMPLES = 5  #: of fewer, an interval says nothing
+MIN_SAMPLES = 5  #: calls; of fewer, an interval says nothing
 #: What a user waits for. The other stages are a small part of that, and host times of a tenth of a
 #: millisecond double without anybody noticing.
 DECIDING_STAGES = (END_TO_END, UNET)

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ..bundle import Bundle
+from ..cache import VARIABLE
 from .memory import PeakMemory
-from .process import Worker
+from .process import WorkerProcess
 from .results import END_TO_END, STAGES, Case, Measurement, Settings
 
 PROMPT = "A painting of a squirrel eating a burger"
+
+
+class Worker(WorkerProcess):
+    """A process that has a pipeline."""
+
+    def __init__(self, setup: dict[str, Any], cache: Path) -> None:
+        """Start it; `setup` is what its pipeline is made of, `cache` the cache that it uses."""
+        environment = {"PYTHONSAFEPATH": "1"}  # the folder that we are in is no code
+        if os.environ.get(VARIABLE) != "off":
+            environment[VARIABLE] = str(cache)
+        super().__init__([sys.executable, "-m", "ldm_engine.benchmarking.worker"], environment)
+        self._setup = setup
+
+    def load(self) -> float:
+        """Open the pipeline; the seconds that it took.
+
+        Raises:
+            BenchmarkError: if it cannot be opened.
+        """
+        return float(self.ask(**self._setup)["load_s"])
 
 
 def prompts(count: int) -> list[str]:
@@ -66,7 +90,7 @@ def measure(
 
 def _start_to_first_step(worker: Worker, stops_after_step: bool) -> tuple[float, float, float]:
     """Seconds from the process's start to its first step and to its first image; of the call."""
-    answer = worker.ask("first_call", stops_after_step=stops_after_step)
+    answer = worker.ask(do="first_call", stops_after_step=stops_after_step)
     image_s = time.perf_counter() - worker.started
     after_step_s = answer["first_call_s"] - answer["first_step_s"]
     return image_s - after_step_s, image_s, answer["first_call_s"]
@@ -78,13 +102,13 @@ def _sample(
     """The steady state's samples by stage, in seconds."""
     for index in range(settings.warm_up):
         tell(f"warm-up {index + 1} of {settings.warm_up}")
-        worker.ask("call")
+        worker.ask(do="call")
     samples: dict[str, list[float]] = {stage: [] for stage in STAGES}
     calls = samples[END_TO_END]
     while len(calls) < settings.min_samples or sum(calls) < settings.min_seconds:
         tell(f"call {len(calls) + 1}")
-        for stage, durations_s in worker.ask("call").items():
+        for stage, durations_s in worker.ask(do="call").items():
             samples[stage] += durations_s
-    worker.ask("time_encoder", count=1)  # it rested meanwhile
-    samples |= worker.ask("time_encoder", count=len(calls))
+    worker.ask(do="time_encoder", count=1)  # it rested meanwhile
+    samples |= worker.ask(do="time_encoder", count=len(calls))
     return samples

@@ -7,15 +7,13 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..cache import VARIABLE
 from ..console import is_debugging
 from ..errors import BenchmarkError
 
@@ -23,37 +21,35 @@ _LAST_LINES = 3  # of a dead worker's log that are shown
 _LOOK_S = 0.5  # how often to look whether a silent process is still there
 _DYING_S = 10.0  # how long a process that closed its output may take to end
 
+Process = TypeVar("Process", bound="WorkerProcess")
 
-class Worker:
-    """One process that has a pipeline; leaving the ``with`` block kills it.
+
+class WorkerProcess:
+    """One process that answers requests (``serving.py``); leaving the ``with`` block kills it.
 
     Attributes:
         pid: the process.
         started: ``time.perf_counter()`` before the process was started.
     """
 
-    def __init__(self, setup: dict[str, Any], cache: Path) -> None:
-        """Start it; `setup` is what its pipeline is made of, `cache` the cache that it uses."""
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start `command`, with `environment` added to this process's own."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed on leaving
-        environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # the folder that we are in is no code
-        if environment.get(VARIABLE) != "off":
-            environment[VARIABLE] = str(cache)
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ldm_engine.benchmarking.worker"],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if is_debugging() else self._log,
-            env=environment,
+            env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C is for the parent, which ends it
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._commands, self._answers = self._process.stdin, self._process.stdout
+        self._requests, self._answers = self._process.stdin, self._process.stdout
         self.pid = self._process.pid
-        self._setup = setup
 
-    def __enter__(self) -> Worker:
+    def __enter__(self: Process) -> Process:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,31 +57,20 @@ class Worker:
             os.killpg(self.pid, signal.SIGKILL)  # with what its libraries may have forked
         self._process.wait()
         self._log.close()
-        for pipe in (self._commands, self._answers):
+        for pipe in (self._requests, self._answers):
             with suppress(BrokenPipeError):
                 pipe.close()
 
-    def load(self) -> float:
-        """Open the pipeline; the seconds that it took.
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer.
 
         Raises:
-            BenchmarkError: if it cannot be opened.
+            BenchmarkError: if what was asked for failed, or the process died of it.
         """
-        return float(self._ask(self._setup)["load_s"])
-
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """What the worker's method `do` answers.
-
-        Raises:
-            BenchmarkError: if it failed, or the process died of it.
-        """
-        return self._ask({"do": do, **arguments})
-
-    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         line = b""
         with suppress(BrokenPipeError):
-            self._commands.write(json.dumps(command).encode() + b"\n")
-            self._commands.flush()
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
             line = self._read_line()
         if not line.endswith(b"\n"):
             raise BenchmarkError(self._describe_death())
@@ -120,7 +105,7 @@ class Worker:
         else:
             told = f"its process was killed by {_signal_name(-code)}"
         if code == -signal.SIGKILL:
-            told += ", as the system does when memory runs out; try a smaller --batch-size"
+            told += ", as the system does when memory runs out"
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return "; ".join([told, *lines[-_LAST_LINES:]])

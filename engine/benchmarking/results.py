@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from statistics import median
 from typing import Any
 
 from ..bundle import PROGRAMS
@@ -69,6 +70,15 @@ class Measurement:
     peak_resident_bytes: int
     peak_anonymous_bytes: int
     samples_s: Mapping[str, Samples]  #: by stage
+
+    def call_medians(self, stage: str) -> Samples:
+        """The median of a stage's samples in each call: what of them is independent, if anything.
+
+        The steps of one call were all taken in the same mood of the machine.
+        """
+        samples = self.samples_s[stage]
+        length = max(1, len(samples) // len(self.samples_s[END_TO_END]))
+        return tuple(median(samples[i : i + length]) for i in range(0, len(samples), length))
 
     @property
     def images_per_second(self) -> float:
@@ -136,9 +146,9 @@ class Results:
 
     @property
     def rows(self) -> dict[Row, Samples]:
-        """Every row with its samples."""
+        """Every row with the median of its samples in each call."""
         return {
-            row: m.samples_s[row.stage]
+            row: m.call_medians(row.stage)
             for scenario in self.scenarios
             for m in self.of(scenario)
             for row in rows_of(m.case, scenario)

@@ -1,30 +1,23 @@
 """The process that is measured: it opens one pipeline and renders when it is told to.
 
-Started by ``process.py``. Commands come as JSON lines on its standard input, and each gets one
-answer on its standard output; when the input ends, so does the process, at once.
+Started by ``measure.py``.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import sys
-import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 from ..encoding import encode_time
-from ..errors import LDMEngineError
 from ..manifest import open_bundle
 from ..pipeline import LDMTextToImagePipeline, needed_files
 from ..runtimes import Choice, choose_runtime, resolve_options
 from ..scheduler import DDIMScheduler
 from ..tokenizer import PromptTruncatedWarning
 from .results import END_TO_END, HOST
+from .serving import serve
 from .timing import TimedRuntime
 
 
@@ -92,56 +85,21 @@ class _Bench:
         return {"time_encoder": list(self._runtime.durations_s["time_encoder"])}
 
 
-def main() -> None:
-    """Answer commands until there are no more."""
-    answers = _take_stdout()
-    commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
-    told: list[str] = []
-    warnings.simplefilter("ignore", PromptTruncatedWarning)  # it is no matter what is drawn
-    warnings.showwarning = lambda message, *_, **__: told.append(str(message))
-    bench: _Bench | None = None
-    answer: dict[str, Any]
-    while True:
-        command = commands.get()
-        try:
-            if bench is None:
-                bench = _Bench(**command)
-                answer = {"load_s": bench.load_s}
-            else:
-                act: Callable[..., dict[str, Any]] = getattr(bench, command.pop("do"))
-                answer = act(**command)
-        except Exception as error:
-            answer = {"error": _describe(error)}
-        print(json.dumps({**answer, "warnings": told}), file=answers, flush=True)
-        told.clear()
+class _Requests:
+    """The first request opens the pipeline, the others name a method of it."""
 
+    def __init__(self) -> None:
+        self._bench: _Bench | None = None
 
-def _describe(error: Exception) -> str:
-    if isinstance(error, LDMEngineError):
-        return str(error)
-    traceback.print_exc()  # to the log that the parent keeps
-    return f"{type(error).__name__}: {error}"
-
-
-def _take_stdout() -> TextIO:
-    """Standard output for the answers alone; what libraries print there goes to stderr."""
-    sys.stdout.flush()
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
-
-
-def _read_commands(commands: queue.SimpleQueue[dict[str, Any]]) -> None:
-    # Not through sys.stdin: OpenVINO's import forks a process that closes it, and would wait for
-    # ever for the lock that a thread has in it while it reads.
-    rest = b""
-    while chunk := os.read(0, 1 << 16):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            commands.put(json.loads(line))
-    os._exit(0)  # whoever started this is gone or done
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what is asked for."""
+        if self._bench is None:
+            self._bench = _Bench(**request)
+            return {"load_s": self._bench.load_s}
+        act: Callable[..., dict[str, Any]] = getattr(self._bench, request.pop("do"))
+        return act(**request)
 
 
 if __name__ == "__main__":
-    main()
+    warnings.simplefilter("ignore", PromptTruncatedWarning)  # it is no matter what is drawn
+    serve(_Requests().answer)

@@ -99,6 +99,14 @@ def select_runtimes(
         InvalidArgumentError: if there is no runtime or no precision of that name.
         RuntimeUnavailableError: if none can, with all the reasons.
     """
+    for what, given, known in (
+        ("runtime", runtime, RUNTIMES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if given != "all" and given not in known:
+            raise InvalidArgumentError(
+                f"`{what}` is {given!r}; all or one of {', '.join(known)} is accepted."
+            )
     usable, refusals = _sort_runtimes(bundle, runtime, precision)
     if not usable:
         raise RuntimeUnavailableError("\n".join(refusals))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import subprocess
 import sys
 
 import agreement
 import numpy as np
-from conftest import ROOT, SHAPES
+from conftest import ROOT
 
 from ldm_engine.cpu import supports_bf16
 
@@ -45,24 +42,8 @@ def test_every_runtime_and_precision_draws_what_was_asked_for(shapes_bundle):
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_one_step_is_compared_with_its_peers(shapes_bundle, tmp_path):
-    checkpoint = tmp_path / "checkpoint"  # a copy, for the conversion is kept beside the weights
-    shutil.copytree(SHAPES, checkpoint, copy_function=os.link)
-    contenders = ["ours-openvino-fp32", "diffusers-torch-fp32", "diffusers-openvino-fp32"]
-    arguments = ["--size", 8, "--rounds", 2, "--output", tmp_path / "out.json"]
-    told = run(
-        "unet_step.py", shapes_bundle.path, checkpoint, *arguments, "--contenders", *contenders
-    )
-    assert all(name in told for name in contenders)
-    result = json.loads((tmp_path / "out.json").read_text())
-    assert all(len(result["samples_s"][name]) == 2 for name in contenders)
-    assert max(result["relative_error"].values()) < 1e-5
-    assert result["versions"]["openvino"]
-
-
 def test_the_loop_and_a_process_are_measured(shapes_bundle):
-    told = run("loop_overhead.py", shapes_bundle.path, "--num-inference-steps", 4)
-    assert "outside run()" in told
+    assert "outside run()" in run("accounting.py", shapes_bundle.path)
     assert "GiB anonymous" in run("process.py", sys.executable, "-c", "bytes(1 << 24)")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (2, 8, 8, 3), dtype=np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_results import SETTINGS, made_measurement, made_results
 
@@ -42,6 +43,28 @@ def test_a_slowdown_counts_beyond_the_tolerance_and_only_in_what_a_user_waits_fo
     assert slowdowns(made_results(made_measurement(scale=1.4)), tolerance=0.5) == []
     assert slowdowns(made_results(made_measurement(scale=0.7))) == []
     assert slowdowns(made_results(made_measurement(host=3.0, time_encoder=3.0))) == []
+
+
+def test_steps_of_one_call_are_no_independent_witnesses():
+    # Nothing changed but the mood of the machine in each call, which all of its steps share.
+    stream = np.random.default_rng(0)
+    told = 0
+    for _ in range(100):
+        moods = stream.lognormal(0, 0.03, (2, 5))
+        old, new = (
+            made_results(
+                replace(
+                    made_measurement(),
+                    samples_s={
+                        **dict.fromkeys(STAGES, tuple(mood)),
+                        "unet": tuple(np.repeat(mood, 50) * stream.lognormal(0, 0.01, 250)),
+                    },
+                )
+            )
+            for mood in moods
+        )
+        told += verdicts(new, old)["unet"] != NOISE
+    assert told <= 15  # of 100; 5 expected, and 45 if each step were a witness
 
 
 def test_a_slowdown_that_noise_explains_does_not_count():

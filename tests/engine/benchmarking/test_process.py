@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from made_results import SETTINGS
 
-from ldm_engine.benchmarking.process import Worker
+from ldm_engine.benchmarking.measure import Worker
 from ldm_engine.errors import BenchmarkError
 
 
@@ -40,15 +40,15 @@ def is_running(pid):
 def test_a_worker_tells_seconds_by_stage(setup, tmp_path):
     with Worker(setup, tmp_path) as worker:
         assert worker.load() > 0
-        first = worker.ask("first_call", stops_after_step=False)
+        first = worker.ask(do="first_call", stops_after_step=False)
         assert 0 < first["first_step_s"] < first["first_call_s"]
-        call = worker.ask("call")
+        call = worker.ask(do="call")
         assert {name: len(s) for name, s in call.items()} == {
             "text_encoder": 2, "time_encoder": 0, "unet": 2, "vae_decoder": 2,
             "end_to_end": 1, "host": 1,
         }  # fmt: skip
         assert sum(map(sum, call.values())) == pytest.approx(2 * call["end_to_end"][0])
-        assert len(worker.ask("time_encoder", count=3)["time_encoder"]) == 3
+        assert len(worker.ask(do="time_encoder", count=3)["time_encoder"]) == 3
     assert not is_running(worker.pid)
 
 
@@ -65,7 +65,7 @@ def test_a_killed_worker_is_told(setup, tmp_path):
         worker.load()
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(BenchmarkError, match="killed by SIGKILL, as the system does"):
-            worker.ask("call")
+            worker.ask(do="call")
 
 
 def test_a_worker_that_ends_leaves_its_last_words(setup, tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_a_worker_ends_with_its_parent(setup, tmp_path):
     code = (
         "import json, os, sys\n"
         "from pathlib import Path\n"
-        "from ldm_engine.benchmarking.process import Worker\n"
+        "from ldm_engine.benchmarking.measure import Worker\n"
         "worker = Worker(json.loads(sys.argv[1]), Path(sys.argv[2]))\n"
         "worker.load()\n"
         "print(worker.pid, flush=True)\n"

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ldm_engine.benchmarking.statistics import ratio_of_medians, summarize
+from ldm_engine.benchmarking.statistics import (
+    median_of_ratios,
+    ratio_of_medians,
+    sign_test_confidence,
+    summarize,
+)
 
 
 def test_percentiles_of_known_samples():
@@ -48,3 +53,28 @@ def test_a_clear_difference_excludes_one(factor):
     ratio = ratio_of_medians(samples * factor, samples)
     assert (ratio.low < 1 < ratio.high) is False
     assert ratio.value == pytest.approx(factor)
+
+
+@pytest.mark.parametrize("count", [6, 9, 12])
+def test_the_interval_of_pairs_covers_the_true_ratio_as_often_as_it_says(count):
+    stream = np.random.default_rng(4)
+    covered = 0
+    for _ in range(1000):
+        mood = stream.lognormal(0, 0.3, count)
+        slow, fast = (mood * f * stream.lognormal(0, 0.05, count) for f in (1.1, 1.0))
+        ratio = median_of_ratios(slow, fast)
+        assert ratio.low <= ratio.value <= ratio.high
+        covered += ratio.low <= 1.1 <= ratio.high
+    assert covered / 1000 == pytest.approx(sign_test_confidence(count), abs=0.025)
+    assert sign_test_confidence(count) >= 0.95
+
+
+def test_few_pairs_span_all_of_them_and_say_how_sure_that_is():
+    ratio = median_of_ratios([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])
+    assert (ratio.low, ratio.value, ratio.high) == (1, 2, 4)
+    assert sign_test_confidence(3) == 0.75
+
+
+def test_unequal_numbers_are_no_pairs():
+    with pytest.raises(ValueError, match="shorter"):
+        median_of_ratios([1.0, 2.0], [1.0])

@@ -13,8 +13,8 @@ from ldm_engine.bundle import ModelInfo
 from ldm_engine.export import exporter
 from ldm_engine.export.checkpoint import open_checkpoint
 from ldm_engine.export.formats.onnx import write_onnx
+from ldm_engine.export.loading import load_models, read_configs
 from ldm_engine.export.programs import ProgramSpec, build_programs
-from ldm_engine.export.progress import silent
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def load_tiny(checkpoint: Path) -> Tiny:
     """Fresh layers, as an export makes them."""
     opened = open_checkpoint(checkpoint)
     with paddle.utils.unique_name.guard():
-        models = exporter._load_models(opened, exporter._read_configs(opened), silent)
+        models = load_models(opened, read_configs(opened))
         model = exporter._model_info(opened, models, None)
         return Tiny(model, {p.name: p for p in build_programs(models, model)})
 

@@ -1,0 +1,46 @@
+"""This project's Paddle models before they are exported: what eager Paddle would give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+from numpy.typing import NDArray
+
+from ldm_engine.export.checkpoint import open_checkpoint
+from ldm_engine.export.loading import load_models, read_configs
+
+from .contract import Array, Sources
+from .conversions import weight_files
+from .naive import NaivePeer
+
+
+class PaddleDygraph(NaivePeer):
+    """The undivided models in eager mode."""
+
+    def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
+        paddle.set_device("cpu")
+        checkpoint = open_checkpoint(sources.checkpoint)
+        self._models = load_models(checkpoint, read_configs(checkpoint))
+        self._open_loop(sources.checkpoint, threads)
+
+    def _encode(self, input_ids: NDArray[np.int64]) -> Array:
+        with paddle.no_grad():
+            states: Array = self._models.text_encoder(paddle.to_tensor(input_ids)).numpy()
+        return states
+
+    def _predict(self, latents: Array, timestep: int, context: Array) -> Array:
+        inputs = (paddle.to_tensor(a) for a in (latents, np.array([timestep], np.float32), context))
+        with paddle.no_grad():
+            predicted: Array = self._models.unet(*inputs).numpy()
+        return predicted
+
+    def _decode(self, latents: Array) -> Array:
+        with paddle.no_grad():
+            pixels: Array = self._models.autoencoder(paddle.to_tensor(latents)).numpy()
+        return pixels
+
+    @staticmethod
+    def files(sources: Sources, variant: str, precision: str) -> list[Path]:
+        return weight_files(sources.checkpoint)

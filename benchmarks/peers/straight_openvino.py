@@ -1,0 +1,85 @@
+"""diffusers' components as openvino.convert_model gives them, in static shapes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from .contract import Array, Sources
+from .conversions import conversion_folder, convert_once
+from .naive import NaivePeer
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class StraightOpenVINO(NaivePeer):
+    """Three compiled models; one for each batch size of the UNet."""
+
+    def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
+        self._folder = _folder(sources)
+        convert_once(self._folder, partial(_convert, sources.checkpoint))
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        # One for each precision: OpenVINO 2026.4.1 takes what was compiled for another.
+        self._compiled = self._folder / f"compiled-{precision}"
+        self._core = ov.Core()
+        self._requests: dict[tuple[Any, ...], Any] = {}
+        self._open_loop(sources.checkpoint, threads)
+
+    def _encode(self, input_ids: NDArray[np.int64]) -> Array:
+        return self._run("text_encoder", [input_ids])
+
+    def _predict(self, latents: Array, timestep: int, context: Array) -> Array:
+        return self._run("unet", [latents, np.array(timestep, np.float32), context])
+
+    def _decode(self, latents: Array) -> Array:
+        return self._run("decoder", [latents])
+
+    def _run(self, name: str, inputs: list[NDArray[Any]]) -> Array:
+        request = self._request(name, tuple(array.shape for array in inputs))
+        inputs = [np.asarray(array, order="C") for array in inputs]
+        for index, array in enumerate(inputs):
+            request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
+        request.infer()
+        result: Array = request.get_output_tensor(0).data
+        return result
+
+    def _request(self, name: str, shapes: tuple[tuple[int, ...], ...]) -> Any:
+        if (name, shapes) not in self._requests:
+            model = self._core.read_model(self._folder / f"{name}.xml")
+            model.reshape(dict(enumerate(map(list, shapes))))
+            settings = dict(self._settings)
+            if len(shapes[0]) < 4 or shapes[0][0] <= 2:  # a cached model holds the weights again
+                settings["CACHE_DIR"] = str(self._compiled)
+            compiled = self._core.compile_model(model, "CPU", settings)
+            # One shape at a time is held, as for the others: a second copy of the weights is large.
+            self._requests = {k: r for k, r in self._requests.items() if k[0] != name}
+            self._requests[name, shapes] = compiled.create_infer_request()
+        return self._requests[name, shapes]
+
+    @staticmethod
+    def files(sources: Sources, variant: str, precision: str) -> list[Path]:
+        return sorted(path for path in _folder(sources).glob("*") if path.is_file())
+
+
+def _folder(sources: Sources) -> Path:
+    return conversion_folder(sources, "straight-openvino", ("torch", "diffusers", "openvino"))
+
+
+def _convert(checkpoint: Path, folder: Path) -> None:
+    import torch
+
+    from .components import components
+
+    for part in components(checkpoint):
+        with torch.no_grad():
+            model = ov.convert_model(part.module, example_input=part.example)
+        ov.save_model(model, folder / f"{part.name}.xml", compress_to_fp16=False)

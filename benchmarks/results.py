@@ -1,0 +1,201 @@
+"""What the records of a run say, computed from their samples, for tables and plots alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from peers import PEERS
+from records import Record, Records, RecordsError
+from work import least_seconds
+from workload import STAGES, Target, Task
+
+from ldm_engine.benchmarking.statistics import Ratio, Summary, median_of_ratios, summarize
+from ldm_engine.verification import END_TO_END_TOLERANCES, PROGRAM_TOLERANCES
+
+#: Of fewer turns, the spread says nothing.
+LEAST_TURNS = 5
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One peer at one task, in turn with its baseline."""
+
+    peer: str
+    baseline: str  #: the peer itself, where it was the baseline
+    task: Task
+    turns_s: list[list[float]]
+    baseline_turns_s: list[list[float]]
+    anonymous_bytes: int | None
+    error: dict[str, float] | None
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Of all samples, in seconds."""
+        return summarize([s for turn in self.turns_s for s in turn])
+
+    @cached_property
+    def ratio(self) -> Ratio | None:
+        """How many times as long as the baseline: the median of the turns' ratios."""
+        if self.peer == self.baseline:
+            return None
+        peer, baseline = (
+            [float(np.median(turn)) for turn in turns]
+            for turns in (self.turns_s, self.baseline_turns_s)
+        )
+        return median_of_ratios(peer, baseline)
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there are turns enough for one."""
+        return len(self.turns_s) >= LEAST_TURNS
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the result is within what the engine tolerates of its own programs."""
+        precision = precision_of(self.peer, self.task.name)
+        whole = self.task.name == "image"
+        tolerances = END_TO_END_TOLERANCES if whole else PROGRAM_TOLERANCES
+        return self.error is None or self.error["relative_l2"] <= tolerances[precision]
+
+
+@dataclass(frozen=True)
+class Start:
+    """One peer from the start of its process to its first image: median and peaks of all rounds."""
+
+    seconds: float
+    load_s: float
+    peak_anonymous_bytes: int
+    peak_resident_bytes: int
+
+
+class Results:
+    """All that one run measured.
+
+    Raises:
+        RecordsError: if there is no run.
+    """
+
+    def __init__(self, records: Records) -> None:
+        found = records.find("setup")
+        if found is None or not isinstance(found.get("plan"), dict):
+            raise RecordsError(f"{records.path} holds no run. Make one with suite.py.")
+        self.setup: Record = found
+        self.plan: dict[str, Any] = found["plan"]
+        self.limits = _limits(records)
+        work = records.find("work")
+        self.work: dict[str, dict[str, float]] = work["stages"] if work else {}
+        self.accounting = records.find("accounting")
+        self.timed = [_timed(record) for record in records.all("timing")]
+        self.starts = _starts(records)
+        self.ready = {r["peer"]: r for r in records.all("ready")}
+        self.peers = [n for n in PEERS if n in self.starts or self._was_timed(n)]
+        self.absent = {
+            r["peer"]: r["reason"] for r in records.all("missing") if r["peer"] not in self.peers
+        }
+        self.failures = [(r["peer"], r["task"], r["reason"]) for r in records.all("failed")]
+
+    def _was_timed(self, peer: str) -> bool:
+        return any(peer in (timed.peer, timed.baseline) for timed in self.timed)
+
+    def find(self, peer: str, task: Task) -> Timed | None:
+        """What `peer` took for `task`; for a baseline, from its first pair."""
+        for timed in self.timed:
+            if timed.peer == peer and timed.task == task:
+                return timed
+        for timed in self.timed:
+            if timed.baseline == peer and timed.task == task:
+                turns = timed.baseline_turns_s
+                return Timed(peer, peer, task, turns, turns, None, None)
+        return None
+
+    def find_all(self, names: Sequence[str]) -> list[Timed]:
+        """Every peer at the tasks called `names`, baselines included."""
+        found = (self.find(peer, Task(name)) for peer in self.peers for name in names)
+        return [timed for timed in found if timed]
+
+    def is_faithful(self, peer: str) -> bool:
+        """Whether everything that `peer` computed is close to the reference."""
+        return all(timed.is_close for timed in self.timed if timed.peer == peer)
+
+    def batches(self) -> list[Task]:
+        """The image tasks of several batch sizes, all with the same steps."""
+        images = {timed.task for timed in self.timed if timed.task.name == "image"}
+        steps = {task.steps for task in images if task.batch > 1}
+        return sorted((t for t in images if t.steps in steps), key=lambda t: t.batch)
+
+    def targets(self) -> list[tuple[Target, Timed]]:
+        """What the project set out to reach, with what was measured."""
+        wanted = [
+            Target(t["peer"], Task(**t["task"]), t["ratio"]) for t in self.plan.get("targets", [])
+        ]
+        found = [(target, self.find(target.peer, target.task)) for target in wanted]
+        return [(target, timed) for target, timed in found if timed]
+
+    def share_of_limit(self, timed: Timed) -> float | None:
+        """The roofline's least time over the median; None where work or limits are unknown."""
+        least = self.least_seconds(timed.peer, timed.task)
+        return least / timed.summary.median if least else None
+
+    def least_seconds(self, peer: str, task: Task) -> float | None:
+        """What this machine needs at least for a task of the published model."""
+        if not (self.work and self.limits):
+            return None
+
+        def least(stage: str, batch: int = 1) -> float:
+            return least_seconds(self.work[stage], self.limits, precision_of(peer, stage), batch)
+
+        if task.name in STAGES:
+            return least(task.name)
+        texts, images = task.batch + 1, task.batch
+        return (
+            texts * least("text_encoder")
+            + task.steps * least("unet_step", images)
+            + images * least("vae_decoder")
+        )
+
+
+def precision_of(peer: str, task: str) -> str:
+    """What a peer computes a stage in: in int8 the UNet alone is quantized, the rest is bf16."""
+    precision = PEERS[peer].precision
+    return "bf16" if precision == "int8" and task in ("text_encoder", "vae_decoder") else precision
+
+
+def _limits(records: Records) -> dict[str, float]:
+    """The best of all that was measured: what was reached once can be reached."""
+    best: dict[str, float] = {}
+    for record in records.all("limits"):
+        for name, value in record.items():
+            if name != "kind":
+                best[name] = max(best.get(name, 0.0), value)
+    return best
+
+
+def _starts(records: Records) -> dict[str, Start]:
+    by_peer: dict[str, list[Record]] = {}
+    for record in records.all("start"):
+        by_peer.setdefault(record["peer"], []).append(record)
+    return {
+        peer: Start(
+            float(np.median([record["seconds"] for record in found])),
+            float(np.median([record["load_s"] for record in found])),
+            max(record["peak_anonymous_bytes"] for record in found),
+            max(record["peak_resident_bytes"] for record in found),
+        )
+        for peer, found in by_peer.items()
+    }
+
+
+def _timed(record: Record) -> Timed:
+    return Timed(
+        record["peer"],
+        record["baseline"],
+        Task(**record["task"]),
+        record["peer_s"],
+        record["baseline_s"],
+        record["peer_anonymous_bytes"],
+        record["peer_error"],
+    )

@@ -1,0 +1,314 @@
+"""Measures this engine and its peers, in turn, and writes every sample as JSON lines.
+
+Every peer is paired with this project's OpenVINO runtime in the same precision: both have a process
+of their own and take turns with each task (A B, B A, A B, ...), and what they computed is compared
+with the reference before their times are recorded. A run that was interrupted goes on where it
+stopped. ``report.py`` makes tables and plots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from hashlib import sha256
+from pathlib import Path
+
+import accounting
+import limits
+import numpy as np
+import report
+import setting
+from numpy.typing import NDArray
+from peer_process import PeerError, PeerProcess
+from peers import PEERS, Sources, missing
+from records import Records, RecordsError, locked
+from work import count_work
+from workload import PLANS, STAGES, Plan, Task, Timing
+
+from ldm_engine import LDMEngineError, open_bundle
+from ldm_engine.benchmarking.memory import PeakMemory, read_memory
+from ldm_engine.cpu import available_threads, supports_bf16
+from ldm_engine.runtimes import choose_runtime, resolve_options
+
+WARM_UP = 2  # calls of one step before those that count
+#: Against whom fp32 peers are measured, and whose results are what the others' are compared with.
+REFERENCE = "ours-openvino-fp32"
+#: Against whom the peers of a lower precision are measured; itself it is against the reference.
+REFERENCE_BF16 = "ours-openvino-bf16"
+
+
+class Suite:
+    """One run over one model: what it needs to know, and where its results go."""
+
+    def __init__(self, sources: Sources, plan: Plan, out: Path, threads: int) -> None:
+        self.sources = sources
+        self.plan = plan
+        self.threads = threads
+        self.records = Records(out / "samples.jsonl")
+        self.size = open_bundle(sources.bundle).model.sample_size
+        self._failed: set[str] = set()  # in this run; the next one tries again
+
+    def run(self, names: list[str]) -> None:
+        """Measure all that is not there yet; the references take part in every run.
+
+        Raises:
+            RecordsError: if the records are those of another run.
+            PeerError: if the reference itself fails.
+        """
+        self._state_setup()
+        names = list(dict.fromkeys([REFERENCE, REFERENCE_BF16, *names]))
+        present = [name for name in names if self._is_present(name)]
+        if REFERENCE not in present:
+            raise RecordsError(f"{REFERENCE}, whom all are compared with, cannot run here.")
+        for name in present:
+            self._make_ready(name)
+        self._make_references()
+        pairs = [(_baseline(name, present), name) for name in present if name != REFERENCE]
+        for group in self.plan.groups:
+            for baseline, name in pairs:
+                self._measure_pair(baseline, name, group)
+            self._measure_limits()
+        for round_number in range(self.plan.start_rounds):
+            for name in present:
+                self._measure_start(name, round_number)
+        if not self.records.all("accounting"):
+            self.records.add("accounting", **accounting.measure(self.sources.bundle, self.threads))
+
+    def _state_setup(self) -> None:
+        """Say what is measured where; a run goes on only where that is the same."""
+        bundle = open_bundle(self.sources.bundle)
+        if bundle.model.default_size != self.plan.image_size:
+            raise RecordsError(
+                f"The plan {self.plan.model} is for images of {self.plan.image_size} pixels, and "
+                f"{self.sources.bundle} draws {bundle.model.default_size}. Give its own bundle."
+            )
+        setup = json.loads(json.dumps(setting.describe(bundle, self.plan, self.threads)))
+        before = self.records.find("setup")
+        if before is None:
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            self.records.add("setup", **setup, commit=setting.commit(), began=now)
+        else:
+            changed = [name for name, value in setup.items() if before.get(name) != value]
+            if changed:
+                raise RecordsError(
+                    f"{self.records.path} was begun with another {', '.join(changed)}. Give "
+                    "another --output, or remove it to begin anew."
+                )
+        key = sha256(json.dumps(self.records.find("setup")).encode()).hexdigest()[:12]
+        self._references = self.sources.conversions / f"references-{key}"
+        self._references.mkdir(parents=True, exist_ok=True)
+        if not self.records.all("limits"):
+            self._measure_limits()
+        if self.records.find("work") is None and missing("diffusers-eager-fp32") is None:
+            self.records.add("work", stages=count_work(self.sources.checkpoint))
+
+    def _measure_limits(self) -> None:
+        """Before all, and after each group: the machine is not the same all the time."""
+        if len(self.records.all("limits")) <= len(self.plan.groups):
+            _tell("the machine's limits")
+            self.records.add("limits", **limits.measure(self.threads))
+
+    def _is_present(self, name: str) -> bool:
+        """Whether a peer can run here; if not, the reason goes into the records."""
+        reason = missing(name) or self._obstacle(name)
+        if reason and self.records.find("missing", peer=name, reason=reason) is None:
+            _tell(f"{name} is missing: {reason}")
+            self.records.add("missing", peer=name, reason=reason)
+        return reason is None
+
+    def _obstacle(self, name: str) -> str | None:
+        entry = PEERS[name]
+        if not entry.is_ours:
+            slow = entry.precision == "bf16" and not supports_bf16()
+            return "this CPU has no bf16 instructions" if slow else None
+        try:
+            choose_runtime(open_bundle(self.sources.bundle), entry.variant, entry.precision)
+        except LDMEngineError as error:
+            return str(error)
+        return None
+
+    def _make_ready(self, name: str) -> None:
+        """Let a peer convert, compile and cache what it keeps, so that no timing contains it."""
+        marker = self._references / f"{name}.ready"
+        if marker.is_file():
+            return
+        _tell(f"{name}: getting ready")
+        try:
+            with self._process(name) as process:
+                began = time.perf_counter()
+                process.open()
+                for stage in (*STAGES, "image"):
+                    process.prepare(Task(stage), calls=1)
+                seconds = time.perf_counter() - began
+                on_disk = process.read_files()
+        except PeerError as error:
+            self._record_failure(error, "getting ready")
+            return
+        self.records.add("ready", peer=name, seconds=seconds, bytes_on_disk=on_disk)
+        marker.touch()
+
+    def _make_references(self) -> None:
+        """What every task should give, from the reference, before anyone is timed."""
+        timings = [timing for group in self.plan.groups for timing in group]
+        tasks = dict.fromkeys(t.task for t in timings if not self._reference(t.task).is_file())
+        if not tasks:
+            return
+        _tell(f"{REFERENCE}: what all are compared with")
+        with self._process(REFERENCE) as process:
+            process.open()
+            for task in tasks:
+                process.prepare(task, calls=1)
+                np.save(self._reference(task), process.result(self._references))
+
+    def _reference(self, task: Task) -> Path:
+        return self._references / f"{task.name}-{task.batch}-{task.steps}.npy"
+
+    def _measure_pair(self, baseline: str, name: str, group: tuple[Timing, ...]) -> None:
+        """Every task of the group that is still to do, in turn with the baseline."""
+        timings = [t for t in group if self._is_wanted(t, baseline, name)]
+        if not timings or {name, baseline} & self._failed:
+            return
+        doing = "loading"
+        try:
+            with self._process(baseline) as first, self._process(name) as second:
+                for process in (first, second):
+                    process.open()
+                for timing in timings:
+                    doing = str(timing.task)
+                    self._measure_timing(timing, first, second)
+        except PeerError as error:
+            self._record_failure(error, doing)
+
+    def _is_wanted(self, timing: Timing, baseline: str, name: str) -> bool:
+        task = timing.task.as_json()
+        done = self.records.find("timing", peer=name, baseline=baseline, task=task)
+        return done is None and (timing.peers is None or name in timing.peers)
+
+    def _measure_timing(self, timing: Timing, baseline: PeerProcess, peer: PeerProcess) -> None:
+        task, pair = timing.task, (baseline, peer)
+        for process in pair:  # a short run warms up as well as a whole one
+            process.prepare(replace(task, steps=1), calls=WARM_UP)
+            process.prepare(task, calls=0)
+        turns: tuple[list[list[float]], list[list[float]]] = ([], [])
+        for number in range(timing.rounds):
+            _tell(f"{peer.name}: {task}, round {number + 1} of {timing.rounds}")
+            for i in (0, 1) if number % 2 == 0 else (1, 0):
+                turns[i].append(pair[i].turn(timing.turn_s))
+        memory = [read_memory(process.pid) for process in pair]
+        errors = [self._error(process, task) for process in pair]
+        self.records.add(
+            "timing",
+            task=task.as_json(),
+            baseline=baseline.name,
+            peer=peer.name,
+            baseline_s=turns[0],
+            peer_s=turns[1],
+            baseline_anonymous_bytes=memory[0].anonymous if memory[0] else None,
+            peer_anonymous_bytes=memory[1].anonymous if memory[1] else None,
+            baseline_error=errors[0],
+            peer_error=errors[1],
+            load_average=os.getloadavg()[0],
+        )
+
+    def _error(self, process: PeerProcess, task: Task) -> dict[str, float] | None:
+        """How far the last timed call's result is from the reference."""
+        if task.name == "text_encoder":  # results differ in kind; the UNet's step depends on them
+            return None
+        with tempfile.TemporaryDirectory() as scratch:
+            result = process.result(Path(scratch))
+        reference: NDArray[np.float32] = np.load(self._reference(task))
+        if result.shape != reference.shape:
+            raise PeerError(
+                process.name,
+                f"its result of {task} has shape {result.shape}, not {reference.shape}",
+            )
+        return compare(result, reference)
+
+    def _measure_start(self, name: str, round_number: int) -> None:
+        """Process start to first image, and memory, with the peer's files in the page cache."""
+        task = Task("image", steps=self.plan.start_steps)
+        if self.records.find("start", peer=name, round=round_number) or name in self._failed:
+            return
+        _tell(f"{name}: start {round_number + 1} of {self.plan.start_rounds}")
+        try:
+            with self._process(name) as reader:
+                reader.read_files()
+            with self._process(name) as process, PeakMemory(process.pid) as memory:
+                load_s = process.open()
+                process.prepare(task, calls=1)
+                seconds = process.age_s()
+        except PeerError as error:
+            self._record_failure(error, "starting")
+            return
+        self.records.add(
+            "start",
+            peer=name,
+            round=round_number,
+            seconds=seconds,
+            load_s=load_s,
+            peak_anonymous_bytes=memory.peak.anonymous,
+            peak_resident_bytes=memory.peak.resident,
+        )
+
+    def _process(self, name: str) -> PeerProcess:
+        return PeerProcess(name, self.sources, self.size, self.threads)
+
+    def _record_failure(self, error: PeerError, doing: str) -> None:
+        if error.peer == REFERENCE:
+            raise error
+        _tell(f"{error.peer} failed at {doing}: {error}")
+        self._failed.add(error.peer)
+        self.records.add("failed", peer=error.peer, task=doing, reason=str(error))
+
+
+def _baseline(name: str, present: list[str]) -> str:
+    narrow = PEERS[name].precision != "fp32" and name != REFERENCE_BF16
+    return REFERENCE_BF16 if narrow and REFERENCE_BF16 in present else REFERENCE
+
+
+def compare(result: NDArray[np.float32], reference: NDArray[np.float32]) -> dict[str, float]:
+    """Relative L2 error, and the largest difference."""
+    difference = result.astype(np.float64) - reference
+    return {
+        "relative_l2": float(np.linalg.norm(difference) / np.linalg.norm(reference)),
+        "largest": float(np.abs(difference).max()),
+    }
+
+
+def _tell(line: str) -> None:
+    print(f"{datetime.now():%H:%M:%S} {line}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Parse the command line and run the plan."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plan", choices=PLANS)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="the same model in the diffusers layout")
+    parser.add_argument("--output", type=Path, required=True, help="folder of samples.jsonl")
+    parser.add_argument("--conversions", type=Path, required=True, help="what peers convert")
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--threads", type=int, default=available_threads())
+    a = parser.parse_args()
+    try:
+        choice = choose_runtime(open_bundle(a.bundle), "openvino")
+        resolve_options(choice.runtime, "cpu", "fp32", a.threads)
+        sources = Sources(a.bundle, a.checkpoint, a.conversions)
+        with locked(a.output):
+            Suite(sources, PLANS[a.plan], a.output, a.threads).run(a.peers)
+            print(report.write(a.output))
+    except (LDMEngineError, RecordsError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

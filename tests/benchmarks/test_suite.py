@@ -1,0 +1,284 @@
+"""Peers in turn, on the shipped model: what they compute agrees, and what is written says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import limits
+import numpy as np
+import peers
+import pytest
+from conftest import ROOT, SHAPES
+from peer_process import PeerError, PeerProcess
+from peers import PEERS, Sources
+from records import Records, RecordsError
+from report import BEGIN, END, readme_block, report, update_readme, write
+from results import Results, precision_of
+from suite import Suite
+from workload import STAGES, Plan, Target, Task, Timing
+
+from ldm_engine.cpu import supports_bf16
+
+#: fp32 to fp32, a UNet step and a picture of four steps. Seen: 7e-7 and 2e-6.
+TOLERANCE = 1e-5
+NAMES = [
+    "ours-openvino-fp32",
+    *(["ours-openvino-bf16", "straight-openvino-bf16"] if supports_bf16() else []),
+    "ours-paddle-fp32",
+    "diffusers-eager-fp32",
+    "straight-openvino-fp32",
+    "straight-onnxruntime-fp32",
+    "paddle-dygraph-fp32",
+]
+STAGES_AND_IMAGES = (*map(Task, STAGES), Task("image", 1, 4), Task("image", 2, 4))
+PLAN = Plan(
+    "shapes",
+    "a short run",
+    image_size=64,
+    groups=(tuple(Timing(task, 2, 0.0) for task in STAGES_AND_IMAGES),),
+    start_rounds=1,
+    start_steps=2,
+    targets=(Target("diffusers-eager-fp32", Task("image", 1, 4), 1000.0),),
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_limits():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "MATRIX_SIZES", (256,))
+        patch.setattr(limits, "CONVOLUTIONS", ((32, 16),))
+        patch.setattr(limits, "SECONDS", 0.05)
+        patch.setattr(limits, "READ_BYTES", 64 << 20)
+        yield
+
+
+def make_suite(shapes_bundle, folder, plan=PLAN, threads=2):
+    sources = Sources(shapes_bundle.path, SHAPES, folder / "conversions")
+    (folder / "results").mkdir(parents=True, exist_ok=True)
+    return Suite(sources, plan, folder / "results", threads)
+
+
+@pytest.fixture(scope="session")
+def run_folder(shapes_bundle, tmp_path_factory):
+    """Where a finished run left its samples and conversions."""
+    folder = tmp_path_factory.mktemp("suite")
+    make_suite(shapes_bundle, folder).run(NAMES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def results(run_folder):
+    return Results(Records(run_folder / "results" / "samples.jsonl"))
+
+
+@pytest.fixture
+def copied(run_folder, tmp_path):
+    """A copy of the finished run, and its lines."""
+    shutil.copytree(run_folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "results" / "samples.jsonl"
+    return path, path.read_text().splitlines(keepends=True)
+
+
+def test_every_peer_computes_the_same(results):
+    assert set(results.peers) == set(NAMES)
+    for timed in results.timed:
+        assert len(timed.turns_s) == len(timed.baseline_turns_s) == 2
+        if PEERS[timed.peer].precision == "fp32":
+            assert timed.error is None or timed.error["relative_l2"] < TOLERANCE, timed
+        assert (timed.error is None) == (timed.task.name == "text_encoder")
+    assert not results.absent
+    assert not results.failures
+
+
+@pytest.mark.skipif(not supports_bf16(), reason="this CPU has no bf16")
+def test_another_picture_is_marked(results):
+    # Its timesteps' frequencies are in bf16 too, which is off by whole units.
+    wrong = [peer for peer in results.peers if not results.is_faithful(peer)]
+    assert wrong == ["straight-openvino-bf16"]
+    rows = [line for line in report(results).splitlines() if "straight to OpenVINO" in line]
+    assert all("≠" in row for row in rows if "| bf16 |" in row)
+    assert not any("≠" in row for row in rows if "| fp32 | fp32 |" in row)
+
+
+def test_memory_disk_and_start_stand_beside_the_times(results):
+    for peer in NAMES:
+        start = results.starts[peer]
+        assert start.seconds > start.load_s > 0
+        assert start.peak_resident_bytes >= start.peak_anonymous_bytes > 10e6
+        assert results.ready[peer]["bytes_on_disk"] > 15e6  # 9.6 M parameters, some in fp16
+
+
+def test_shares_follow_from_work_and_limits(results):
+    assert {"fp32", "memory"} <= set(results.limits)
+    timed = results.find("diffusers-eager-fp32", Task("unet_step"))
+    least = results.work["unet_step"]["operations"] / results.limits["fp32"]
+    assert results.share_of_limit(timed) == pytest.approx(least / timed.summary.median)
+    stages = {n: results.least_seconds("diffusers-eager-fp32", Task(n)) for n in STAGES}
+    image = results.least_seconds("diffusers-eager-fp32", Task("image", 1, 4))
+    summed = 2 * stages["text_encoder"] + 4 * stages["unet_step"] + stages["vae_decoder"]
+    assert image == pytest.approx(summed)
+    assert precision_of("ours-openvino-int8", "unet_step") == "int8"
+    assert precision_of("ours-openvino-int8", "vae_decoder") == "bf16"
+
+
+def test_a_finished_run_is_not_measured_again(run_folder, shapes_bundle):
+    path = run_folder / "results" / "samples.jsonl"
+    before = path.read_bytes()
+    make_suite(shapes_bundle, run_folder).run(NAMES)
+    assert path.read_bytes() == before
+
+
+def test_an_interrupted_run_does_only_what_is_missing(copied, shapes_bundle, tmp_path):
+    path, lines = copied
+    removed = next(i for i, line in enumerate(lines) if '"image"' in line)
+    path.write_text("".join(lines[:removed] + lines[removed + 1 :]) + '{"kind": "timi')
+    make_suite(shapes_bundle, tmp_path).run(NAMES)
+    again = path.read_text().splitlines(keepends=True)
+    assert again[:-1] == lines[:removed] + lines[removed + 1 :]
+    for key in ("kind", "task", "peer", "baseline"):
+        assert json.loads(again[-1])[key] == json.loads(lines[removed])[key]
+
+
+def test_a_run_begun_elsewhere_is_not_mixed_with_this_one(copied, shapes_bundle, tmp_path):
+    path, lines = copied
+    path.write_text("".join(lines).replace('"threads": 2', '"threads": 3'))
+    with pytest.raises(RecordsError, match="begun with another machine, threads"):
+        make_suite(shapes_bundle, tmp_path).run(NAMES)
+
+
+def test_the_bundle_must_suit_the_plan(tiny_onnx_bundle, tmp_path):
+    with pytest.raises(RecordsError, match="is for images of 64 pixels"):
+        make_suite(tiny_onnx_bundle, tmp_path).run(NAMES)
+
+
+def test_who_is_not_installed_is_named(copied, shapes_bundle, tmp_path, monkeypatch):
+    path, _ = copied
+    entry = peers.Entry("none:None", "", "fp32", "nobody", ("no-such-package",), "")
+    monkeypatch.setitem(PEERS, "nobody", entry)
+    make_suite(shapes_bundle, tmp_path).run([*NAMES, "nobody"])
+    results = Results(Records(path))
+    assert results.absent == {"nobody": "not installed: no-such-package"}
+    for text in (report(results), readme_block(results)):
+        assert "`nobody` is missing: not installed: no-such-package" in text
+
+
+def test_who_fails_is_named_and_the_others_go_on(copied, shapes_bundle, tmp_path):
+    path, lines = copied
+    kept = [line for line in lines if "straight-openvino-fp32" not in line]
+    missing = next(i for i, line in enumerate(kept) if "paddle-dygraph" in line and "image" in line)
+    path.write_text("".join(kept[:missing] + kept[missing + 1 :]))
+    (graph,) = (tmp_path / "conversions").glob("straight-openvino-*/unet.xml")
+    graph.write_text("<nothing/>")
+    for marker in (tmp_path / "conversions").glob("references-*/straight-openvino-fp32.ready"):
+        marker.unlink()
+    make_suite(shapes_bundle, tmp_path).run(NAMES)
+    results = Results(Records(path))
+    ((name, task, _),) = results.failures
+    assert (name, task) == ("straight-openvino-fp32", "getting ready")
+    assert "`straight-openvino-fp32` failed at getting ready" in readme_block(results)
+    assert len(Records(path).all("timing")) == len([li for li in kept if '"timing"' in li])
+
+
+def test_a_result_of_another_shape_is_no_result(copied, shapes_bundle, tmp_path):
+    path, lines = copied
+    path.write_text("".join(line for line in lines if '"vae_decoder"' not in line))
+    for file in (tmp_path / "conversions").glob("references-*/vae_decoder-*.npy"):
+        np.save(file, np.zeros((1, 1, 1, 3), np.float32))
+    with pytest.raises(PeerError, match="has shape"):
+        make_suite(shapes_bundle, tmp_path).run(NAMES)
+
+
+def test_a_killed_peer_is_named(shapes_bundle, tmp_path):
+    tmp_path.joinpath("conversions").mkdir()
+    sources = Sources(shapes_bundle.path, SHAPES, tmp_path / "conversions")
+    with PeerProcess("ours-onnxruntime-fp32", sources, 8, 2) as process:
+        assert process.open() > 0
+        process.prepare(Task("vae_decoder"), calls=1)
+        assert len(process.turn(0.0)) == 1
+        assert process.result(tmp_path).shape == (1, 64, 64, 3)
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(PeerError, match="SIGKILL") as caught:
+            process.turn(0.0)
+    assert caught.value.peer == "ours-onnxruntime-fp32"
+
+
+def test_the_report_follows_from_the_samples(results):
+    text = report(results)
+    timed = results.find("straight-openvino-fp32", Task("unet_step"))
+    turns = zip(timed.turns_s, timed.baseline_turns_s, strict=True)
+    assert f"| {np.median([np.median(a) / np.median(b) for a, b in turns]):.3f} |" in text
+    for part in ("## One image", "## Stages", "## The loop", "batch 2", "limits", "**short**"):
+        assert part in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("| ")}
+    assert len(widths) <= 5  # one for each kind of table
+
+
+def test_a_report_has_its_plots_and_is_the_same_each_time(run_folder):
+    folder = run_folder / "results"
+    write(folder)
+    names = ("report.md", "ratios.svg", "latency.svg", "throughput.svg", "roofline.svg")
+    first = {name: (folder / name).read_bytes() for name in names}
+    write(folder)
+    assert first == {name: (folder / name).read_bytes() for name in names}
+
+
+def test_a_run_that_has_just_begun_has_a_report(copied, tmp_path):
+    path, lines = copied
+    path.write_text(lines[0])
+    write(path.parent)
+    assert "## One image" in path.with_name("report.md").read_text()
+
+
+def test_the_table_of_a_document_is_replaced(results, tmp_path):
+    document = tmp_path / "README.md"
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    update_readme(document, results)
+    update_readme(document, results)
+    assert document.read_text() == f"before\n{readme_block(results)}\nafter\n"
+    document.write_text("nothing")
+    with pytest.raises(RecordsError, match="lacks the lines"):
+        update_readme(document, results)
+
+
+def test_the_steady_loop_leaves_nothing_behind(results):
+    account = results.accounting
+    assert account["bytes_kept"] < 1000  # over 39 steps: nothing of a step's own size
+    assert account["blocks_kept"] < account["counted_steps"]
+    assert account["largest_peak_bytes"] < 16_384
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["shapes", "no-such-bundle", "x"], "no bundle"),
+        (["shapes", "BUNDLE", "x", "--threads", "0"], "`threads` is 0"),
+        (["large", "BUNDLE", str(SHAPES)], "is for images of 256 pixels"),
+    ],
+)
+def test_bad_arguments_are_told_in_a_line(shapes_bundle, tmp_path, arguments, told):
+    words = [str(shapes_bundle.path) if word == "BUNDLE" else word for word in arguments]
+    words += ["--output", str(tmp_path / "out"), "--conversions", str(tmp_path / "conversions")]
+    command = [sys.executable, str(ROOT / "benchmarks" / "suite.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_readme_shows_what_was_measured():
+    published = Results(Records(ROOT / "benchmarks/results/large/samples.jsonl"))
+    assert readme_block(published) in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("model", ["large", "shapes"])
+def test_published_reports_are_those_of_their_samples(model):
+    folder = ROOT / "benchmarks/results" / model
+    published = Results(Records(folder / "samples.jsonl"))
+    assert report(published) == (folder / "report.md").read_text()
+    for timed in published.timed:
+        assert published.share_of_limit(timed) < 1, timed
