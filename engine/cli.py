@@ -20,10 +20,12 @@ from .cpu import free_memory_bytes
 from .errors import RuntimeUnavailableError
 from .files import make_folder
 from .golden import TOLERANCE, check_golden, why_not_applicable
-from .images import Recipe, contact_sheet, save_png, slug
+from .images import contact_sheet, save_png, slug
 from .manifest import open_bundle
 from .noise import resolve_seeds
 from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
+from .recipes import Recipe
+from .rendering.command import render
 from .request import resolve_request
 from .runtimes import (
     PRECISIONS,
@@ -327,7 +329,7 @@ def generate(
 
             rendered = pipe(batch, seed=batch_seeds, callback_on_step_end=on_step, **settings)
             for prompt, image_seed, image in zip(batch, batch_seeds, rendered.images, strict=True):
-                recipe = _recipe(pipe, prompt, image_seed, image.size, settings)
+                recipe = _recipe(pipe, prompt, image_seed, image.size, settings, len(batch))
                 path = save_png(image, output, f"{slug(prompt)}-{image_seed}", recipe)
                 console.out.print(str(path), markup=False)
                 if grid:
@@ -362,6 +364,7 @@ def _recipe(
     seed: int,
     size: tuple[int, int],
     settings: dict[str, Any],
+    batch_size: int,
 ) -> Recipe:
     return Recipe(
         prompt=prompt,
@@ -376,12 +379,17 @@ def _recipe(
         bundle=pipe.bundle.digest,
         runtime=pipe.runtime,
         precision=pipe.options.precision,
+        threads=pipe.options.threads,
+        batch_size=batch_size,
     )
 
 
 def _split(names: str) -> tuple[str, ...]:
     """What a comma-separated option names, each once."""
     return tuple(dict.fromkeys(n.strip() for n in names.split(",") if n.strip()))
+
+
+cli.add_command(render)
 
 
 def main() -> None:

@@ -1,0 +1,123 @@
+"""The journals of an output: which images are done or failed, one line each, in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from ..errors import OutputError
+from .identity import identify
+from .known import DONE, FAILED, SETTINGS_BYTES, KnownIds
+from .lock import WHOLE
+from .renderer import Outcome
+from .storage import Storage
+
+RECORDS, FAILURES = "records", "failures"
+
+
+class Journals:
+    """``records.jsonl`` and ``failures.jsonl`` of one output, or a shard's own ones."""
+
+    def __init__(self, storage: Storage, label: str) -> None:
+        self._storage = storage
+        self._whole = label == WHOLE
+        suffix = "" if self._whole else f"-{label}"
+        self.records = f"{RECORDS}{suffix}.jsonl"
+        self.failures = f"{FAILURES}{suffix}.jsonl"
+
+    def load(self, known: KnownIds) -> None:
+        """Learn what is done, and bring the journals into order.
+
+        A record whose image is gone or cut is left out, so that the image is made again; so are
+        bad rows, which each run tells anew from the job file as it is now. A run that is no shard
+        takes over what shards wrote; a shard only reads it.
+        """
+        self._load(RECORDS, self.records, DONE, known)
+        self._load(FAILURES, self.failures, FAILED, known)
+
+    def commit(self, outcomes: Sequence[Outcome], known: KnownIds) -> None:
+        """Write down a batch whose images are there."""
+        for name, flag, failed in ((self.records, DONE, False), (self.failures, FAILED, True)):
+            part = [o for o in outcomes if ("error" in o) == failed]
+            if part:
+                self._storage.append(name, [to_line(o) for o in part])
+            for outcome in part:
+                settings = bytes.fromhex(outcome["settings"])
+                known.add(identify(outcome["id"]).key, flag, settings)
+
+    def tell_bad_rows(self, failures: Sequence[Outcome]) -> None:
+        """Write down rows that no image comes from."""
+        if failures:
+            self._storage.append(self.failures, [to_line(f) for f in failures])
+
+    def read_records(self) -> Iterator[Outcome]:
+        """All records of the output, other shards' among them."""
+        for name in self._storage.journals(RECORDS):
+            for line in self._storage.lines(name):
+                yield json.loads(line)
+
+    def _load(self, kind: str, own: str, flag: int, known: KnownIds) -> None:
+        """Read all journals of a kind; write this run's anew if lines of it do not count."""
+        names = self._storage.journals(kind)
+        mine = [name for name in names if self._whole or name == own]
+        stale = mine not in ([], [own])
+        for name in [*mine, *[n for n in names if n not in mine]]:
+            for outcome in self._outcomes(name):
+                kept = self._counts(outcome, known)
+                stale |= not kept and name in mine
+                if kept:
+                    key = identify(outcome["id"]).key
+                    known.add(key, flag, bytes.fromhex(outcome["settings"]))
+        if stale:
+            self._storage.rewrite(own, self._kept(mine, flag, known))
+            for name in mine:
+                if name != own:
+                    self._storage.remove(name)
+
+    def _kept(self, names: Sequence[str], flag: int, known: KnownIds) -> Iterator[bytes]:
+        """The lines that ``_load`` counted."""
+        written = KnownIds()
+        for name in names:
+            for outcome in self._outcomes(name):
+                known_flags = known.get(identify(outcome["id"] or "").key)[0]
+                if known_flags & (DONE | FAILED) == flag and self._counts(outcome, written):
+                    written.add(identify(outcome["id"]).key, flag)
+                    yield to_line(outcome)
+
+    def _counts(self, outcome: Outcome, known: KnownIds) -> bool:
+        """Whether a line tells of an image that is there, or failed, and that none told of."""
+        if "settings" not in outcome or known.get(identify(outcome["id"]).key)[0]:
+            return False
+        return "error" in outcome or self._is_there(outcome)
+
+    def _is_there(self, record: Outcome) -> bool:
+        size = self._storage.size(record["path"])
+        return size == -1 or size == record["bytes"]
+
+    def _outcomes(self, name: str) -> Iterator[Outcome]:
+        for number, line in enumerate(self._storage.lines(name), 1):
+            try:
+                yield _parse(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise OutputError(
+                    f"Line {number} of {self._storage.output}/{name} is not one that this version "
+                    "wrote. Remove it and start the same command again: its image is then made "
+                    "again."
+                ) from error
+
+
+def to_line(outcome: Outcome) -> bytes:
+    """One line of a journal."""
+    return json.dumps(outcome, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _parse(line: bytes) -> Outcome:
+    """A line as this version writes it; else ``ValueError``, ``KeyError`` or ``TypeError``."""
+    found: Outcome = json.loads(line)
+    if "settings" in found:
+        identify(found["id"])
+        if len(bytes.fromhex(found["settings"])) != SETTINGS_BYTES:
+            raise ValueError("settings")
+    if "error" not in found and not isinstance(found["path"], str):
+        raise TypeError("path")
+    return found

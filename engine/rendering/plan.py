@@ -1,0 +1,75 @@
+"""Images into batches, by the job file alone: where a run was cut changes none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from .jobs import Group, Task
+
+#: Images that may wait for others of their group before the fullest group goes as it is.
+MAX_WAITING = 10_000
+#: Rows of a batch that is not full. The full-size UNet in int8 on OpenVINO gives the same pixels at
+#: 2, 3 and 4 rows, and others at one row; in fp32 and bf16 they were the same at any.
+MIN_ROWS = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one group that are rendered together."""
+
+    tasks: tuple[Task, ...]
+    wanted: tuple[bool, ...]  #: which of them are to be kept; the others are done
+    size: int  #: rows the UNet runs with; more than there are images where that is faster
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a batch that is not full costs either way, measured once for a run."""
+
+    compile_s: float  #: preparing the UNet for another batch size
+    image_step_s: float  #: one step of one image in a full batch
+
+    def size(self, count: int, batch_size: int, steps: int) -> int:
+        """The rows to run `count` images with: as many, or a full batch with padding."""
+        least = min(max(count, MIN_ROWS), batch_size)
+        padding_s = (batch_size - least) * steps * self.image_step_s
+        return batch_size if padding_s <= self.compile_s else least
+
+
+def plan_batches(
+    tasks: Iterable[Task],
+    batch_size: int,
+    costs: Costs,
+    is_wanted: Callable[[Task], bool],
+    max_waiting: int = MAX_WAITING,
+) -> Iterator[Batch]:
+    """Batches of `tasks` in order, without those of which nothing is wanted.
+
+    A batch that is done in part is planned as before, so that each image keeps its neighbours and
+    its place, and with them its last bit on any runtime.
+    """
+    for part in _parts(tasks, batch_size, max_waiting):
+        wanted = tuple(map(is_wanted, part))
+        if any(wanted):
+            full = len(part) == batch_size
+            steps = part[0].num_inference_steps
+            size = batch_size if full else costs.size(len(part), batch_size, steps)
+            yield Batch(tuple(part), wanted, size)
+
+
+def _parts(tasks: Iterable[Task], batch_size: int, max_waiting: int) -> Iterator[Sequence[Task]]:
+    """Full batches as they fill up, and at the end the rest of each group."""
+    waiting: dict[Group, list[Task]] = {}
+    count = 0
+    for task in tasks:
+        part = waiting.setdefault(task.group, [])
+        part.append(task)
+        count += 1
+        if len(part) == batch_size or count > max_waiting:
+            group = task.group
+            if len(part) < batch_size:
+                group = max(waiting, key=lambda g: len(waiting[g]))
+            count -= len(waiting[group])
+            yield waiting.pop(group)
+    yield from waiting.values()
