@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from itertools import islice
 
 from .renderer import Outcome
 from .storage import Storage
 
+PAGE = "index.html"
+_FOLDER = "gallery"
+_PART_IMAGES = 2000
+#: A browser holds this many with ease; ``records.jsonl`` has them all.
+MAX_IMAGES = 100_000
+#: Of a record, in the order in which the page shows them.
+_SHOWN = (
+    "id", "prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "eta",
+    "height", "width", "precision", "path", "member", "row", "extra",
+)  # fmt: skip
 
-def write_gallery(storage: Storage, records: Iterable[Outcome]) -> str:
-    """Stub."""
-    return "index.html"
+
+def write_gallery(storage: Storage, records: Iterable[Outcome]) -> str | None:
+    """Write the page over `records` and return its name, or None if there are none.
+
+    The data lie in parts of 2,000 images each as ``gallery/*.js``: from the disk, a page may load
+    scripts but not read files.
+    """
+    parts = images = 0
+    records = iter(records)
+    shown = islice(records, MAX_IMAGES)
+    while part := list(_entries(islice(shown, _PART_IMAGES))):
+        # ASCII, so that it does not matter how the file is taken to be encoded.
+        storage.write(f"{_FOLDER}/{parts:03}.js", f"addImages({json.dumps(part)});\n".encode())
+        parts, images = parts + 1, images + len(part)
+    if not parts:
+        return None
+    page = resources.files(__package__).joinpath("gallery.html").read_text(encoding="utf-8")
+    facts = {"parts": parts, "isCut": next(records, None) is not None}
+    storage.write(PAGE, page.replace("/*FACTS*/ {}", json.dumps(facts)).encode())
+    return f"{storage.output}/{PAGE}"
+
+
+def _entries(records: Iterable[Outcome]) -> Iterator[dict[str, object]]:
+    for record in records:
+        yield {name: record[name] for name in _SHOWN if record.get(name) not in (None, "", {})}

@@ -101,8 +101,8 @@ class Run:
                         self.on_progress(self.summary.progress)
                         yield from (o for o in part if "error" not in o)
             self.summary.stopped = self.should_stop()
-            storage.finish([journals.records, journals.failures])
             self.summary.gallery = write_gallery(storage, journals.read_records())
+            storage.finish([journals.records, journals.failures])
 
     def _fingerprint(self, bundle: Bundle, choice: Choice) -> dict[str, Any]:
         """All that changes pixels or files; None for what an earlier run may decide."""
