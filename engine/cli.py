@@ -25,6 +25,7 @@ from .manifest import open_bundle
 from .noise import resolve_seeds
 from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
 from .recipes import Recipe
+from .rendering.again import check_given, generate_again
 from .rendering.command import render
 from .request import resolve_request
 from .runtimes import (
@@ -248,7 +249,13 @@ def _verify_golden(bundle: Bundle, choice: Choice) -> None:
 
 @cli.command()
 @click.argument("bundle", type=_FOLDER)
-@click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
+@click.argument("prompts", nargs=-1, metavar="PROMPT...")
+@click.option(
+    "--from-image",
+    type=_FOLDER,
+    metavar="FILE",
+    help="Instead of a PROMPT: render the image FILE again from its recipe, pixel for pixel.",
+)
 @click.option("-o", "--output", type=_FOLDER, default=Path(), help="Folder for the pictures.")
 @click.option("--num-inference-steps", type=int, default=50, show_default=True)
 @click.option(
@@ -284,6 +291,7 @@ def _verify_golden(bundle: Bundle, choice: Choice) -> None:
 def generate(
     bundle: Path,
     prompts: tuple[str, ...],
+    from_image: Path | None,
     output: Path,
     seed: int | None,
     num_images: int,
@@ -300,14 +308,20 @@ def generate(
 
     Pictures are PNG files that carry their recipe; no file is ever overwritten.
     """
+    if from_image is not None:
+        check_given(click.get_current_context())
+        path = generate_again(bundle, from_image, output, device, _memory_mode(memory))
+        console.out.print(str(path), markup=False)
+        return
+    if not prompts:
+        raise click.UsageError("Missing argument 'PROMPT...'.")
     jobs = [prompt for prompt in prompts for _ in range(num_images)]
     seeds = resolve_seeds(seed, len(jobs))
     opened = open_bundle(bundle)
     _check_request(opened, list(prompts), settings)
     choice = choose_runtime(opened, runtime, precision)
     resolve_options(choice.runtime, device, precision, threads)
-    if memory == "auto":
-        memory = _choose_memory(opened, choice, precision)
+    memory = _memory_mode(memory)(opened, choice, precision)
     make_folder(output)
     with console.busy(f"opening {bundle}"):
         pipe = LDMTextToImagePipeline.from_pretrained(
@@ -337,6 +351,11 @@ def generate(
     if grid:
         sheet = contact_sheet(images, columns=num_images if num_images > 1 else None)
         console.out.print(str(save_png(sheet, output, "grid")), markup=False)
+
+
+def _memory_mode(told: str) -> Callable[[Bundle, Choice, str], str]:
+    """What tells the memory mode: the one asked for, or with "auto" the choice."""
+    return _choose_memory if told == "auto" else lambda bundle, choice, precision: told
 
 
 def _choose_memory(bundle: Bundle, choice: Choice, precision: str) -> str:

@@ -109,7 +109,7 @@ def test_two_shards_that_are_killed_end_as_one_run(crash_runs, jobs, whole, tmp_
 
 
 def test_a_disk_that_fills_up_stops_the_run_until_there_is_room(crash_runs, jobs, whole, tmp_path):
-    """A limit on the size of files makes the system write a part and then refuse, as a full disk."""
+    """With a limit on their size, files are written in part and then refused, as on a full disk."""
     chance, output = random.Random(2), tmp_path / "out"
     for limit in [1000, *(chance.randint(9000, 40_000) for _ in range(4)), 60_000]:
         shown = crash_runs(jobs, output, *OPTIONS, code=1, file_size_limit=limit)
