@@ -42,12 +42,21 @@ class Identity:
         The folder is one of 256. A name holds ``~`` and 32 hex digits of the hash unless the id
         is safe as it stands, which an id with ``~`` is not: the two kinds never meet.
         """
-        folder = self.digest[:1].hex()
-        if _PLAIN.fullmatch(self.id) and not _RESERVED.fullmatch(self.id):
-            return f"{folder}/{self.id}"
+        plain = _PLAIN.fullmatch(self.id) and not _RESERVED.fullmatch(self.id)
+        return f"{self.digest[:1].hex()}/{self.id if plain else self._marked}"
+
+    @property
+    def member(self) -> str:
+        """The same without folder or dots: readers of tar archives cut names at the first dot."""
+        name = self.stem.split("/")[1]
+        return self._marked if "." in name else name
+
+    @property
+    def _marked(self) -> str:
+        """What reminds of the id, and the hash."""
         ascii_id = unicodedata.normalize("NFKD", self.id[:1000]).encode("ascii", "ignore").decode()
         reminder = _REMINDER.sub("-", ascii_id).strip("-")[:_MAX_REMINDER]
-        return f"{folder}/{reminder or 'id'}~{self.digest.hex()[:32]}"
+        return f"{reminder or 'id'}~{self.digest.hex()[:32]}"
 
     def shard(self, count: int) -> int:
         """Which of `count` shards renders it, from 0."""

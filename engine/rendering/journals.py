@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import OutputError
 from .identity import identify
-from .known import DONE, FAILED, SETTINGS_BYTES, KnownIds
+from .known import DONE, FAILED, SETTINGS_BYTES, STAGED, KnownIds
 from .lock import WHOLE
 from .renderer import Outcome
 from .storage import Storage
@@ -37,18 +37,25 @@ class Journals:
 
     def commit(self, outcomes: Sequence[Outcome], known: KnownIds) -> None:
         """Write down a batch whose images are there."""
-        for name, flag, failed in ((self.records, DONE, False), (self.failures, FAILED, True)):
-            part = [o for o in outcomes if ("error" in o) == failed]
-            if part:
-                self._storage.append(name, [to_line(o) for o in part])
-            for outcome in part:
-                settings = bytes.fromhex(outcome["settings"])
-                known.add(identify(outcome["id"]).key, flag, settings)
+        self._write_down(self.records, [o for o in outcomes if "error" not in o], DONE, known)
+        self._write_down(self.failures, [o for o in outcomes if "error" in o], FAILED, known)
+
+    def _write_down(
+        self, name: str, outcomes: Sequence[Outcome], flags: int, known: KnownIds
+    ) -> None:
+        if outcomes:
+            self._storage.append(name, [to_line(o) for o in outcomes])
+        for outcome in outcomes:
+            settings = bytes.fromhex(outcome["settings"])
+            known.add(identify(outcome["id"]).key, flags, settings)
 
     def tell_bad_rows(self, failures: Sequence[Outcome]) -> None:
         """Write down rows that no image comes from."""
         if failures:
             self._storage.append(self.failures, [to_line(f) for f in failures])
+
+    def finish(self, is_complete: bool) -> None:
+        """Bring everything into its final place, or only what is due before a later start."""
 
     def read_records(self) -> Iterator[Outcome]:
         """All records of the output, other shards' among them."""
@@ -80,7 +87,9 @@ class Journals:
         for name in names:
             for outcome in self._outcomes(name):
                 known_flags = known.get(identify(outcome["id"] or "").key)[0]
-                if known_flags & (DONE | FAILED) == flag and self._counts(outcome, written):
+                if known_flags & (DONE | FAILED | STAGED) == flag and self._counts(
+                    outcome, written
+                ):
                     written.add(identify(outcome["id"]).key, flag)
                     yield to_line(outcome)
 
@@ -92,6 +101,8 @@ class Journals:
 
     def _is_there(self, record: Outcome) -> bool:
         size = self._storage.size(record["path"])
+        if "member" in record:
+            return size is not None
         return size == -1 or size == record["bytes"]
 
     def _outcomes(self, name: str) -> Iterator[Outcome]:

@@ -12,6 +12,7 @@ _SLOT = KEY_BYTES + SETTINGS_BYTES + 1
 #: Flags of an id; a slot with none is free.
 DONE = 1  #: its image is there and recorded
 FAILED = 2  #: it was tried and recorded as a failure
+STAGED = 16  #: done, and waiting to go into an archive with others
 SEEN = 4, 8  #: a row of the job file has it, in the first reading and in the second
 
 

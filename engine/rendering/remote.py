@@ -48,12 +48,13 @@ class RemoteStorage(Storage):
             self._files, self._root = fsspec.core.url_to_fs(output.rstrip("/"))
         self._parts: dict[str, tuple[int, list[bytes]]] = {}
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
         """Put an object."""
         with self._told(name):
             path = self._path(name)
             self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self._files.pipe_file(path, content)
+            whole = content if isinstance(content, bytes) else b"".join(content)
+            self._files.pipe_file(path, whole)
 
     def write_once(self, name: str, content: bytes) -> bool:
         """Look, then put: object stores have no common way to do both at once."""
@@ -121,6 +122,12 @@ class RemoteStorage(Storage):
             for path in [self._path(name), *map(self._path, self._part_names(name))]:
                 if self._files.exists(path):
                     self._files.rm_file(path)
+
+    def clear(self, folder: str) -> None:
+        """Delete all objects below."""
+        with self._told(folder):
+            if self._files.exists(self._path(folder)):
+                self._files.rm(self._path(folder), recursive=True)
 
     def names(self, folder: str) -> list[str]:
         """The names of the objects in a folder."""

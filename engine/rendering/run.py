@@ -29,11 +29,12 @@ from .options import RunOptions
 from .places import find_place
 from .plan import Batch, plan_batches
 from .progress import Counter, Progress
-from .renderer import Outcome, Renderer, RendererSettings
+from .renderer import IMAGES, Outcome, Renderer, RendererSettings
 from .run_file import RunFile, check_same, load_run_file
 from .selection import Selection, Shard, Survey
 from .sources import Jobs, JobsError, check_jobs
 from .storage import Storage
+from .webdataset import STAGED_FOLDER, TarJournals
 
 _TOLD_FAULTS = 5
 _CHUNK = 1000
@@ -79,7 +80,7 @@ class Run:
             if held is not None:
                 check_same(storage, held.fingerprint, wanted)
             storage.prepare()
-            known, journals = KnownIds(), Journals(storage, shard.label)
+            known, journals = KnownIds(), self._journals(storage, shard.label)
             journals.load(known)
             selection = Selection(self.jobs, jobs_format, reader, known, shard)
             survey = self._survey(selection, journals)
@@ -101,6 +102,7 @@ class Run:
                         self.on_progress(self.summary.progress)
                         yield from (o for o in part if "error" not in o)
             self.summary.stopped = self.should_stop()
+            journals.finish(not self.summary.stopped)
             self.summary.gallery = write_gallery(storage, journals.read_records())
             storage.finish([journals.records, journals.failures])
 
@@ -124,6 +126,11 @@ class Run:
             "images_per_tar": 0 if options.layout == "files" else options.images_per_tar,
             **{f"default_{name}": value for name, value in asdict(self.defaults).items()},
         }
+
+    def _journals(self, storage: Storage, label: str) -> Journals:
+        if self.options.layout == "webdataset":
+            return TarJournals(storage, label, self.options.images_per_tar)
+        return Journals(storage, label)
 
     def _survey(self, selection: Selection, journals: Journals) -> Survey:
         """Read all jobs once and tell what is wrong with them.
@@ -175,6 +182,7 @@ class Run:
             options=options,
             image_format=self.options.image_format,
             quality=self.options.quality,
+            folder=IMAGES if self.options.layout == "files" else STAGED_FOLDER,
         )
         if held is not None:
             return held, settings, None

@@ -23,7 +23,7 @@ class Storage(ABC):
     output: str  #: the path or URL it was opened with
 
     @abstractmethod
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
         """Put a file there, whole or not at all, in place of what has that name."""
 
     @abstractmethod
@@ -59,6 +59,14 @@ class Storage(ABC):
         """Remove a file or a journal if it is there."""
 
     @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in a folder."""
+
+    @abstractmethod
+    def clear(self, folder: str) -> None:
+        """Remove a folder and all that is in it."""
+
+    @abstractmethod
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None if it is not there; -1 where asking would take long."""
 
@@ -88,7 +96,7 @@ class LocalStorage(Storage):
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary.mkdir(parents=True, exist_ok=True)
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
         """Write through a synced temporary file."""
         path = self.folder / name
         with self._told(name), self._filled(content) as temporary:
@@ -168,6 +176,15 @@ class LocalStorage(Storage):
         """Unlink the file."""
         with self._told(name):
             (self.folder / name).unlink(missing_ok=True)
+
+    def names(self, folder: str) -> list[str]:
+        """List the folder, none if it is not there."""
+        return sorted(path.name for path in (self.folder / folder).glob("*"))
+
+    def clear(self, folder: str) -> None:
+        """Remove the tree."""
+        shutil.rmtree(self.folder / folder, ignore_errors=True)
+        self._made.clear()
 
     def finish(self, journals: Iterable[str]) -> None:
         """Remove the folder of temporary files."""
