@@ -59,8 +59,15 @@ def read_lines(path):
 
 def images_of(output):
     """Content by path of all files in the folder of images."""
-    files = sorted(p for p in (output / "images").rglob("*") if p.is_file())
-    return {str(p.relative_to(output)): p.read_bytes() for p in files}
+    return {n: c for n, c in files_of(output).items() if n.startswith("images/")}
+
+
+def files_of(output):
+    """Content by path of all images and archives, of the page, and of what is left lying about."""
+    files = sorted(p for p in output.rglob("*") if p.is_file())
+    names = [str(p.relative_to(output)) for p in files]
+    told = [n for n in names if not n.endswith((".jsonl", ".json", ".js")) and ".locks" not in n]
+    return {name: (output / name).read_bytes() for name in told}
 
 
 def records_of(output, name="records.jsonl"):

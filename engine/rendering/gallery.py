@@ -22,8 +22,8 @@ _SHOWN = (
 )  # fmt: skip
 
 
-def write_gallery(storage: Storage, records: Iterable[Outcome]) -> str | None:
-    """Write the page over `records` and return its name, or None if there are none.
+def write_gallery(storage: Storage, records: Iterable[Outcome]) -> None:
+    """Write the page over `records`, unless there are none.
 
     The data lie in parts of 2,000 images each as ``gallery/*.js``: from the disk, a page may load
     scripts but not read files.
@@ -36,11 +36,10 @@ def write_gallery(storage: Storage, records: Iterable[Outcome]) -> str | None:
         storage.write(f"{_FOLDER}/{parts:03}.js", f"addImages({json.dumps(part)});\n".encode())
         parts, images = parts + 1, images + len(part)
     if not parts:
-        return None
+        return
     page = resources.files(__package__).joinpath("gallery.html").read_text(encoding="utf-8")
     facts = {"parts": parts, "isCut": next(records, None) is not None}
     storage.write(PAGE, page.replace("/*FACTS*/ {}", json.dumps(facts)).encode())
-    return f"{storage.output}/{PAGE}"
 
 
 def _entries(records: Iterable[Outcome]) -> Iterator[dict[str, object]]:

@@ -70,11 +70,11 @@ class Journals:
         stale = mine not in ([], [own])
         for name in [*mine, *[n for n in names if n not in mine]]:
             for outcome in self._outcomes(name):
-                kept = self._counts(outcome, known)
-                stale |= not kept and name in mine
-                if kept:
-                    key = identify(outcome["id"]).key
+                key = _key(outcome)
+                if key is not None and not known.get(key)[0] and self._is_there(outcome):
                     known.add(key, flag, bytes.fromhex(outcome["settings"]))
+                else:
+                    stale |= name in mine
         if stale:
             self._storage.rewrite(own, self._kept(mine, flag, known))
             for name in mine:
@@ -86,20 +86,17 @@ class Journals:
         written = KnownIds()
         for name in names:
             for outcome in self._outcomes(name):
-                known_flags = known.get(identify(outcome["id"] or "").key)[0]
-                if known_flags & (DONE | FAILED | STAGED) == flag and self._counts(
-                    outcome, written
-                ):
-                    written.add(identify(outcome["id"]).key, flag)
+                key = _key(outcome)
+                if key is None or written.get(key)[0]:
+                    continue
+                if known.get(key)[0] & (DONE | FAILED | STAGED) == flag and self._is_there(outcome):
+                    written.add(key, flag)
                     yield to_line(outcome)
 
-    def _counts(self, outcome: Outcome, known: KnownIds) -> bool:
-        """Whether a line tells of an image that is there, or failed, and that none told of."""
-        if "settings" not in outcome or known.get(identify(outcome["id"]).key)[0]:
-            return False
-        return "error" in outcome or self._is_there(outcome)
-
     def _is_there(self, record: Outcome) -> bool:
+        """Whether the image of a record is; a failure has none that could be missing."""
+        if "error" in record:
+            return True
         size = self._storage.size(record["path"])
         if "member" in record:
             return size is not None
@@ -124,11 +121,20 @@ def to_line(outcome: Outcome) -> bytes:
 
 def _parse(line: bytes) -> Outcome:
     """A line as this version writes it; else ``ValueError``, ``KeyError`` or ``TypeError``."""
-    found: Outcome = json.loads(line)
+    found: Outcome = json.loads(line.decode())
     if "settings" in found:
-        identify(found["id"])
+        texts = [found["id"], found["settings"]]
+        if "error" not in found:
+            texts.append(found["path"])
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("text")
         if len(bytes.fromhex(found["settings"])) != SETTINGS_BYTES:
             raise ValueError("settings")
-    if "error" not in found and not isinstance(found["path"], str):
-        raise TypeError("path")
+    elif "error" not in found:
+        raise KeyError("settings")
     return found
+
+
+def _key(outcome: Outcome) -> bytes | None:
+    """The key of an image's id; None for a row that no image comes from."""
+    return identify(outcome["id"]).key if "settings" in outcome else None

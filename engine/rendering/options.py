@@ -52,6 +52,10 @@ class RunOptions:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 wrong.append(f"`{name}` is {value!r}; {low} to {high}")
+        if self.output.startswith("memory://") and (self.workers > 1 or self.executor == "ray"):
+            wrong.append("`output` is memory:// for several processes; one worker, or another URL,")
+        if self.ray_address is not None and self.executor != "ray":
+            wrong.append("`ray_address` is given, and `executor` is not ray; both")
         if not self.output:
             wrong.append("`output` is empty; a folder or URL")
         if wrong:

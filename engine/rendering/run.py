@@ -19,7 +19,7 @@ from ..runtimes import Choice, choose_runtime, resolve_options
 from ..scheduler import DDIMScheduler
 from ..version import __version__
 from .executors import Commit, render_here, render_in_workers
-from .gallery import write_gallery
+from .gallery import PAGE, write_gallery
 from .jobs import Defaults, RowReader
 from .journals import Journals
 from .known import KnownIds
@@ -29,6 +29,7 @@ from .options import RunOptions
 from .places import find_place
 from .plan import Batch, plan_batches
 from .progress import Counter, Progress
+from .ray_executor import render_with_ray
 from .renderer import IMAGES, Outcome, Renderer, RendererSettings
 from .run_file import RunFile, check_same, load_run_file
 from .selection import Selection, Shard, Survey
@@ -103,7 +104,10 @@ class Run:
                         yield from (o for o in part if "error" not in o)
             self.summary.stopped = self.should_stop()
             journals.finish(not self.summary.stopped)
-            self.summary.gallery = write_gallery(storage, journals.read_records())
+            if self.summary.progress.rendered or storage.read(PAGE) is None:
+                write_gallery(storage, journals.read_records())
+            if self.summary.progress.done:
+                self.summary.gallery = f"{storage.output}/{PAGE}"
             storage.finish([journals.records, journals.failures])
 
     def _fingerprint(self, bundle: Bundle, choice: Choice) -> dict[str, Any]:
@@ -227,8 +231,20 @@ class Run:
         batches: Iterator[Batch],
         commit: Commit,
     ) -> Generator[Sequence[Outcome], None, None]:
-        options = self.options
-        if options.workers == 1:
-            return render_here(renderer or Renderer(settings, storage), batches, commit)
-        label = Shard.parse(options.shard).label
-        return render_in_workers(settings, storage.output, label, options.workers, batches, commit)
+        options, label = self.options, Shard.parse(self.options.shard).label
+        if options.executor == "ray":
+            return render_with_ray(
+                settings,
+                storage.output,
+                label,
+                options.workers,
+                options.ray_address,
+                batches,
+                commit,
+                self.should_stop,
+            )
+        if options.workers > 1:
+            return render_in_workers(
+                settings, storage.output, label, options.workers, batches, commit
+            )
+        return render_here(renderer or Renderer(settings, storage), batches, commit)

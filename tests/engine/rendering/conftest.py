@@ -12,5 +12,5 @@ def runs(tiny_bundle, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def crash_runs(tiny_bundle, tmp_path_factory):
-    return Runs(tiny_bundle.path, tmp_path_factory.mktemp("crashes"))
+def crash_runs(tiny_onnx_bundle, tmp_path_factory):
+    return Runs(tiny_onnx_bundle.path, tmp_path_factory.mktemp("crashes"))
