@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from ..errors import OutputError
 from .identity import identify
 from .known import DONE, FAILED, SETTINGS_BYTES, STAGED, KnownIds
-from .lock import WHOLE
 from .renderer import Outcome
-from .storage import Storage
+from .storage import ALONE, Storage
 
 RECORDS, FAILURES = "records", "failures"
 
@@ -20,7 +19,7 @@ class Journals:
 
     def __init__(self, storage: Storage, label: str) -> None:
         self._storage = storage
-        self._whole = label == WHOLE
+        self._whole = label == ALONE
         suffix = "" if self._whole else f"-{label}"
         self.records = f"{RECORDS}{suffix}.jsonl"
         self.failures = f"{FAILURES}{suffix}.jsonl"

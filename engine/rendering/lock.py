@@ -19,9 +19,8 @@ from typing import Any
 
 from ..errors import LDMEngineError, OutputError
 from .remote import RemoteStorage
-from .storage import LocalStorage, Storage
+from .storage import ALONE, LocalStorage, Storage
 
-WHOLE = "run"  #: the label of a run that is no shard
 _FOLDER = ".locks"
 _BEAT_S = 20.0
 _STALE_S = 90.0
@@ -49,7 +48,7 @@ def locked(storage: Storage, label: str) -> Iterator[None]:
 
 def _compatible(label: str, other: str) -> bool:
     """Whether runs with these labels may work beside each other: other shards of as many."""
-    return label != other and WHOLE not in (label, other) and _count(label) == _count(other)
+    return label != other and ALONE not in (label, other) and _count(label) == _count(other)
 
 
 def _count(label: str) -> str:
@@ -62,8 +61,8 @@ def _describe(label: str) -> dict[str, Any]:
 
 
 def _in_use(place: str, holder: dict[str, Any], remedy: str) -> OutputInUseError:
-    label = holder.get("label", WHOLE)
-    what = "a run" if label == WHOLE else f"shard {label.replace('-of-', '/')}"
+    label = holder.get("label", ALONE)
+    what = "a run" if label == ALONE else f"shard {label.replace('-of-', '/')}"
     return OutputInUseError(
         f"{place} is in use: process {holder.get('pid', '?')} on {holder.get('host', '?')} has "
         f"rendered {what} into it since {holder.get('since', '?')}. Wait for it or stop it, or "

@@ -10,6 +10,7 @@ from dataclasses import replace
 from ..benchmarking.memory import PeakMemory
 from ..cpu import free_memory_bytes
 from ..errors import InvalidArgumentError
+from ..runtimes import RUNTIMES
 from .identity import identify
 from .jobs import Group, Task
 from .plan import Costs
@@ -74,7 +75,8 @@ def measure_costs(renderer: Renderer, group: Group, batch_size: int) -> Costs:
     short = min(_seconds(renderer, task, batch_size, 1) for _ in range(2))
     long = min(_seconds(renderer, task, batch_size, 1 + _STEPS) for _ in range(2))
     step = max(long - short, 1e-9) / _STEPS
-    return Costs(max(first - short, 0.0), step / batch_size)
+    is_free = RUNTIMES[renderer.pipe.runtime].rounds_alike
+    return Costs(max(first - short, 0.0) if is_free else None, step / batch_size)
 
 
 def _seconds(renderer: Renderer, task: Task, size: int, steps: int) -> float:

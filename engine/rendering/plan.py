@@ -20,18 +20,21 @@ class Batch:
 
     tasks: tuple[Task, ...]
     wanted: tuple[bool, ...]  #: which of them are to be kept; the others are done
-    size: int  #: rows the UNet runs with; more than there are images where that is faster
+    batch_size: int  #: of the run
+    rows: int  #: that the UNet runs with; more than there are images where that is faster
 
 
 @dataclass(frozen=True)
 class Costs:
     """What a batch that is not full costs either way, measured once for a run."""
 
-    compile_s: float  #: preparing the UNet for another batch size
+    compile_s: float | None  #: preparing the UNet for another batch size; None: it is not to be
     image_step_s: float  #: one step of one image in a full batch
 
-    def size(self, count: int, batch_size: int, steps: int) -> int:
+    def rows(self, count: int, batch_size: int, steps: int) -> int:
         """The rows to run `count` images with: as many, or a full batch with padding."""
+        if self.compile_s is None:
+            return batch_size
         least = min(max(count, MIN_ROWS), batch_size)
         padding_s = (batch_size - least) * steps * self.image_step_s
         return batch_size if padding_s <= self.compile_s else least
@@ -52,10 +55,8 @@ def plan_batches(
     for part in _parts(tasks, batch_size, max_waiting):
         wanted = tuple(map(is_wanted, part))
         if any(wanted):
-            full = len(part) == batch_size
-            steps = part[0].num_inference_steps
-            size = batch_size if full else costs.size(len(part), batch_size, steps)
-            yield Batch(tuple(part), wanted, size)
+            rows = costs.rows(len(part), batch_size, part[0].num_inference_steps)
+            yield Batch(tuple(part), wanted, batch_size, rows)
 
 
 def _parts(tasks: Iterable[Task], batch_size: int, max_waiting: int) -> Iterator[Sequence[Task]]:

@@ -120,7 +120,7 @@ class Renderer:
         with warnings.catch_warnings(record=True) as caught:
             # Told in the records: a million of them would fill memory and terminal.
             warnings.simplefilter("always", PromptTruncatedWarning)
-            latents = self.pipe.denoise(self.request(batch.tasks, batch.size))
+            latents = self.pipe.denoise(self.request(batch.tasks, batch.rows))
         truncated = frozenset(
             w.message.prompt for w in caught if isinstance(w.message, PromptTruncatedWarning)
         )
@@ -140,7 +140,7 @@ class Renderer:
 
     def _finish_image(self, task: Task, denoised: _Denoised, row: int, batch: Batch) -> Outcome:
         start = time.perf_counter()
-        precision, place = self._settings.options.precision, (batch.size, row)
+        precision, place = self._settings.options.precision, (batch.batch_size, row)
         pixels, fault = self._decode(self.pipe, denoised.latents[row : row + 1])
         if pixels is None and precision != "fp32":
             precision, place = "fp32", (1, 0)

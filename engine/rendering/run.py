@@ -30,12 +30,12 @@ from .places import find_place
 from .plan import Batch, plan_batches
 from .progress import Counter, Progress
 from .ray_executor import render_with_ray
-from .renderer import IMAGES, Outcome, Renderer, RendererSettings
+from .renderer import Outcome, Renderer, RendererSettings
 from .run_file import RunFile, check_same, load_run_file
 from .selection import Selection, Shard, Survey
 from .sources import Jobs, JobsError, check_jobs
 from .storage import Storage
-from .webdataset import STAGED_FOLDER, TarJournals
+from .webdataset import TarJournals
 
 _TOLD_FAULTS = 5
 _CHUNK = 1000
@@ -102,7 +102,7 @@ class Run:
                         self.summary.progress = counter.progress()
                         self.on_progress(self.summary.progress)
                         yield from (o for o in part if "error" not in o)
-            self.summary.stopped = self.should_stop()
+            self.summary.stopped = self.should_stop() and self.summary.progress.to_do > 0
             journals.finish(not self.summary.stopped)
             if self.summary.progress.rendered or storage.read(PAGE) is None:
                 write_gallery(storage, journals.read_records())
@@ -186,7 +186,7 @@ class Run:
             options=options,
             image_format=self.options.image_format,
             quality=self.options.quality,
-            folder=IMAGES if self.options.layout == "files" else STAGED_FOLDER,
+            folder=self._folder(),
         )
         if held is not None:
             return held, settings, None
@@ -198,6 +198,12 @@ class Run:
             check_same(storage, run_file.fingerprint, self._fingerprint(bundle, choice))
         # What was measured may be much more than what the run needs: begin it anew.
         return run_file, settings, None if run_file.measured else renderer
+
+    def _folder(self) -> str:
+        """Where images are written first."""
+        if self.options.layout == "files":
+            return IMAGES
+        return staged_folder(Shard.parse(self.options.shard).label)
 
     def _measure(self, renderer: Renderer, fingerprint: dict[str, Any], survey: Survey) -> RunFile:
         """What the run file will say, after a short measurement with the largest group."""

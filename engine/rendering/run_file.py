@@ -45,8 +45,13 @@ def load_run_file(storage: Storage) -> RunFile | None:
         return None
     try:
         held = json.loads(content)
-        costs = {name: float(held["costs"][name]) for name in ("compile_s", "image_step_s")}
-        return RunFile(dict(held["fingerprint"]), Costs(**costs), dict(held["measured"]))
+        costs = held["costs"]
+        compile_s = costs["compile_s"]
+        return RunFile(
+            dict(held["fingerprint"]),
+            Costs(None if compile_s is None else float(compile_s), float(costs["image_step_s"])),
+            dict(held["measured"]),
+        )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FingerprintError(
             f"{storage.output}/{RUN_FILE} is not a run of this version ({error!r}). Choose another "

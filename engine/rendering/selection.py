@@ -15,6 +15,7 @@ from ..errors import ArgumentTypeError, InvalidArgumentError
 from .jobs import Group, RowReader, Task
 from .known import DONE, FAILED, SEEN, KnownIds
 from .sources import Jobs, Row, read_rows
+from .storage import ALONE
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Shard:
     @property
     def label(self) -> str:
         """As it stands in names of files."""
-        return "run" if self.count == 1 else f"{self.index}-of-{self.count}"
+        return ALONE if self.count == 1 else f"{self.index}-of-{self.count}"
 
     def holds(self, task: Task) -> bool:
         """Whether an image is this shard's."""

@@ -99,7 +99,15 @@ def _accepted() -> str:
 @contextmanager
 def _open(name: str) -> Iterator[IO[bytes]]:
     if is_url(name):
-        with import_fsspec().open(name, "rb") as file:
+        fsspec = import_fsspec()
+        try:
+            file = fsspec.open(name, "rb").open()
+        except Exception as error:  # each file system behind fsspec raises its own
+            raise JobsError(
+                f"The job file {name} cannot be opened: {type(error).__name__}: "
+                f"{str(error)[:300]}. Check the URL, and what fsspec needs for it."
+            ) from error
+        with file:
             yield file
     else:
         with Path(name).open("rb") as file:

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import LDMEngineError, OutputError
 from ..files import FILE_MODE, reason
 
+ALONE = "run"  #: the label of a run that is no shard
 _TEMPORARY = ".tmp"
 
 
@@ -86,6 +87,7 @@ class LocalStorage(Storage):
         self.output = str(folder)
         self.folder = folder
         self._temporary = folder / _TEMPORARY / label
+        self._is_alone = label == ALONE
         self._made: set[Path] = set()
         self._unsynced: set[Path] = set()
 
@@ -188,7 +190,7 @@ class LocalStorage(Storage):
 
     def finish(self, journals: Iterable[str]) -> None:
         """Remove the folder of temporary files."""
-        for folder in (self._temporary, self._temporary.parent):
+        for folder in (self._temporary, self._temporary.parent)[: 2 if self._is_alone else 1]:
             with suppress(OSError):
                 folder.rmdir()
 

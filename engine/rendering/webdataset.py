@@ -16,15 +16,18 @@ from pathlib import PurePosixPath
 from .identity import identify
 from .journals import RECORDS, Journals, to_line
 from .known import DONE, FAILED, STAGED, KnownIds
-from .lock import WHOLE
 from .renderer import Outcome
-from .storage import Storage
+from .storage import ALONE, Storage
 
-STAGED_FOLDER = "staged"
 _STAGED = "staged"
 _ARCHIVES = "shards"
 #: Of a record, what differs between runs or is only about the file.
 _LEFT_OUT = ("path", "seconds", "settings", "row")
+
+
+def staged_folder(label: str) -> str:
+    """Where the images of a run or shard wait."""
+    return _STAGED if label == ALONE else f"{_STAGED}-{label}"
 
 
 class TarJournals(Journals):
@@ -33,9 +36,9 @@ class TarJournals(Journals):
     def __init__(self, storage: Storage, label: str, images_per_tar: int) -> None:
         super().__init__(storage, label)
         self._images_per_tar = images_per_tar
-        suffix = "" if label == WHOLE else f"-{label}"
-        self._staged = f"{_STAGED}{suffix}.jsonl"
-        self._prefix = f"{_ARCHIVES}/" if label == WHOLE else f"{_ARCHIVES}/{label}-"
+        self._folder = staged_folder(label)
+        self._staged = f"{self._folder}.jsonl"
+        self._prefix = f"{_ARCHIVES}/" if label == ALONE else f"{_ARCHIVES}/{label}-"
         self._waiting: list[Outcome] = []
         self._next = 0  #: number of the next archive
 
@@ -63,8 +66,9 @@ class TarJournals(Journals):
             self._pack(len(self._waiting))
         if not self._waiting:
             self._storage.remove(self._staged)
-            if not self._storage.journals(_STAGED):  # of other shards
-                self._storage.clear(STAGED_FOLDER)
+            for name in self._storage.names("."):
+                if name == self._folder or (self._whole and name.startswith(_STAGED)):
+                    self._storage.clear(name)
 
     def _pack(self, count: int) -> None:
         """Move the first `count` images that wait into an archive."""

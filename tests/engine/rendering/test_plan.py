@@ -33,7 +33,7 @@ def test_every_image_is_in_one_batch_with_its_like(groups, size, waiting):
     assert sorted(t.row for b in batches for t in b.tasks) == list(range(len(tasks)))
     for batch in batches:
         assert len({t.group for t in batch.tasks}) == 1
-        assert len(batch.tasks) <= batch.size <= max(size, 1)
+        assert len(batch.tasks) <= batch.rows <= size == batch.batch_size
         assert [t.row for t in batch.tasks] == sorted(t.row for t in batch.tasks)
 
 
@@ -43,7 +43,7 @@ def test_what_is_done_changes_no_batch(groups, size, done):
     whole = {b.tasks[0].row: b for b in _plan(tasks, size)}
     for batch in _plan(tasks, size, done):
         before = whole[batch.tasks[0].row]
-        assert (batch.tasks, batch.size) == (before.tasks, before.size)
+        assert (batch.tasks, batch.rows) == (before.tasks, before.rows)
         assert any(batch.wanted)
         assert batch.wanted == tuple(t.row not in done for t in batch.tasks)
 
@@ -64,8 +64,9 @@ def test_few_images_wait_at_a_time():
 
 def test_padding_is_weighed_against_another_size():
     cheap = Costs(compile_s=1.0, image_step_s=0.001)
-    assert cheap.size(1, 8, 50) == 8  # 0.35 s of padding
+    assert cheap.rows(1, 8, 50) == 8  # 0.35 s of padding
     dear = Costs(compile_s=1.0, image_step_s=0.1)
-    assert dear.size(3, 8, 50) == 3
-    assert dear.size(1, 8, 50) == MIN_ROWS
-    assert dear.size(1, 1, 50) == 1
+    assert dear.rows(3, 8, 50) == 3
+    assert dear.rows(1, 8, 50) == MIN_ROWS
+    assert dear.rows(1, 1, 50) == 1
+    assert Costs(None, 0.1).rows(3, 8, 50) == 8
