@@ -30,12 +30,12 @@ from .places import find_place
 from .plan import Batch, plan_batches
 from .progress import Counter, Progress
 from .ray_executor import render_with_ray
-from .renderer import Outcome, Renderer, RendererSettings
+from .renderer import IMAGES, Outcome, Renderer, RendererSettings
 from .run_file import RunFile, check_same, load_run_file
 from .selection import Selection, Shard, Survey
 from .sources import Jobs, JobsError, check_jobs
 from .storage import Storage
-from .webdataset import TarJournals
+from .webdataset import TarJournals, staged_folder
 
 _TOLD_FAULTS = 5
 _CHUNK = 1000
