@@ -342,10 +342,8 @@ def generate(
                     advance(f"images {start + 1}-{start + size} of {len(jobs)}")  # noqa: B023
 
             rendered = pipe(batch, seed=batch_seeds, callback_on_step_end=on_step, **settings)
-            drawn = zip(batch, batch_seeds, rendered.images, strict=True)
-            for row, (prompt, image_seed, image) in enumerate(drawn):
-                place = len(batch), row
-                recipe = _recipe(pipe, prompt, image_seed, image.size, settings, place)
+            for prompt, image_seed, image in zip(batch, batch_seeds, rendered.images, strict=True):
+                recipe = _recipe(pipe, prompt, image_seed, image.size, settings, len(batch))
                 path = save_png(image, output, f"{slug(prompt)}-{image_seed}", recipe)
                 console.out.print(str(path), markup=False)
                 if grid:
@@ -385,7 +383,7 @@ def _recipe(
     seed: int,
     size: tuple[int, int],
     settings: dict[str, Any],
-    place: tuple[int, int],
+    batch_size: int,
 ) -> Recipe:
     return Recipe(
         prompt=prompt,
@@ -401,8 +399,7 @@ def _recipe(
         runtime=pipe.runtime,
         precision=pipe.options.precision,
         threads=pipe.options.threads,
-        batch_size=place[0],
-        batch_row=place[1],
+        batch_size=batch_size,
     )
 
 

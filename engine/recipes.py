@@ -43,7 +43,6 @@ class Recipe:
     precision: str
     threads: int | None = None  #: of the process; bf16 rounds differently with another count
     batch_size: int = 1  #: rows of the UNet; some runtimes round differently with another count
-    batch_row: int = 0  #: which of them was this image
     version: str = __version__
 
     def settings(self) -> dict[str, Any]:

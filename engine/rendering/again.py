@@ -77,8 +77,7 @@ def generate_again(
             callback_on_step_end=lambda *_: advance("rendering again"),
             **recipe.settings(),
         )
-    image = rendered.images[recipe.batch_row]
-    return save_png(image, output, f"{slug(recipe.prompt)}-{recipe.seed}", recipe)
+    return save_png(rendered.images[0], output, f"{slug(recipe.prompt)}-{recipe.seed}", recipe)
 
 
 def _check(path: Path, recipe: Recipe, bundle: Bundle) -> None:
@@ -89,9 +88,8 @@ def _check(path: Path, recipe: Recipe, bundle: Bundle) -> None:
             "would differ. Give the bundle that it was made with; `ldm-engine info` shows digests."
         )
     try:
-        rows, row = recipe.batch_size, recipe.batch_row
-        if rows not in range(1, MAX_BATCH + 1) or row not in range(rows):
-            raise InvalidArgumentError(f"`batch_size` is {rows!r} and `batch_row` {row!r}.")
+        if recipe.batch_size not in range(1, MAX_BATCH + 1):
+            raise InvalidArgumentError(f"`batch_size` is {recipe.batch_size!r}.")
         scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
         resolve_request(
             bundle.model,

@@ -140,16 +140,16 @@ class Renderer:
 
     def _finish_image(self, task: Task, denoised: _Denoised, row: int, batch: Batch) -> Outcome:
         start = time.perf_counter()
-        precision, place = self._settings.options.precision, (batch.batch_size, row)
+        precision, rows = self._settings.options.precision, batch.batch_size
         pixels, fault = self._decode(self.pipe, denoised.latents[row : row + 1])
         if pixels is None and precision != "fp32":
-            precision, place = "fp32", (1, 0)
+            precision, rows = "fp32", 1
             pixels, again = self._render_wide(task)
             fault = f"{fault}, and in fp32 {again}"
         if pixels is None:
             return failure(task, fault)
         (image,) = to_pil(pixels)
-        recipe = self._recipe(task, precision, *place)
+        recipe = self._recipe(task, precision, rows)
         content = encode_image(image, recipe, self._settings.image_format, self._settings.quality)
         suffix = IMAGE_FORMATS[self._settings.image_format]
         path = f"{self._settings.folder}/{task.identity.stem}{suffix}"
@@ -200,7 +200,7 @@ class Renderer:
             latents = self._wide.denoise(self.request([task], 1))
         return self._decode(self._wide, latents)
 
-    def _recipe(self, task: Task, precision: str, rows: int, row: int) -> Recipe:
+    def _recipe(self, task: Task, precision: str, rows: int) -> Recipe:
         bundle = self.pipe.bundle
         return Recipe(
             prompt=task.prompt,
@@ -217,7 +217,6 @@ class Renderer:
             precision=precision,
             threads=self._settings.options.threads,
             batch_size=rows,
-            batch_row=row,
         )
 
 

@@ -93,8 +93,8 @@ class Run:
                 run_file, settings, renderer = self._begin(storage, bundle, choice, held, survey)
                 batches = self._batches(selection, run_file)
                 commit = partial(journals.commit, known=known)
-                counter.start()
                 outcomes = self._execute(renderer, settings, storage, batches, commit)
+                counter.start()
                 with closing(outcomes):
                     for part in outcomes:
                         failed = sum("error" in o for o in part)
