@@ -9,8 +9,8 @@ from .jobs import Group, Task
 
 #: Images that may wait for others of their group before the fullest group goes as it is.
 MAX_WAITING = 10_000
-#: Rows of a batch that is not full. The full-size UNet in int8 on OpenVINO gives the same pixels at
-#: 2, 3 and 4 rows, and others at one row; in fp32 and bf16 they were the same at any.
+#: The least rows a batch is run with. In bf16 and int8, OpenVINO gives other pixels at one row;
+#: from two on they were the same in any number of rows, place and company, in every runtime.
 MIN_ROWS = 2
 
 
