@@ -21,6 +21,7 @@ from .renderer import Outcome, Renderer, RendererSettings
 Commit = Callable[[Sequence[Outcome]], None]
 #: Batches a worker has at a time: one in the loop, one being finished.
 _AT_A_TIME = 2
+_END_S = 30.0
 
 
 def render_here(
@@ -95,7 +96,11 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.process.kill()
         worker.connection.close()
     for worker in workers:
-        worker.process.wait()
+        try:
+            worker.process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
 
 
 class _told:  # noqa: N801 - reads like a function where it is used

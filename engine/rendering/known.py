@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import threading
+
 KEY_BYTES = 16
 SETTINGS_BYTES = 7
 _SLOT = KEY_BYTES + SETTINGS_BYTES + 1
@@ -26,20 +28,26 @@ class KnownIds:
         self._slots = bytearray(capacity * _SLOT)
         self._mask = capacity - 1  # a power of two
         self._count = 0
+        self._lock = threading.Lock()  # one thread plans while another writes down what is done
 
     def __len__(self) -> int:
         return self._count
 
     def get(self, key: bytes) -> tuple[int, bytes]:
         """The flags and settings of `key`; (0, zeros) if it is unknown."""
-        at = self._find(key) * _SLOT
-        slot = self._slots[at + KEY_BYTES : at + _SLOT]
+        with self._lock:
+            at = self._find(key) * _SLOT
+            slot = self._slots[at + KEY_BYTES : at + _SLOT]
         return slot[SETTINGS_BYTES], bytes(slot[:SETTINGS_BYTES])
 
     def add(self, key: bytes, flags: int, settings: bytes | None = None) -> None:
         """Add `flags` to those of `key`, and replace its settings if any are given."""
-        if self._count * 3 >= (self._mask + 1) * 2:
-            self._grow()
+        with self._lock:
+            if self._count * 3 >= (self._mask + 1) * 2:
+                self._grow()
+            self._set(key, flags, settings)
+
+    def _set(self, key: bytes, flags: int, settings: bytes | None) -> None:
         at = self._find(key) * _SLOT
         if not self._slots[at + _SLOT - 1]:
             self._count += 1
@@ -64,9 +72,5 @@ class KnownIds:
         self._mask, self._count = 2 * old_capacity - 1, 0
         for at in range(0, old_capacity * _SLOT, _SLOT):
             if slots[at + _SLOT - 1]:
-                self._put(slots, at, slots[at + _SLOT - 1])
-
-    def _put(self, slots: bytearray, at: int, flags: int) -> None:
-        """Take over a slot of another block."""
-        settings = bytes(slots[at + KEY_BYTES : at + _SLOT - 1])
-        self.add(bytes(slots[at : at + KEY_BYTES]), flags, settings)
+                key, settings = slots[at : at + KEY_BYTES], slots[at + KEY_BYTES : at + _SLOT - 1]
+                self._set(bytes(key), slots[at + _SLOT - 1], bytes(settings))

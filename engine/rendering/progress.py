@@ -29,7 +29,7 @@ class Counter:
     def __init__(self, total: int, done: int, failed_images: int, bad_rows: int) -> None:
         self._total, self._done, self._failed = total, done, failed_images
         self._bad_rows = bad_rows
-        self._rendered = 0
+        self._rendered = self._tried = 0
         self._marks: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self.start()
 
@@ -44,7 +44,8 @@ class Counter:
         self._done += finished
         self._failed += failed
         self._rendered += finished
-        self._marks.append((time.monotonic(), self._rendered + failed))
+        self._tried += finished + failed
+        self._marks.append((time.monotonic(), self._tried))
 
     def progress(self) -> Progress:
         """Where the run stands."""

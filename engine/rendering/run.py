@@ -64,7 +64,12 @@ class Run:
     summary: Summary | None = field(default=None, init=False)
 
     def records(self) -> Iterator[Outcome]:
-        """Render, and give the record of each image as it is finished."""
+        """Render, and give the record of each image as it is finished.
+
+        Raises:
+            InvalidArgumentError: if an option or default is not accepted, before all else.
+            LDMEngineError: whatever stops the run; a later one goes on from there.
+        """
         options, shard = self.options, Shard.parse(self.options.shard)
         jobs_format = check_jobs(self.jobs, options.jobs_format)
         bundle = open_bundle(self.bundle_path)
@@ -87,28 +92,37 @@ class Run:
             survey = self._survey(selection, journals)
             counter = Counter(survey.total, survey.done, survey.failed, survey.bad_rows)
             self.summary = Summary(storage.output, counter.progress(), stopped=False)
-            self.on_progress(counter.progress())
+            self.on_progress(self.summary.progress)
             if survey.to_do:
                 bundle.check_changed_files(needed_files(bundle, choice.runtime, options.precision))
                 run_file, settings, renderer = self._begin(storage, bundle, choice, held, survey)
                 batches = self._batches(selection, run_file)
                 commit = partial(journals.commit, known=known)
                 outcomes = self._execute(renderer, settings, storage, batches, commit)
-                counter.start()
-                with closing(outcomes):
-                    for part in outcomes:
-                        failed = sum("error" in o for o in part)
-                        counter.add(len(part) - failed, failed)
-                        self.summary.progress = counter.progress()
-                        self.on_progress(self.summary.progress)
-                        yield from (o for o in part if "error" not in o)
-            self.summary.stopped = self.should_stop() and self.summary.progress.to_do > 0
-            journals.finish(not self.summary.stopped)
-            if self.summary.progress.rendered or storage.read(PAGE) is None:
-                write_gallery(storage, journals.read_records())
-            if self.summary.progress.done:
-                self.summary.gallery = f"{storage.output}/{PAGE}"
-            storage.finish([journals.records, journals.failures])
+                yield from self._counted(outcomes, counter, self.summary)
+            self._end(storage, journals, self.summary)
+
+    def _counted(
+        self, outcomes: Generator[Sequence[Outcome], None, None], counter: Counter, summary: Summary
+    ) -> Iterator[Outcome]:
+        """The records among `outcomes`, with the progress told after each batch."""
+        counter.start()
+        with closing(outcomes):
+            for part in outcomes:
+                failed = sum("error" in outcome for outcome in part)
+                counter.add(len(part) - failed, failed)
+                summary.progress = counter.progress()
+                self.on_progress(summary.progress)
+                yield from (outcome for outcome in part if "error" not in outcome)
+
+    def _end(self, storage: Storage, journals: Journals, summary: Summary) -> None:
+        summary.stopped = self.should_stop() and summary.progress.to_do > 0
+        journals.finish(not summary.stopped)
+        if summary.progress.rendered or storage.read(PAGE) is None:
+            write_gallery(storage, journals.read_records())
+        if summary.progress.done:
+            summary.gallery = f"{storage.output}/{PAGE}"
+        storage.finish([journals.records, journals.failures])
 
     def _fingerprint(self, bundle: Bundle, choice: Choice) -> dict[str, Any]:
         """All that changes pixels or files; None for what an earlier run may decide."""
@@ -145,7 +159,7 @@ class Run:
         faults: list[Outcome] = []
         told: list[Outcome] = []
         found = Survey()
-        for item in selection.survey():
+        for item in selection.survey(of_all_shards=self.options.strict):
             if isinstance(item, Survey):
                 found = item
                 break

@@ -73,11 +73,14 @@ class Selection:
     known: KnownIds
     shard: Shard
 
-    def survey(self) -> Iterator[Survey | dict[str, Any]]:
-        """Read all rows; gives each bad row's failure and, last, the counts."""
+    def survey(self, of_all_shards: bool = False) -> Iterator[Survey | dict[str, Any]]:
+        """Read all rows; gives each bad row's failure and, last, the counts.
+
+        Each bad row is told by one shard, unless they are to be told `of_all_shards`.
+        """
         found = Survey()
         for row, tasks, fault in self._rows(SEEN[0]):
-            if fault and self.shard.holds_row(row.number):
+            if fault and (of_all_shards or self.shard.holds_row(row.number)):
                 found.bad_rows += 1
                 yield row_failure(row, fault)
             for task in filter(self.shard.holds, tasks):
