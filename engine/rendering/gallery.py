@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from itertools import islice
+from typing import Any
 
 from .renderer import Outcome
 from .storage import Storage
@@ -20,9 +21,13 @@ _SHOWN = (
     "id", "prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "eta",
     "height", "width", "precision", "path", "member", "row", "extra",
 )  # fmt: skip
+#: Of a run's fingerprint, the part of the recipe that all its images share.
+_COMMON = ("bundle", "model", "runtime", "runtime_version", "threads", "batch_size", "ldm_engine")
 
 
-def write_gallery(storage: Storage, records: Iterable[Outcome]) -> None:
+def write_gallery(
+    storage: Storage, records: Iterable[Outcome], fingerprint: Mapping[str, Any]
+) -> None:
     """Write the page over `records`, unless there are none.
 
     The data lie in parts of 2,000 images each as ``gallery/*.js``: from the disk, a page may load
@@ -38,8 +43,11 @@ def write_gallery(storage: Storage, records: Iterable[Outcome]) -> None:
     if not parts:
         return
     page = resources.files(__package__).joinpath("gallery.html").read_text(encoding="utf-8")
-    facts = {"parts": parts, "isCut": next(records, None) is not None}
-    storage.write(PAGE, page.replace("/*FACTS*/ {}", json.dumps(facts)).encode())
+    common = {name: fingerprint[name] for name in _COMMON if name in fingerprint}
+    facts = {"parts": parts, "isCut": next(records, None) is not None, "recipe": common}
+    storage.write(
+        PAGE, page.replace("/*FACTS*/ {}", json.dumps(facts).replace("<", "\\u003c")).encode()
+    )
 
 
 def _entries(records: Iterable[Outcome]) -> Iterator[dict[str, object]]:

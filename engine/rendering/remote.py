@@ -148,7 +148,7 @@ class RemoteStorage(Storage):
         return [f"{name}.parts/{path.rsplit('/', 1)[1]}" for path in sorted(found)]
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self._root}/{name}".rstrip("/")
 
     @contextmanager
     def _told(self, name: str) -> Iterator[None]:

@@ -119,7 +119,9 @@ class Run:
         summary.stopped = self.should_stop() and summary.progress.to_do > 0
         journals.finish(not summary.stopped)
         if summary.progress.rendered or storage.read(PAGE) is None:
-            write_gallery(storage, journals.read_records())
+            run_file = load_run_file(storage)
+            fingerprint = run_file.fingerprint if run_file else {}
+            write_gallery(storage, journals.read_records(), fingerprint)
         if summary.progress.done:
             summary.gallery = f"{storage.output}/{PAGE}"
         storage.finish([journals.records, journals.failures])

@@ -66,7 +66,7 @@ class TarJournals(Journals):
             self._pack(len(self._waiting))
         if not self._waiting:
             self._storage.remove(self._staged)
-            for name in self._storage.names("."):
+            for name in self._storage.names(""):
                 if name == self._folder or (self._whole and name.startswith(_STAGED)):
                     self._storage.clear(name)
 

@@ -17,7 +17,7 @@ RECORD = {
 def _write(tmp_path, records):
     storage = open_storage(str(tmp_path), "run")
     storage.prepare()
-    write_gallery(storage, iter(records))
+    write_gallery(storage, iter(records), {"bundle": "</script>", "threads": 2, "x": 1})
     parts = []
     for path in sorted((tmp_path / "gallery").glob("*.js")):
         parts.append(json.loads(re.fullmatch(r"addImages\((.*)\);\n", path.read_text())[1]))
@@ -28,7 +28,8 @@ def _write(tmp_path, records):
 def test_the_data_lie_in_parts(tmp_path):
     parts, facts = _write(tmp_path, ({**RECORD, "id": f"i{i}"} for i in range(4321)))
     assert [len(part) for part in parts] == [2000, 2000, 321]
-    assert facts == {"parts": 3, "isCut": False}
+    assert (facts["parts"], facts["isCut"]) == (3, False)
+    assert facts["recipe"] == {"bundle": "</script>", "threads": 2}
     assert parts[2][-1]["id"] == "i4320"
     assert parts[0][0].keys() == RECORD.keys() - {
         "negative_prompt",
@@ -52,11 +53,12 @@ def test_prompts_are_never_markup(tmp_path):
     page = (tmp_path / "index.html").read_text()
     assert "innerHTML" not in page
     assert hostile not in page
+    assert page.count("</script>") == 1
     assert (tmp_path / "gallery" / "000.js").read_bytes().isascii()
 
 
 def test_nothing_is_written_for_no_images(tmp_path):
     storage = open_storage(str(tmp_path), "run")
     storage.prepare()
-    write_gallery(storage, iter([]))
+    write_gallery(storage, iter([]), {})
     assert not (tmp_path / "index.html").exists()

@@ -268,6 +268,22 @@ def test_archives_hold_images_and_facts(render, tmp_path, whole):
     assert render(layout="webdataset", images_per_tar=8) == []
 
 
+def test_archives_at_a_url_are_the_same(render, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    options = {"layout": "webdataset", "images_per_tar": 8}
+    render(JOBS, **options)
+    url = f"memory://{tmp_path}/there"
+    assert len(render(JOBS[:15], url, **options)) + len(render(JOBS, url, **options)) == len(JOBS)
+    files = fsspec.filesystem("memory")
+    held = [path.rsplit("/", 1)[1] for path in files.ls(f"{tmp_path}/there/shards", detail=False)]
+    assert len(held) == 3  # 8, 7, and then 7 more
+    assert (
+        files.cat_file(f"{tmp_path}/there/shards/000000.tar")
+        == (tmp_path / "out" / "shards" / "000000.tar").read_bytes()
+    )
+    assert not files.exists(f"{tmp_path}/there/staged")
+
+
 @pytest.mark.parametrize("image_format", ["jpeg", "webp"])
 def test_other_formats_carry_their_recipe(render, tmp_path, image_format):
     jobs = [{"prompt": "é 🐿 \0 \n" + "x" * 4990, "negative_prompt": "\1" * 5000}]
