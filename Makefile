@@ -52,7 +52,7 @@ $(VENV)/.export: setup.py $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: setup.py $(VENV)/bin/python
-	$(PIP) --editable '.[export,int8,peers,dev]'
+	$(PIP) --editable '.[export,int8,peers,ray,dev]'
 	$(STAND_IN)
 	touch $@
 

@@ -48,7 +48,7 @@ def render_with_ray(
     Raises:
         LDMEngineError: if Ray is not installed, not to be reached, or an actor fails.
     """
-    ray = _import_ray()
+    ray = import_ray()
     try:
         ray.init(
             address=address,
@@ -87,7 +87,12 @@ def render_with_ray(
         ray.shutdown()
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
+    """Ray with Ray Data.
+
+    Raises:
+        LDMEngineError: if it is not installed.
+    """
     try:
         import ray
         import ray.data

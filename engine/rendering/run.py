@@ -29,7 +29,7 @@ from .options import RunOptions
 from .places import find_place
 from .plan import Batch, plan_batches
 from .progress import Counter, Progress
-from .ray_executor import render_with_ray
+from .ray_executor import import_ray, render_with_ray
 from .renderer import IMAGES, Outcome, Renderer, RendererSettings
 from .run_file import RunFile, check_same, load_run_file
 from .selection import Selection, Shard, Survey
@@ -79,6 +79,8 @@ class Run:
         reader = RowReader(bundle.model, scheduler.num_train_timesteps, self.defaults)
         if options.memory_limit is not None:
             parse_bytes(options.memory_limit)
+        if options.executor == "ray":
+            import_ray()
         wanted = self._fingerprint(bundle, choice)
         storage, _ = find_place(options.output, shard.label, wanted, options.force)
         with locked(storage, shard.label):
