@@ -261,8 +261,7 @@ class LDMTextToImagePipeline:
     def denoise(self, request: Request) -> NDArray[np.float32]:
         """The final latents [B, 4, h, w] of a request, the first half of a call.
 
-        Batch rendering runs it while ``decode`` runs on the batch before, which takes
-        ``memory="resident"``. It looks for no NaN, and one thread may call it at a time.
+        It looks for no NaN; one thread may call it at a time.
         """
         latents, _ = self._denoise(request, None)
         return np.array(latents)
@@ -319,7 +318,7 @@ class LDMTextToImagePipeline:
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Pixels [B, H, W, 3] in [0, 1], one image at a time: memory does not grow with B.
 
-        It looks for no NaN, and may run beside ``denoise`` but not beside itself.
+        It looks for no NaN; one thread may call it at a time.
         """
         program = self._programs["vae_decoder"]
         height, width = (side * self.bundle.model.scale_factor for side in latents.shape[2:])

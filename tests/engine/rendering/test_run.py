@@ -16,7 +16,10 @@ from ldm_engine.rendering.renderer import Renderer
 from ldm_engine.rendering.run_file import FingerprintError
 from ldm_engine.rendering.sources import JobsError
 
-SETTINGS = {"num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 4, "threads": 1}
+SETTINGS = {
+    "num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 4, "threads": 1,
+    "runtime": "onnxruntime",
+}  # fmt: skip
 JOBS = [
     {"prompt": f"a {i} thing", "id": f"j{i}", "eta": (0, 0.5)[i % 2], "guidance_scale": 1 + i % 3}
     for i in range(22)
@@ -43,7 +46,9 @@ def whole(tiny_onnx_bundle, tmp_path_factory):
 def test_images_and_records(whole, tiny_onnx_bundle):
     records = records_of(whole)
     assert set(records) == {job["id"] for job in JOBS}
-    pipe = ldm_engine.LDMTextToImagePipeline.from_pretrained(tiny_onnx_bundle.path, threads=1)
+    pipe = ldm_engine.LDMTextToImagePipeline.from_pretrained(
+        tiny_onnx_bundle.path, runtime="onnxruntime", threads=1
+    )
     for job in JOBS[:6]:
         record = records[job["id"]]
         assert (record["prompt"], record["eta"]) == (job["prompt"], job["eta"])
@@ -196,11 +201,11 @@ def test_unusable_images_are_failures_and_not_tried_again(render, tmp_path, monk
     denoise = Renderer._denoise
 
     def spoilt(self, batch):
-        found = denoise(self, batch)
+        latents, truncated = denoise(self, batch)
         for row, task in enumerate(batch.tasks):
             if task.identity.id in ("j1", "j8"):
-                found.latents[row, 0, 0, 0] = np.nan if task.identity.id == "j1" else np.inf
-        return found
+                latents[row, 0, 0, 0] = np.nan if task.identity.id == "j1" else np.inf
+        return latents, truncated
 
     monkeypatch.setattr(Renderer, "_denoise", spoilt)
     assert len(render()) == len(JOBS) - 2
@@ -225,9 +230,9 @@ def test_a_bad_image_is_rendered_again_in_fp32(render, tmp_path, monkeypatch, ti
     denoise = Renderer._denoise
 
     def spoilt(self, batch):
-        found = denoise(self, batch)
-        found.latents[0] = np.nan
-        return found
+        latents, truncated = denoise(self, batch)
+        latents[0] = np.nan
+        return latents, truncated
 
     monkeypatch.setattr(Renderer, "_denoise", spoilt)
     records = {r["id"]: r for r in render(JOBS[:3], precision="bf16", runtime="openvino")}
