@@ -134,6 +134,7 @@ def _steps(scheduler: DDIMScheduler, count: int, eta: Any, batch_size: int) -> t
         )
     for value in etas:
         check_eta(value)
+    etas = [float(value) for value in etas]  # NumPy's own scalars would widen the loop's arrays
     schedules = {value: scheduler.steps(count, value) for value in dict.fromkeys(etas)}
     return batch_steps([schedules[value] for value in etas])
 
