@@ -76,7 +76,7 @@ $(VENV)/.export: setup.py $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: setup.py $(VENV)/bin/python
-	$(PIP) --editable '.[export,int8,peers,bench,dev]'
+	$(PIP) --editable '.[export,int8,peers,ray,bench,dev]'
 	$(STAND_IN)
 	touch $@
 

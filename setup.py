@@ -26,6 +26,8 @@ EXPORT = [
     *(f"{requirement}; python_version < '3.13'" for requirement in [*OPENVINO, *ONNXRUNTIME]),
 ]
 INT8 = [*EXPORT, "nncf>=3.4,<4"]
+RENDER = ["fsspec>=2023.1", "pyarrow>=14"]
+RAY = [*RENDER, "ray[data]>=2.9"]
 PEERS = [
     "torch==2.13.0",
     "diffusers==0.42.1",
@@ -47,13 +49,18 @@ setup(
     packages=[
         "ldm_engine",
         "ldm_engine.benchmarking",
+        "ldm_engine.rendering",
         "ldm_engine.runtimes",
         "ldm_engine.export",
         "ldm_engine.export.checkpoint",
         "ldm_engine.export.models",
         "ldm_engine.export.formats",
     ],
-    package_data={"ldm_engine": ["py.typed"], "ldm_engine.export": ["py.typed"]},
+    package_data={
+        "ldm_engine": ["py.typed"],
+        "ldm_engine.export": ["py.typed"],
+        "ldm_engine.rendering": ["*.html"],
+    },
     install_requires=[
         "numpy>=1.24",
         "pillow>=9.5",
@@ -67,6 +74,8 @@ setup(
         "onnxruntime": ONNXRUNTIME,
         "export": EXPORT,
         "int8": INT8,
+        "render": RENDER,
+        "ray": RAY,
         "peers": PEERS,
         # PaddleNLP imports beside Paddle 3 only with these pins, and brings about 100 packages:
         # give it an environment of its own.

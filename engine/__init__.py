@@ -10,6 +10,7 @@ from .bundle import Bundle
 from .errors import LDMEngineError
 from .manifest import open_bundle
 from .pipeline import FlatImageWarning, ImagePipelineOutput, LDMTextToImagePipeline
+from .rendering import render
 from .scheduler import DDIMScheduler
 from .tokenizer import PromptTruncatedWarning
 from .version import __version__
@@ -25,4 +26,5 @@ __all__ = [
     "__version__",
     "errors",
     "open_bundle",
+    "render",
 ]

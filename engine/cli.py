@@ -7,6 +7,7 @@ This is the one file of the engine that reaches into ``ldm_engine.export``, and 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,13 @@ from .cpu import free_memory_bytes
 from .errors import RuntimeUnavailableError
 from .files import make_folder
 from .golden import TOLERANCE, check_golden, why_not_applicable
-from .images import Recipe, contact_sheet, save_png, slug
+from .images import contact_sheet, save_png, slug
 from .manifest import open_bundle
 from .noise import resolve_seeds
 from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
+from .recipes import Recipe
+from .rendering.again import check_given, generate_again
+from .rendering.command import render
 from .request import check_request
 from .runtimes import (
     Choice,
@@ -222,7 +226,13 @@ def _verify_golden(bundle: Bundle, choice: Choice) -> None:
 
 @cli.command()
 @click.argument("bundle", type=_FOLDER)
-@click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
+@click.argument("prompts", nargs=-1, metavar="PROMPT...")
+@click.option(
+    "--from-image",
+    type=_FOLDER,
+    metavar="FILE",
+    help="Instead of a PROMPT: render the image FILE again from its recipe, pixel for pixel.",
+)
 @click.option("-o", "--output", type=_FOLDER, default=Path(), help="Folder for the pictures.")
 @click.option("--num-inference-steps", type=int, default=50, show_default=True)
 @click.option(
@@ -258,6 +268,7 @@ def _verify_golden(bundle: Bundle, choice: Choice) -> None:
 def generate(
     bundle: Path,
     prompts: tuple[str, ...],
+    from_image: Path | None,
     output: Path,
     seed: int | None,
     num_images: int,
@@ -274,14 +285,20 @@ def generate(
 
     Pictures are PNG files that carry their recipe; no file is ever overwritten.
     """
+    if from_image is not None:
+        check_given(click.get_current_context())
+        path = generate_again(bundle, from_image, output, device, _memory_mode(memory))
+        console.out.print(str(path), markup=False)
+        return
+    if not prompts:
+        raise click.UsageError("Missing argument 'PROMPT...'.")
     jobs = [prompt for prompt in prompts for _ in range(num_images)]
     seeds = resolve_seeds(seed, len(jobs))
     opened = open_bundle(bundle)
     check_request(opened, prompt=list(prompts), **settings)
     choice = choose_runtime(opened, runtime, precision)
     resolve_options(choice.runtime, device, precision, threads)
-    if memory == "auto":
-        memory = _choose_memory(opened, choice, precision)
+    memory = _memory_mode(memory)(opened, choice, precision)
     make_folder(output)
     with console.busy(f"opening {bundle}"):
         pipe = LDMTextToImagePipeline.from_pretrained(
@@ -303,7 +320,7 @@ def generate(
 
             rendered = pipe(batch, seed=batch_seeds, callback_on_step_end=on_step, **settings)
             for prompt, image_seed, image in zip(batch, batch_seeds, rendered.images, strict=True):
-                recipe = _recipe(pipe, prompt, image_seed, image.size, settings)
+                recipe = _recipe(pipe, prompt, image_seed, image.size, settings, len(batch))
                 path = save_png(image, output, f"{slug(prompt)}-{image_seed}", recipe)
                 console.out.print(str(path), markup=False)
                 if grid:
@@ -311,6 +328,11 @@ def generate(
     if grid:
         sheet = contact_sheet(images, columns=num_images if num_images > 1 else None)
         console.out.print(str(save_png(sheet, output, "grid")), markup=False)
+
+
+def _memory_mode(told: str) -> Callable[[Bundle, Choice, str], str]:
+    """What tells the memory mode: the one asked for, or with "auto" the choice."""
+    return _choose_memory if told == "auto" else lambda bundle, choice, precision: told
 
 
 def _choose_memory(bundle: Bundle, choice: Choice, precision: str) -> str:
@@ -332,6 +354,7 @@ def _recipe(
     seed: int,
     size: tuple[int, int],
     settings: dict[str, Any],
+    batch_size: int,
 ) -> Recipe:
     return Recipe(
         prompt=prompt,
@@ -346,15 +369,18 @@ def _recipe(
         bundle=pipe.bundle.digest,
         runtime=pipe.runtime,
         precision=pipe.options.precision,
+        threads=pipe.options.threads,
+        batch_size=batch_size,
     )
-
-
-cli.add_command(bench)
 
 
 def _split(names: str) -> tuple[str, ...]:
     """What a comma-separated option names, each once."""
     return tuple(dict.fromkeys(n.strip() for n in names.split(",") if n.strip()))
+
+
+cli.add_command(bench)
+cli.add_command(render)
 
 
 def main() -> None:

@@ -130,6 +130,18 @@ def stages(total: int | None = None) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """A block that a first signal does not break; the result tells whether one has come."""
+    with _interrupts.deferred():
+        yield lambda: bool(_interrupts.received)
+
+
+def exit_code() -> int:
+    """What an interrupted command exits with."""
+    return _interrupts.exit_code()
+
+
+@contextmanager
 def byte_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over `total` bytes; call the result with each count."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())

@@ -13,6 +13,7 @@ from .errors import OutputError
 _UMASK = os.umask(0)  # can only be read by setting it
 os.umask(_UMASK)
 FOLDER_MODE = 0o777 & ~_UMASK  #: what ``mkdir`` gives and ``mkdtemp`` does not
+FILE_MODE = 0o666 & ~_UMASK  #: what ``open`` gives and ``mkstemp`` does not
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -65,7 +66,7 @@ def make_folder(path: Path) -> None:
             pass
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"The folder {path} cannot be written to: {_reason(error)}. Choose another folder."
+            f"The folder {path} cannot be written to: {reason(error)}. Choose another folder."
         ) from error
 
 
@@ -80,11 +81,11 @@ def _temporary(path: Path, content: bytes) -> Iterator[Path]:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_UMASK)
+        temporary.chmod(FILE_MODE)
         yield temporary
     except OSError as error:
         raise OutputError(
-            f"{path} could not be written: {_reason(error)}. What was there before is unchanged; "
+            f"{path} could not be written: {reason(error)}. What was there before is unchanged; "
             "make room or choose another folder, and run again."
         ) from error
     finally:
@@ -93,5 +94,6 @@ def _temporary(path: Path, content: bytes) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What went wrong, as the system words it."""
     return getattr(error, "strerror", None) or str(error)

@@ -1,43 +1,19 @@
-"""Pictures on disk: PNG files that carry their recipe, safe file names, contact sheets."""
+"""Pictures of ``generate`` on disk: safe file names that are never taken twice, contact sheets."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
-from .errors import InvalidArgumentError
 from .files import write_new
-from .version import __version__
+from .recipes import Recipe, encode_image
 
-RECIPE_KEY = "ldm-engine"  #: the PNG text chunk that holds the recipe as JSON
 _MAX_SLUG = 60
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that is needed to render an image again."""
-
-    prompt: str
-    negative_prompt: str
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    eta: float
-    height: int
-    width: int
-    model: str
-    bundle: str  #: the bundle's digest
-    runtime: str
-    precision: str
-    version: str = __version__
 
 
 def save_png(image: Image.Image, folder: Path, stem: str, recipe: Recipe | None = None) -> Path:
@@ -48,31 +24,7 @@ def save_png(image: Image.Image, folder: Path, stem: str, recipe: Recipe | None 
     Raises:
         OutputError: if it cannot be written.
     """
-    info = PngImagePlugin.PngInfo()
-    if recipe is not None:
-        info.add_itxt("Description", recipe.prompt)
-        info.add_itxt("Software", f"ldm-engine {recipe.version}")
-        info.add_itxt(RECIPE_KEY, json.dumps(asdict(recipe), ensure_ascii=False))
-    content = io.BytesIO()
-    image.save(content, format="PNG", pnginfo=info)
-    return write_new(folder, stem, ".png", content.getvalue())
-
-
-def read_recipe(path: Path) -> Recipe:
-    """The recipe that ``save_png`` put into a file.
-
-    Raises:
-        InvalidArgumentError: if the file is no such image.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return Recipe(**json.loads(image.info[RECIPE_KEY]))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InvalidArgumentError(
-            f"{path} carries no recipe of ldm-engine ({error!r}); give a PNG file as "
-            "`ldm-engine generate` wrote it."
-        ) from error
+    return write_new(folder, stem, ".png", encode_image(image, recipe))
 
 
 def slug(text: str) -> str:

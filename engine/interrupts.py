@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NOTICE = b"\nStopping after this stage; Ctrl-C again stops at once.\n"
+_NOTICE = b"\nStopping after this stage or batch; Ctrl-C again stops at once.\n"
 
 
 class Interrupts:

@@ -38,7 +38,7 @@ def run_loop(
     """
     latents = unet.inputs["latents"]  # [B, 4, h, w]
     noise_pred = unet.outputs["noise_pred"]  # [B or 2B, 4, h, w]
-    fresh_noise = np.empty_like(latents)
+    fresh_noise = np.zeros_like(latents)
     count = len(latents)
     for index, step in enumerate(steps):
         np.copyto(unet.inputs["time_shift"], time_shift[index : index + 1])
@@ -53,8 +53,8 @@ def run_loop(
         latents *= step.latents_scale
         prediction *= step.noise_pred_scale
         latents += prediction
-        if step.sigma > 0:
-            noise.fill(fresh_noise)
+        if step.adds_noise:
+            noise.fill(fresh_noise, step.drawing)
             fresh_noise *= step.sigma
             latents += fresh_noise
         if on_step_end is not None:

@@ -27,9 +27,15 @@ class NoiseStream:
     def __init__(self, seeds: Sequence[int]) -> None:
         self._streams = [np.random.RandomState(seed) for seed in seeds]
 
-    def fill(self, out: NDArray[np.float32]) -> None:
-        """Write the next standard normal values into `out` [B, 4, h, w], row i from stream i."""
-        for stream, row in zip(self._streams, out, strict=True):
+    def fill(self, out: NDArray[np.float32], drawing: Sequence[bool] | None = None) -> None:
+        """Write the next standard normal values into `out` [B, 4, h, w], row i from stream i.
+
+        Where `drawing` [B] is false, the row and its stream stay as they are.
+        """
+        rows = zip(self._streams, out, drawing or [True] * len(out), strict=True)
+        for stream, row, draws in rows:
+            if not draws:
+                continue
             flat = row.reshape(-1)
             for start in range(0, flat.size, _CHUNK):
                 part = flat[start : start + _CHUNK]

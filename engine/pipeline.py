@@ -164,6 +164,11 @@ class LDMTextToImagePipeline:
         return self._shared.bundle
 
     @property
+    def scheduler(self) -> DDIMScheduler:
+        """The noise schedule that the bundle's model was trained with."""
+        return self._shared.scheduler
+
+    @property
     def runtime(self) -> str:
         """The name of the runtime in use."""
         return self._shared.choice.runtime.name
@@ -180,7 +185,7 @@ class LDMTextToImagePipeline:
         width: int | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float | Sequence[float] = 1.0,
-        eta: float = 0.0,
+        eta: float | Sequence[float] = 0.0,
         generator: None = None,
         latents: Any = None,
         output_type: str = "pil",
@@ -200,7 +205,7 @@ class LDMTextToImagePipeline:
             width: likewise.
             num_inference_steps: 1 to 1000 DDIM steps.
             guidance_scale: classifier-free guidance, one number or one an image; 1.0 is off.
-            eta: 0 (deterministic) to 1 (as noisy as DDPM).
+            eta: 0 (deterministic) to 1 (as noisy as DDPM), one number or one an image.
             generator: not accepted; it holds the place it has in diffusers. Use `seed`.
             latents: [B, 4, h, w] initial noise in place of the seeds' first draw.
             output_type: "pil" for PIL images, "np" for one float32 array [B, H, W, 3] in [0, 1].
@@ -224,7 +229,7 @@ class LDMTextToImagePipeline:
         _check_call(generator, output_type, callback_on_step_end)
         request = resolve_request(
             self.bundle.model,
-            self._shared.scheduler,
+            self.scheduler,
             prompt=prompt,
             negative_prompt=negative_prompt,
             height=height,
@@ -242,7 +247,9 @@ class LDMTextToImagePipeline:
             )
         try:
             latents, steps_run = self._denoise(request, callback_on_step_end)
-            pixels = self._decode(latents, request)
+            _check_finite(latents, request, "the UNet")
+            pixels = self.decode(latents)
+            _check_finite(pixels, request, "the decoder")
         finally:
             self._in_use.release()
         _warn_of_flat_images(pixels, request.seeds)
@@ -250,6 +257,14 @@ class LDMTextToImagePipeline:
         if not return_dict:
             return (images,)  # type: ignore[return-value]  # as diffusers does
         return ImagePipelineOutput(images, request.seeds, steps_run)
+
+    def denoise(self, request: Request) -> NDArray[np.float32]:
+        """The final latents [B, 4, h, w] of a request, the first half of a call.
+
+        It looks for no NaN; one thread may call it at a time.
+        """
+        latents, _ = self._denoise(request, None)
+        return np.array(latents)
 
     def _denoise(
         self, request: Request, callback: StepCallback | None
@@ -269,7 +284,6 @@ class LDMTextToImagePipeline:
         if request.latents is not None:
             np.copyto(latents, request.latents)
         steps_run = run_loop(unet, request.steps, time_shift, request.guidance, noise, callback)
-        _check_finite(latents, request, "the UNet")
         return latents, steps_run
 
     def _encode_texts(self, request: Request) -> dict[str, NDArray[np.float32]]:
@@ -301,17 +315,19 @@ class LDMTextToImagePipeline:
             self._time_shift = timesteps, encode_time(program, self.bundle.model, timesteps)
         return self._time_shift[1]
 
-    def _decode(self, latents: NDArray[np.float32], request: Request) -> NDArray[np.float32]:
-        """Pixels [B, H, W, 3] in [0, 1], one image at a time: memory does not grow with B."""
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pixels [B, H, W, 3] in [0, 1], one image at a time: memory does not grow with B.
+
+        It looks for no NaN; one thread may call it at a time.
+        """
         program = self._programs["vae_decoder"]
-        size = (request.height, request.width, 3)
-        program.allocate({"latents": (1, *latents.shape[1:]), "image": (1, *size)})
-        pixels = np.empty((len(latents), *size), dtype=np.float32)
+        height, width = (side * self.bundle.model.scale_factor for side in latents.shape[2:])
+        program.allocate({"latents": (1, *latents.shape[1:]), "image": (1, height, width, 3)})
+        pixels = np.empty((len(latents), height, width, 3), dtype=np.float32)
         for image_latents, image in zip(latents, pixels, strict=True):
             np.copyto(program.inputs["latents"][0], image_latents)
             program.run()
             np.copyto(image, program.outputs["image"][0])
-        _check_finite(pixels, request, "the decoder")
         return pixels
 
 
@@ -347,8 +363,18 @@ def _check_call(generator: object, output_type: str, callback: object) -> None:
         )
 
 
+def non_finite_rows(values: NDArray[np.float32]) -> list[int]:
+    """Which of the rows of `values` hold NaN or infinity."""
+    return [i for i, row in enumerate(values) if not np.isfinite(row.sum(dtype=np.float64))]
+
+
+def is_flat(image: NDArray[np.float32]) -> bool:
+    """Whether an image [H, W, 3] has a single colour."""
+    return all(float(np.ptp(image[..., channel])) < 1 / 255 for channel in range(3))
+
+
 def _check_finite(values: NDArray[np.float32], request: Request, where: str) -> None:
-    bad = [i for i, row in enumerate(values) if not np.isfinite(row.sum(dtype=np.float64))]
+    bad = non_finite_rows(values)
     if bad:
         seeds = ", ".join(str(request.seeds[i]) for i in bad)
         raise NonFiniteError(
@@ -360,7 +386,7 @@ def _check_finite(values: NDArray[np.float32], request: Request, where: str) -> 
 
 def _warn_of_flat_images(pixels: NDArray[np.float32], seeds: Sequence[int]) -> None:
     for image, seed in zip(pixels, seeds, strict=True):
-        if all(float(np.ptp(image[..., channel])) < 1 / 255 for channel in range(3)):
+        if is_flat(image):
             warnings.warn(
                 f"The image of seed {seed} has a single colour; something is likely wrong with "
                 "the model, the prompt or the guidance.",

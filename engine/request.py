@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .bundle import MAX_SIZE, Bundle, ModelInfo
 from .errors import ArgumentTypeError, InvalidArgumentError, ShapeError
 from .noise import resolve_seeds
-from .scheduler import DDIMScheduler, DDIMStep, is_number
+from .scheduler import DDIMScheduler, DDIMStep, batch_steps, check_eta, is_number
 from .tokenizer import check_texts
 
 MAX_GUIDANCE = 10_000  #: far beyond use; keeps float32 finite
@@ -49,14 +49,14 @@ def resolve_request(
     width: int | None,
     num_inference_steps: int,
     guidance_scale: float | Sequence[float],
-    eta: float,
+    eta: float | Sequence[float],
     seed: int | Sequence[int] | None,
     latents: Any,
 ) -> Request:
     """Check the arguments of ``LDMTextToImagePipeline.__call__``, which documents them."""
     prompts = _texts("prompt", prompt)
     count = len(prompts)
-    height, width = _size("height", height, model), _size("width", width, model)
+    height, width = check_size("height", height, model), check_size("width", width, model)
     shape = (
         count,
         model.latent_channels,
@@ -68,7 +68,7 @@ def resolve_request(
         negative_prompts=_negative_prompts(negative_prompt, count),
         height=height,
         width=width,
-        steps=scheduler.steps(num_inference_steps, eta),
+        steps=_steps(scheduler, num_inference_steps, eta, count),
         guidance=_guidance(guidance_scale, count),
         seeds=tuple(resolve_seeds(seed, count)),
         latents=None if latents is None else _latents(latents, shape, model),
@@ -77,7 +77,12 @@ def resolve_request(
 
 
 def check_request(
-    bundle: Bundle, *, prompt: Sequence[str], negative_prompt: str | None = None, **settings: Any
+    bundle: Bundle,
+    *,
+    prompt: Sequence[str],
+    negative_prompt: str | Sequence[str] | None = None,
+    seed: int | Sequence[int] = 0,
+    **settings: Any,
 ) -> Request:
     """Refuse what a pipeline over `bundle` would refuse, before it loads gigabytes."""
     scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
@@ -86,7 +91,7 @@ def check_request(
         scheduler,
         prompt=prompt,
         negative_prompt=negative_prompt,
-        seed=0,
+        seed=seed,
         latents=None,
         **settings,
     )
@@ -115,7 +120,8 @@ def _negative_prompts(value: Any, count: int) -> tuple[str, ...]:
     return texts if len(texts) == count else texts * count
 
 
-def _size(name: str, value: Any, model: ModelInfo) -> int:
+def check_size(name: str, value: Any, model: ModelInfo) -> int:
+    """`value` pixels, or the model's own size for None; raises ``ShapeError`` if it has no such."""
     if value is None:
         return model.default_size
     multiple = model.pixel_multiple
@@ -129,16 +135,37 @@ def _size(name: str, value: Any, model: ModelInfo) -> int:
     return int(value)
 
 
+def check_guidance_scale(value: Any) -> None:
+    """Raise ``InvalidArgumentError`` unless `value` is a number in the accepted range."""
+    if not is_number(value) or not abs(value) <= MAX_GUIDANCE:
+        raise InvalidArgumentError(
+            f"`guidance_scale` is {value!r}; a number, or a list of one an image, is accepted, "
+            f"between -{MAX_GUIDANCE} and {MAX_GUIDANCE}. 1.0 turns guidance off."
+        )
+
+
+def _steps(scheduler: DDIMScheduler, count: int, eta: Any, batch_size: int) -> tuple[DDIMStep, ...]:
+    if isinstance(eta, np.ndarray) and eta.ndim == 0:
+        eta = eta.item()
+    etas = list(eta) if isinstance(eta, (list, tuple, np.ndarray)) else [eta] * batch_size
+    if len(etas) != batch_size:
+        raise InvalidArgumentError(
+            f"`eta` lists {len(etas)} numbers for {batch_size} images; give one an image, or one "
+            "number for all."
+        )
+    for value in etas:
+        check_eta(value)
+    etas = [float(value) for value in etas]  # NumPy's own scalars would widen the loop's arrays
+    schedules = {value: scheduler.steps(count, value) for value in dict.fromkeys(etas)}
+    return batch_steps([schedules[value] for value in etas])
+
+
 def _guidance(value: Any, count: int) -> NDArray[np.float32] | None:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
     values = value if isinstance(value, (list, tuple, np.ndarray)) else [value] * count
     for scale in values:
-        if not is_number(scale) or not abs(scale) <= MAX_GUIDANCE:
-            raise InvalidArgumentError(
-                f"`guidance_scale` is {scale!r}; a number, or a list of one an image, is accepted, "
-                f"between -{MAX_GUIDANCE} and {MAX_GUIDANCE}. 1.0 turns guidance off."
-            )
+        check_guidance_scale(scale)
     if len(values) != count:
         raise InvalidArgumentError(
             f"`guidance_scale` lists {len(values)} numbers for {count} images; give one an image, "

@@ -17,7 +17,7 @@ One step is ``x0 = (x - sqrt(1-a) eps) / sqrt(a)`` and then
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,30 @@ class DDIMStep:
 
     timestep: int
     latents_scale: float
-    noise_pred_scale: float
-    sigma: float
+    noise_pred_scale: float | NDArray[np.float32]  #: [B, 1, 1, 1] where images differ in eta
+    sigma: float | NDArray[np.float32]  #: likewise
+    drawing: tuple[bool, ...] | None = None  #: [B], the images with sigma > 0; None: as one
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether noise is added to any image."""
+        return bool(self.sigma > 0) if self.drawing is None else any(self.drawing)
+
+
+def batch_steps(schedules: Sequence[Sequence[DDIMStep]]) -> tuple[DDIMStep, ...]:
+    """The steps of a batch whose image i follows `schedules[i]`; these differ in eta alone."""
+    return tuple(_join(steps) for steps in zip(*schedules, strict=True))
+
+
+def _join(steps: Sequence[DDIMStep]) -> DDIMStep:
+    """One step of each image as one step of the batch."""
+    first = steps[0]
+    if all(step == first for step in steps):
+        return first
+    pairs = [(step.noise_pred_scale, step.sigma) for step in steps]
+    scales = np.asarray(pairs, dtype=np.float32).T.reshape(2, len(steps), 1, 1, 1)
+    drawing = tuple(step.adds_noise for step in steps)
+    return DDIMStep(first.timestep, first.latents_scale, scales[0], scales[1], drawing)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
 class PromptTruncatedWarning(UserWarning):
     """A prompt had more tokens than the model takes; the end was cut off."""
 
+    def __init__(self, message: str, prompt: str = "") -> None:
+        super().__init__(message)
+        self.prompt = prompt  #: whole
+
 
 class Tokenizer:
     """WordPiece as in ``bert-base-uncased``, with the vocabulary of a bundle.
@@ -81,12 +85,11 @@ class Tokenizer:
 
     def _warn(self, text: str, cut: str) -> None:
         start = text[:40] + ("…" if len(text) > 40 else "")
-        warnings.warn(
+        told = (
             f"The prompt {start!r} is longer than {self.token_length} tokens. "
-            f"This end of it was cut off and has no effect: {cut!r}",
-            PromptTruncatedWarning,
-            stacklevel=4,
+            f"This end of it was cut off and has no effect: {cut!r}"
         )
+        warnings.warn(PromptTruncatedWarning(told, text), stacklevel=4)
 
 
 def check_texts(name: str, texts: Sequence[str]) -> None:

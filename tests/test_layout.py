@@ -66,7 +66,7 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path):
     expected = {
         f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, package in (("engine", "ldm_engine"), ("export", "ldm_engine/export"))
-        for pattern in ("*.py", "py.typed")
+        for pattern in ("*.py", "*.html", "py.typed")
         for path in (ROOT / folder).rglob(pattern)
     }
     assert names == expected

@@ -120,6 +120,8 @@ class Runtime(ABC):
     install: ClassVar[str]  #: the command that installs it
     devices: ClassVar[tuple[str, ...]]
     precisions: ClassVar[tuple[str, ...]]
+    #: An image has the same last bit in batches of two rows or more, as far as was measured.
+    rounds_alike: ClassVar[bool] = True
 
     def version(self) -> str | None:
         """The installed library's version without importing it, or None."""

@@ -17,8 +17,8 @@ from ldm_engine import LDMTextToImagePipeline, __version__, cli
 from ldm_engine.bundle import PROGRAMS, FileInfo, hash_file
 from ldm_engine.cpu import supports_bf16
 from ldm_engine.errors import RuntimeUnavailableError
-from ldm_engine.images import read_recipe
 from ldm_engine.manifest import save_manifest
+from ldm_engine.recipes import read_recipe
 from ldm_engine.runtimes import choose_runtime
 
 COMMAND = Path(sys.executable).parent / "ldm-engine"
@@ -35,7 +35,7 @@ def run(*arguments, code=0, **options):
 
 def test_version_and_help():
     assert run("--version").stdout.strip() == f"ldm-engine, version {__version__}"
-    for command in ("export", "verify", "info", "generate"):
+    for command in ("export", "verify", "info", "generate", "render"):
         assert command in run("--help").stdout
         assert "Usage" in run(command, "--help").stdout
 
@@ -111,6 +111,9 @@ def test_a_second_run_overwrites_nothing(tiny_bundle, tmp_path):
     ("arguments", "code", "message"),
     [
         (["generate", "BUNDLE"], 2, "PROMPT"),
+        (["generate", "BUNDLE", "--from-image", "nowhere.png"], 2, "recipe"),
+        (["generate", "BUNDLE", "a", "--from-image", "x.png"], 2, "--from-image"),
+        (["generate", "BUNDLE", "--seed", "1", "--from-image", "x.png"], 2, "--seed"),
         (["generate", "BUNDLE", "a", "--num-inference-steps", "0"], 2, "1 to 1000"),
         (["generate", "BUNDLE", "a", "--eta", "nan"], 2, "eta"),
         (["generate", "BUNDLE", "a", "--seed", "-1"], 2, "-1"),

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+import io
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from ldm_engine.errors import InvalidArgumentError
-from ldm_engine.images import Recipe, contact_sheet, read_recipe, save_png, slug
+from ldm_engine.images import contact_sheet, save_png, slug
+from ldm_engine.recipes import (
+    IMAGE_FORMATS,
+    RECIPE_KEY,
+    Recipe,
+    encode_image,
+    read_recipe,
+)
 
 RECIPE = Recipe(
     prompt='a "quoted" 🐿 [bold]\nprompt',
@@ -71,3 +82,26 @@ def test_a_contact_sheet_shows_every_image_in_order():
         x, y = 2 + (i % 3) * 34 + 16, 2 + (i // 3) * 18 + 8
         assert sheet.getpixel((x, y)) == (i * 40, 0, 0)
     assert sheet.size == (3 * 34 + 2, 2 * 18 + 2)
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_every_format_carries_a_recipe(tmp_path, image_format):
+    pixels = np.random.RandomState(0).randint(0, 256, (64, 128, 3)).astype(np.uint8)
+    recipe = replace(RECIPE, prompt="é🐿\0" * 1000, negative_prompt="\x01" * 5000)
+    path = tmp_path / f"a{IMAGE_FORMATS[image_format]}"
+    path.write_bytes(encode_image(Image.fromarray(pixels), recipe, image_format, 90))
+    assert read_recipe(path) == recipe
+    with Image.open(path) as image:
+        assert image.format == image_format.upper()
+        assert image.size == (128, 64)
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=4))
+def test_a_recipe_of_others_is_refused(held):
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(RECIPE_KEY, json.dumps(held))
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, format="PNG", pnginfo=info)
+    content.seek(0)
+    with pytest.raises(InvalidArgumentError, match="recipe"):
+        read_recipe(content)

@@ -79,3 +79,15 @@ def test_bad_seeds_are_refused(seed, count, message):
 @given(st.integers(0, MAX_SEED - 8), st.integers(1, 8))
 def test_seed_s_of_a_batch_is_seed_s_alone(seed, count):
     assert resolve_seeds(seed, count) == [resolve_seeds(seed + i, 1)[0] for i in range(count)]
+
+
+def test_a_row_that_does_not_draw_stays_and_its_stream_too():
+    noise = np.zeros((2, 1, 2, 2), np.float32)
+    stream, alone = NoiseStream([7, 8]), NoiseStream([8])
+    stream.fill(noise, [True, False])
+    assert noise[0].any()
+    assert not noise[1].any()
+    stream.fill(noise)
+    first = np.zeros((1, 1, 2, 2), np.float32)
+    alone.fill(first)
+    np.testing.assert_array_equal(noise[1:], first)

@@ -20,6 +20,7 @@ from ldm_engine.errors import (
 from ldm_engine.loop import run_loop
 from ldm_engine.noise import NoiseStream
 from ldm_engine.pipeline import _warn_of_flat_images
+from ldm_engine.scheduler import batch_steps
 
 # oneDNN orders its sums by the batch size; over the steps this reached 2e-6 here. 1/255 is 4e-3.
 BATCH_TOLERANCE = 1e-4
@@ -60,6 +61,22 @@ def test_an_image_is_the_same_alone_and_in_a_batch(tiny_pipe, guidance_scale, et
         scale = guidance_scale[i] if isinstance(guidance_scale, list) else guidance_scale
         alone = render(tiny_pipe, prompt, guidance_scale=scale, eta=eta, seed=10 + i)
         assert np.abs(alone[0] - batch[i]).max() < BATCH_TOLERANCE
+
+
+def test_every_image_has_its_own_eta(tiny_pipe):
+    etas = [0.0, 0.3, 1.0, 0.3]
+    batch = render(tiny_pipe, ["a"] * 4, eta=etas, seed=[5, 5, 5, 6], guidance_scale=2.0)
+    for i, (eta, seed) in enumerate(zip(etas, [5, 5, 5, 6], strict=True)):
+        alone = render(tiny_pipe, "a", eta=eta, seed=seed, guidance_scale=2.0)
+        assert np.abs(alone[0] - batch[i]).max() < BATCH_TOLERANCE
+    same = render(tiny_pipe, ["a"] * 2, eta=np.array([0.3, 0.3]), seed=5)
+    np.testing.assert_array_equal(same, render(tiny_pipe, ["a"] * 2, eta=0.3, seed=5))
+
+
+@pytest.mark.parametrize("eta", [[0.1], [0.1, 2.0], [0.1, "x"], [0.1, float("nan")], "0.1"])
+def test_an_eta_that_is_none_is_refused(tiny_pipe, eta):
+    with pytest.raises(InvalidArgumentError, match="eta"):
+        render(tiny_pipe, ["a", "b"], eta=eta)
 
 
 def test_everything_asked_for_changes_the_image(tiny_pipe):
@@ -213,7 +230,7 @@ def _loop_peak_bytes(pipe, size, steps, eta):
             "noise_pred": (4, 4, size, size),
         }
     )
-    schedule = pipe._shared.scheduler.steps(steps, eta)
+    schedule = batch_steps([pipe.scheduler.steps(steps, e) for e in (eta, eta / 2)])
     shift = np.zeros((steps, model.time_shift_width), np.float32)
     guidance = np.full((2, 1, 1, 1), 2.0, np.float32)
     unet.inputs["latents"][:] = 0

@@ -1,0 +1,84 @@
+"""``render`` beside the bare pipeline on the same images: seconds, their ratio, and memory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from ldm_engine import LDMTextToImagePipeline
+from ldm_engine.benchmarking.memory import read_memory
+from ldm_engine.rendering.jobs import Defaults
+from ldm_engine.rendering.options import RunOptions
+from ldm_engine.rendering.run import Run
+
+
+def main() -> None:
+    """Interleave rounds of both; each begins with its programs loaded and compiled."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--num-inference-steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    a = parser.parse_args()
+    prompts = [f"a large red circle, number {i}, black background" for i in range(a.images)]
+    bare_s, render_s = [], []
+    for round_number in range(a.rounds):
+        # The machine's speed drifts: whoever is first in one round is second in the next.
+        for measure in ((_bare, _render), (_render, _bare))[round_number % 2]:
+            (bare_s if measure is _bare else render_s).append(measure(a, prompts))
+    ratios = [b / r for b, r in zip(bare_s, render_s, strict=True)]
+    memory = read_memory(os.getpid())
+    print(
+        json.dumps(
+            {
+                **{k: str(v) for k, v in vars(a).items()},
+                "bare_s": [round(s, 2) for s in bare_s],
+                "render_s": [round(s, 2) for s in render_s],
+                "ratio_of_throughputs": round(statistics.median(ratios), 3),
+                "images_per_second": round(a.images / statistics.median(render_s), 3),
+                "anonymous_bytes": memory and memory.anonymous,
+            },
+            indent=1,
+        )
+    )
+
+
+def _bare(a: argparse.Namespace, prompts: list[str]) -> float:
+    """The loop that one would write: call after call, pictures kept in memory for a moment."""
+    pipe = LDMTextToImagePipeline.from_pretrained(
+        a.bundle, runtime=a.runtime, precision=a.precision
+    )
+    settings = {"num_inference_steps": a.num_inference_steps, "guidance_scale": 2.0}
+    pipe(prompts[: a.batch_size], **{**settings, "num_inference_steps": 1}, seed=0)
+    start = time.perf_counter()
+    for first in range(0, len(prompts), a.batch_size):
+        pipe(prompts[first : first + a.batch_size], **settings, seed=first)
+    return time.perf_counter() - start
+
+
+def _render(a: argparse.Namespace, prompts: list[str]) -> float:
+    """From the first batch to the last record, images and journals on the disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = RunOptions(
+            output=f"{folder}/out",
+            runtime=a.runtime,
+            precision=a.precision,
+            batch_size=a.batch_size,
+        )
+        defaults = Defaults(num_inference_steps=a.num_inference_steps, guidance_scale=2.0)
+        run = Run(str(a.bundle), prompts, defaults, options)
+        for _ in run.records():
+            pass
+        return run.summary.progress.seconds if run.summary else 0.0
+
+
+if __name__ == "__main__":
+    main()

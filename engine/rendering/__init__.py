@@ -1,0 +1,62 @@
+"""Batch rendering: jobs in, images and records out, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .jobs import Defaults
+from .options import RunOptions
+from .progress import Progress
+from .run import Run
+from .sources import Jobs
+
+__all__ = ["Progress", "render"]
+
+
+def render(
+    bundle: str | os.PathLike[str],
+    jobs: Jobs,
+    *,
+    output: str | os.PathLike[str],
+    num_images: int = 1,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 1.0,
+    eta: float = 0.0,
+    negative_prompt: str = "",
+    height: int | None = None,
+    width: int | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    **options: Any,
+) -> Iterator[dict[str, Any]]:
+    """Render `jobs` into `output` as ``ldm-engine render`` does.
+
+    What an earlier call finished there is kept and not rendered again.
+
+    Args:
+        bundle: the bundle's folder.
+        jobs: a job file's path or URL, or rows: prompts, or mappings with the fields of a job.
+        output: folder or fsspec URL.
+        num_images: for jobs that do not say otherwise, like all that follow.
+        num_inference_steps: 1 to 1000.
+        guidance_scale: 1.0 is off.
+        eta: 0 to 1.
+        negative_prompt: what to guide away from.
+        height: pixels; None: as trained.
+        width: likewise.
+        on_progress: told how far the run is, after each batch.
+        options: the fields of ``ldm_engine.rendering.options.RunOptions``.
+
+    Yields:
+        The record of each image that is finished, as it stands in ``records.jsonl``; jobs that fail
+        are in ``failures.jsonl``.
+
+    Raises:
+        LDMEngineError: whatever stops the run; a later call goes on from there.
+    """
+    defaults = Defaults(
+        num_images, num_inference_steps, guidance_scale, eta, negative_prompt, height, width
+    )
+    run_options = RunOptions(output=os.fspath(output), **options)
+    yield from Run(os.fspath(bundle), jobs, defaults, run_options, on_progress).records()

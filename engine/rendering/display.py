@@ -1,0 +1,103 @@
+"""What is seen of a run: a bar in a terminal, log lines elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from .. import console
+from .progress import Progress
+from .run import Summary
+
+LOG_EVERY_S = 5.0
+
+Show = Callable[[Progress], None]
+
+
+@contextmanager
+def shown(as_json: bool) -> Iterator[Show]:
+    """Call the result with each new state of the run."""
+    if as_json:
+        yield lambda progress: _print_json("progress", progress)
+    elif console.err.is_terminal:
+        with _bar() as show:
+            yield show
+    else:
+        yield _log()
+
+
+def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
+    """What the run came to."""
+    progress = summary.progress
+    if as_json:
+        facts = {"output": summary.output, "gallery": summary.gallery, "stopped": summary.stopped}
+        _print_json("summary", progress, **facts, prompts_truncated=truncated)
+        return
+    lines = [
+        f"{progress.done} of {progress.total} images are in {summary.output}",
+        f"{progress.rendered} of them by this run, in {_duration(progress.seconds)}",
+    ]
+    if progress.failed:
+        lines.append(f"{progress.failed} failures are told in failures.jsonl there")
+    if truncated:
+        lines.append(f"{truncated} prompts were longer than the model takes and were cut off")
+    if summary.gallery:
+        lines.append(f"look at {summary.gallery}")
+    console.out.print(escape("; ".join(lines) + "."))
+
+
+def _print_json(event: str, progress: Progress, **more: object) -> None:
+    facts = {n: round(v, 3) if isinstance(v, float) else v for n, v in asdict(progress).items()}
+    print(json.dumps({"event": event, **facts, **more}), flush=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Show]:
+    columns = (BarColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=console.err) as bar:
+        task = bar.add_task("opening", total=None)
+
+        def show(progress: Progress) -> None:
+            begun = progress.rendered or not progress.to_do
+            description = _describe(progress) if begun else "preparing"
+            completed = progress.total - progress.to_do
+            bar.update(task, total=progress.total, completed=completed, description=description)
+
+        yield show
+
+
+def _log() -> Show:
+    last = 0.0
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LOG_EVERY_S or not progress.to_do:
+            last = now
+            console.err.print(escape(f"{time.strftime('%T')} {_describe(progress)}"))
+
+    return show
+
+
+def _describe(progress: Progress) -> str:
+    told = f"{progress.done} of {progress.total} images"
+    if progress.failed:
+        told += f", {progress.failed} failed"
+    if progress.images_per_second:
+        told += f", {progress.images_per_second:.3g} a second"
+    if progress.seconds_left and progress.to_do:
+        told += f", {_duration(progress.seconds_left)} left"
+    return told
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,159 @@
+"""One run at a time in one place, or the shards of one run beside each other; others are refused.
+
+Here the kernel holds the lock and frees it when its process ends, however it ends. At a URL a small
+object says who is at work and since when it was last seen.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import LDMEngineError, OutputError
+from .remote import RemoteStorage
+from .storage import ALONE, LocalStorage, Storage
+
+_FOLDER = ".locks"
+_BEAT_S = 20.0
+_STALE_S = 90.0
+
+
+class OutputInUseError(LDMEngineError):
+    """Another process renders into the same place."""
+
+
+@contextmanager
+def locked(storage: Storage, label: str) -> Iterator[None]:
+    """Hold the place for the run or shard called `label`.
+
+    Raises:
+        OutputInUseError: naming the process that holds it.
+        OutputError: if nothing can be written there.
+    """
+    if isinstance(storage, LocalStorage):
+        with _locked_folder(storage.folder, label):
+            yield
+    elif isinstance(storage, RemoteStorage):
+        with _locked_url(storage, label):
+            yield
+
+
+def _compatible(label: str, other: str) -> bool:
+    """Whether runs with these labels may work beside each other: other shards of as many."""
+    return label != other and ALONE not in (label, other) and _count(label) == _count(other)
+
+
+def _count(label: str) -> str:
+    return label.rsplit("-", 1)[-1]
+
+
+def _describe(label: str) -> dict[str, Any]:
+    host, pid = socket.gethostname(), os.getpid()
+    return {"label": label, "pid": pid, "host": host, "since": time.strftime("%F %T")}
+
+
+def _in_use(place: str, holder: dict[str, Any], remedy: str) -> OutputInUseError:
+    label = holder.get("label", ALONE)
+    what = "a run" if label == ALONE else f"shard {label.replace('-of-', '/')}"
+    return OutputInUseError(
+        f"{place} is in use: process {holder.get('pid', '?')} on {holder.get('host', '?')} has "
+        f"rendered {what} into it since {holder.get('since', '?')}. Wait for it or stop it, or "
+        "choose another --output; several processes share one only as --shard 1/n, 2/n, ..."
+        + remedy
+    )
+
+
+@contextmanager
+def _locked_folder(folder: Path, label: str) -> Iterator[None]:
+    try:
+        (folder / _FOLDER).mkdir(parents=True, exist_ok=True)
+        with (folder / _FOLDER / "guard").open("a+") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)  # for the moment in which the others are looked at
+            for path in (folder / _FOLDER).glob("*.json"):
+                if not _compatible(label, path.stem):
+                    _check_free(folder, path)
+            own = (folder / _FOLDER / f"{label}.json").open("a+")
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            own.truncate(0)
+            own.write(json.dumps(_describe(label)))
+            own.flush()
+    except OSError as error:
+        if isinstance(error, LDMEngineError):
+            raise
+        raise OutputError(
+            f"{folder} cannot be written to: {error.strerror or error}. Make it writable, or "
+            "choose another --output."
+        ) from error
+    with own:
+        yield
+
+
+def _check_free(folder: Path, path: Path) -> None:
+    with path.open("r") as other:
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _in_use(str(folder), _parsed(other.read().encode()), "") from None
+
+
+@contextmanager
+def _locked_url(storage: RemoteStorage, label: str) -> Iterator[None]:
+    for other in storage.names(_FOLDER):
+        name = f"{_FOLDER}/{other}"
+        holder = _parsed(storage.read(name))
+        if not _compatible(label, other.removesuffix(".json")) and not _is_gone(holder):
+            remedy = f" If it is gone, wait {_STALE_S:.0f} seconds."
+            raise _in_use(storage.output, holder, remedy)
+    name = f"{_FOLDER}/{label}.json"
+    ended = threading.Event()
+
+    def beat() -> None:
+        storage.write(name, json.dumps({**_describe(label), "seen": time.time()}).encode())
+
+    def keep_beating() -> None:
+        while not ended.wait(_BEAT_S):
+            with suppress(OutputError):  # the next image tells of it
+                beat()
+
+    beat()
+    thread = threading.Thread(target=keep_beating, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with suppress(OutputError):
+            storage.remove(name)
+
+
+def _is_gone(holder: dict[str, Any]) -> bool:
+    """Whether a holder has ended, as far as can be told from here."""
+    seen = holder.get("seen")
+    if not isinstance(seen, (int, float)) or time.time() - seen > _STALE_S:
+        return True
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except (ProcessLookupError, ValueError, KeyError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _parsed(content: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(content or b"")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,92 @@
+"""A short measurement before a run: what a batch size brings and takes, and what padding costs."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import replace
+
+from ..benchmarking.memory import PeakMemory
+from ..cpu import free_memory_bytes
+from ..errors import InvalidArgumentError
+from ..runtimes import RUNTIMES
+from .identity import identify
+from .jobs import Group, Task
+from .plan import Costs
+from .renderer import Renderer
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+#: A larger batch must render an image this much faster to be taken.
+_WORTHWHILE = 0.97
+_STEPS = 3
+_FREE_SHARE = 0.8
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def parse_bytes(text: str) -> int:
+    """Read ``6GiB``, ``800M`` or a number of bytes; raises ``InvalidArgumentError``."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        raise InvalidArgumentError(f"`memory_limit` is {text!r}; 6GiB, 800MiB, ... is accepted.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def default_limit() -> int | None:
+    """Most of the memory that is free now."""
+    free = free_memory_bytes()
+    return None if free is None else int(free * _FREE_SHARE)
+
+
+def choose_batch_size(
+    renderer: Renderer, group: Group, images: int, memory_limit: int | None
+) -> tuple[int, Costs, dict[str, float]]:
+    """The smallest batch size that is about as fast as any, and seconds an image step by size.
+
+    Sizes are tried upwards for as long as they are worth it, there are as many `images` in the
+    `group`, and the process's own memory is below `memory_limit` bytes, also as far as the growth
+    so far foretells.
+    """
+    best = BATCH_SIZES[0]
+    found: dict[int, Costs] = {}
+    before = 0
+    for size in BATCH_SIZES:
+        with PeakMemory(os.getpid()) as watch:
+            costs = measure_costs(renderer, group, size)
+        memory = watch.peak.anonymous
+        if found and memory_limit is not None and memory > memory_limit:
+            break
+        found[size] = costs
+        if costs.image_step_s < _WORTHWHILE * found[best].image_step_s:
+            best = size
+        growth = memory - before if before else 0
+        before = memory
+        too_much = memory_limit is not None and memory + 2 * growth > memory_limit
+        if size >= images or too_much or size >= 4 * best:
+            break
+    figures = {str(size): round(costs.image_step_s, 6) for size, costs in found.items()}
+    return best, found[best], figures
+
+
+def measure_costs(renderer: Renderer, group: Group, batch_size: int) -> Costs:
+    """What a batch that is not full costs either way."""
+    task = _task(group)
+    first = _seconds(renderer, task, batch_size, 1)
+    short = min(_seconds(renderer, task, batch_size, 1) for _ in range(2))
+    long = min(_seconds(renderer, task, batch_size, 1 + _STEPS) for _ in range(2))
+    step = max(long - short, 1e-9) / _STEPS
+    is_free = RUNTIMES[renderer.pipe.runtime].rounds_alike
+    return Costs(max(first - short, 0.0) if is_free else None, step / batch_size)
+
+
+def _seconds(renderer: Renderer, task: Task, size: int, steps: int) -> float:
+    tasks = [replace(task, num_inference_steps=steps)]
+    start = time.perf_counter()
+    renderer.pipe.denoise(renderer.request(tasks, size))
+    return time.perf_counter() - start
+
+
+def _task(group: Group) -> Task:
+    height, width, steps, guided = group
+    scale = 2.0 if guided else 1.0
+    return Task(identify("measuring"), 0, "measuring", "", 0, steps, scale, 0.0, height, width)

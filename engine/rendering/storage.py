@@ -1,0 +1,249 @@
+"""Where a run's files go: the contract, and a folder here; a file appears there only whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import LDMEngineError, OutputError
+from ..files import FILE_MODE, reason
+
+ALONE = "run"  #: the label of a run that is no shard
+_TEMPORARY = ".tmp"
+
+
+class Storage(ABC):
+    """Files by name, relative to the output; all failures are ``OutputError``."""
+
+    output: str  #: the path or URL it was opened with
+
+    @abstractmethod
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
+        """Put a file there, whole or not at all, in place of what has that name."""
+
+    @abstractmethod
+    def write_once(self, name: str, content: bytes) -> bool:
+        """``write`` unless there is a file of that name; tells whether it was written."""
+
+    @abstractmethod
+    def sync(self, names: Iterable[str]) -> None:
+        """Make sure that the files `names`, which were written, survive a loss of power."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes | None:
+        """A file's content, or None if there is none."""
+
+    @abstractmethod
+    def lines(self, name: str) -> Iterator[bytes]:
+        """The whole lines of a journal, none if it is not there; a torn last line is left out."""
+
+    @abstractmethod
+    def append(self, name: str, lines: Sequence[bytes]) -> None:
+        """Add lines to a journal, durably when this returns."""
+
+    @abstractmethod
+    def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
+        """Replace a journal at once by `lines`, which may be read from it."""
+
+    @abstractmethod
+    def journals(self, prefix: str) -> list[str]:
+        """The names of the journals that begin with `prefix`."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a file or a journal if it is there."""
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in a folder."""
+
+    @abstractmethod
+    def clear(self, folder: str) -> None:
+        """Remove a folder and all that is in it."""
+
+    @abstractmethod
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, or None if it is not there; -1 where asking would take long."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the place, and clear away what a killed run with this label left."""
+
+    @abstractmethod
+    def finish(self, journals: Iterable[str]) -> None:
+        """Bring the place and its `journals` into their final order."""
+
+
+class LocalStorage(Storage):
+    """A folder: files appear by rename after fsync, journals are appended to."""
+
+    def __init__(self, folder: Path, label: str) -> None:
+        self.output = str(folder)
+        self.folder = folder
+        self._temporary = folder / _TEMPORARY / label
+        self._is_alone = label == ALONE
+        self._made: set[Path] = set()
+        self._unsynced: set[Path] = set()
+
+    def prepare(self) -> None:
+        """Make the folder and clear away temporary files."""
+        with self._told("."):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary.mkdir(parents=True, exist_ok=True)
+
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
+        """Write through a synced temporary file."""
+        path = self.folder / name
+        with self._told(name), self._filled(content) as temporary:
+            self._make(path.parent)
+            temporary.replace(path)
+
+    def write_once(self, name: str, content: bytes) -> bool:
+        """Link a synced temporary file, which fails if the name is taken."""
+        with self._told(name), self._filled(content) as temporary:
+            try:
+                os.link(temporary, self.folder / name)
+            except FileExistsError:
+                return False
+            return True
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Sync the folders that the files were renamed into, and those that were made."""
+        folders = {(self.folder / name).parent for name in names} | self._unsynced
+        with self._told("."):
+            for folder in sorted(folders):
+                handle = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+        self._unsynced.clear()
+
+    def read(self, name: str) -> bytes | None:
+        """Read the file."""
+        with self._told(name):
+            try:
+                return (self.folder / name).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def size(self, name: str) -> int | None:
+        """Ask the file system."""
+        try:
+            return os.stat(f"{self.output}/{name}").st_size  # noqa: PTH116 - no Path, a million times
+        except OSError:
+            return None
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """Read the journal line by line."""
+        with self._told(name), suppress(FileNotFoundError), (self.folder / name).open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line
+
+    def append(self, name: str, lines: Sequence[bytes]) -> None:
+        """Write and sync; a torn line, of this run or an earlier one, is cut off first."""
+        path = self.folder / name
+        with self._told(name), path.open("ab+", buffering=0) as file:
+            whole = _end_of_last_line(file)
+            file.truncate(whole)
+            rest = memoryview(b"".join(lines))
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]  # a disk that is about full takes a part
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(whole)
+                raise
+            os.fsync(file.fileno())
+
+    def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
+        """Write another file and rename it."""
+        with self._told(name), self._filled(lines) as temporary:
+            temporary.replace(self.folder / name)
+        self.sync([name])
+
+    def journals(self, prefix: str) -> list[str]:
+        """List the folder."""
+        return sorted(path.name for path in self.folder.glob(f"{prefix}*.jsonl"))
+
+    def remove(self, name: str) -> None:
+        """Unlink the file."""
+        with self._told(name):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def names(self, folder: str) -> list[str]:
+        """List the folder, none if it is not there."""
+        return sorted(path.name for path in (self.folder / folder).glob("*"))
+
+    def clear(self, folder: str) -> None:
+        """Remove the tree."""
+        shutil.rmtree(self.folder / folder, ignore_errors=True)
+        self._made.clear()
+
+    def finish(self, journals: Iterable[str]) -> None:
+        """Remove the folder of temporary files."""
+        for folder in (self._temporary, self._temporary.parent)[: 2 if self._is_alone else 1]:
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder with its parents, and remember to sync what now lists it."""
+        if folder not in self._made:
+            missing = [p for p in (folder, *folder.parents) if not p.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            self._unsynced |= {path.parent for path in missing}
+            self._made.add(folder)
+
+    @contextmanager
+    def _filled(self, content: bytes | Iterable[bytes]) -> Iterator[Path]:
+        """A synced temporary file, gone afterwards unless it was renamed."""
+        handle, name = tempfile.mkstemp(dir=self._temporary)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.writelines([content] if isinstance(content, bytes) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary = Path(name)
+            temporary.chmod(FILE_MODE)
+            yield temporary
+        finally:
+            with suppress(OSError):
+                Path(name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, LDMEngineError):
+                raise
+            raise refusal(self.folder / name, reason(error)) from error
+
+
+def _end_of_last_line(file: Any) -> int:
+    """Where the last whole line of a file ends."""
+    end = int(file.seek(0, os.SEEK_END))
+    while end:
+        start = max(0, end - 4096)
+        file.seek(start)
+        at = file.read(end - start).rfind(b"\n")
+        if at >= 0:
+            return int(start + at + 1)
+        end = start
+    return 0
+
+
+def refusal(path: Path | str, told: str) -> OutputError:
+    """The error for a place that does not take or give a file, with the reason `told`."""
+    return OutputError(
+        f"{path} cannot be written or read: {told}. What is finished is kept: make the output "
+        "writable, or make room, and start the same command again."
+    )

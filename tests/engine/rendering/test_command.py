@@ -1,0 +1,177 @@
+"""The command as people run it: signals, what it shows, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from rendering_runs import files_of, images_of, read_lines, records_of
+
+OPTIONS = ("--runtime", "onnxruntime", "--batch-size", 4, "--num-inference-steps", 40)
+ROWS = [{"prompt": f"a {i}", "id": f"r{i}", "source": "x"} for i in range(60)]
+
+
+@pytest.fixture
+def long_run(crash_runs, tmp_path):
+    """A run that has begun to render."""
+    crash_runs.folder = tmp_path
+    jobs = crash_runs.jobs(ROWS)
+
+    def start(*options):
+        process = crash_runs.start(jobs, tmp_path / "out", *OPTIONS, *options)
+        deadline = time.monotonic() + 120
+        while not read_lines(tmp_path / "out" / "records.jsonl") and time.monotonic() < deadline:
+            time.sleep(0.01)
+            assert process.poll() is None, process.stdout.read()
+        return process
+
+    return start
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_batch(long_run, tmp_path, number, code):
+    process = long_run()
+    process.send_signal(number)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == code, shown
+    assert "Interrupted" in shown
+    output = tmp_path / "out"
+    assert 0 < len(records_of(output)) < len(ROWS)
+    assert len(records_of(output)) == len(images_of(output))  # no image without its record
+    assert not (output / ".tmp").exists()
+    assert (output / "index.html").exists()
+
+
+def test_a_second_one_stops_at_once(long_run, tmp_path):
+    process = long_run()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, shown
+    assert "Traceback" not in shown
+
+
+def test_workers_finish_their_batches_too(long_run, tmp_path):
+    process = long_run("--workers", "2")
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, shown
+    assert "Traceback" not in shown
+    assert len(records_of(tmp_path / "out")) == len(images_of(tmp_path / "out")) > 0
+
+
+def test_a_worker_that_dies_stops_the_run_clearly(long_run, crash_runs, tmp_path):
+    process = long_run("--workers", "2", "--threads", "1")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    os.kill(int(children[0]), signal.SIGKILL)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, shown
+    assert "SIGKILL" in shown
+    assert "Traceback" not in shown
+    crash_runs(tmp_path / "jobs.jsonl", tmp_path / "out", *OPTIONS, "--threads", 1)
+    assert len(records_of(tmp_path / "out")) == len(ROWS)
+
+
+def test_the_second_process_is_refused(long_run, crash_runs, tmp_path):
+    process = long_run()
+    shown = crash_runs(tmp_path / "jobs.jsonl", tmp_path / "out", *OPTIONS, code=1)
+    assert f"process {process.pid} on" in " ".join(shown.split())
+    process.kill()
+    process.communicate()
+
+
+def test_json_progress(runs):
+    jobs = runs.jobs([*ROWS[:6], {"prompt": 1}])
+    shown = runs(
+        jobs, runs.folder / "out", "--batch-size", 4, "--num-inference-steps", 1, "--json-progress"
+    )
+    events = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+    assert [e["event"] for e in events] == ["progress"] * 3 + ["summary"]
+    assert (events[-1]["done"], events[-1]["failed"], events[-1]["total"]) == (6, 1, 6)
+    assert events[1]["images_per_second"] > 0
+
+
+def test_log_lines_where_there_is_no_terminal(runs):
+    jobs = runs.jobs(ROWS[:3])
+    shown = runs(jobs, runs.folder / "out", "--batch-size", 2, "--num-inference-steps", 1)
+    assert re.search(r"\d\d:\d\d:\d\d 3 of 3 images", shown)
+    assert "3 of 3 images are in" in shown
+    assert "index.html" in shown
+
+
+def test_hostile_ids_stay_inside(runs):
+    rows = [
+        {"prompt": "a", "id": text}
+        for text in (
+            "../../x",
+            "/abs",
+            "\0",
+            "n" * 10_000,
+            "CON",
+            "nul",
+            "🐿",
+            "..",
+            "a/../b",
+            "A",
+            "a",
+        )
+    ]
+    output = runs.folder / "deep" / "out"
+    runs(runs.jobs(rows), output, "--num-inference-steps", 1, "--batch-size", 4)
+    assert set(records_of(output)) == {row["id"] for row in rows}
+    assert len(images_of(output)) == len(rows)
+    assert {p.name for p in runs.folder.iterdir()} == {"deep", "jobs.jsonl"}
+    assert {p.name for p in (runs.folder / "deep").iterdir()} == {"out"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["JOBS"], 2, "--output"),
+        (["nowhere.jsonl", "-o", "out"], 1, "no job file"),
+        (["JOBS", "-o", "out", "--batch-size", "many"], 2, "--batch-size"),
+        (["JOBS", "-o", "out", "--batch-size", "0"], 2, "--batch-size"),
+        (["JOBS", "-o", "out", "--eta", "5"], 2, "eta"),
+        (["JOBS", "-o", "out", "--shard", "2/1"], 2, "i/n"),
+        (["JOBS", "-o", "out", "--precision", "int8"], 1, "int8"),
+        (["JOBS", "-o", "out", "--workers", "-1"], 2, "workers"),
+        (["JOBS", "-o", "out", "--memory-limit", "x"], 2, "6GiB"),
+        (["JOBS", "-o", "nothing://x/y"], 1, "nothing"),
+        (["JOBS", "-o", "JOBS"], 1, "start the same command again"),
+        (["bad.jsonl", "-o", "out"], 1, "Not one of the jobs"),
+        (["bad.jsonl", "-o", "out", "--strict"], 1, "--strict stops"),
+        (["JOBS", "-o", "memory://x", "--workers", "2"], 2, "memory://"),
+    ],
+)
+def test_mistakes_end_in_one_paragraph(runs, arguments, code, message, monkeypatch):
+    monkeypatch.chdir(runs.folder)
+    jobs = runs.jobs(ROWS[:1])
+    (runs.folder / "bad.jsonl").write_text("nonsense\n")
+    words = [str(jobs) if word == "JOBS" else word for word in arguments]
+    command = [runs.command(jobs, "x")[0], "render", str(runs.bundle), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_an_image_is_made_again_from_its_own_file(runs):
+    jobs = runs.jobs([{"prompt": f"a {i}", "eta": 0.3, "guidance_scale": 2} for i in range(3)])
+    output, again = runs.folder / "out", runs.folder / "again"
+    runs(jobs, output, "--num-inference-steps", 3, "--batch-size", 4)
+    for name, content in images_of(output).items():
+        command = [runs.command(jobs, "x")[0], "generate", runs.bundle, "-o", again]
+        subprocess.run(
+            [*map(str, command), "--from-image", str(output / name)],
+            check=True,
+            capture_output=True,
+        )
+        assert content in files_of(again).values()  # the whole file, recipe and all

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ldm_engine.bundle import ModelInfo
+from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError
+from ldm_engine.rendering.identity import identify
+from ldm_engine.rendering.jobs import FIELDS, MAX_TEXT, Defaults, RowReader
+from ldm_engine.rendering.known import KnownIds
+from ldm_engine.rendering.selection import Selection, Shard, Survey
+from ldm_engine.rendering.sources import JobsError, check_jobs, read_rows
+
+MODEL = ModelInfo("m", 4, 8, 8, 32, 77, 100, True, 8, 8)
+unhurried = settings(deadline=None)  # these read and write files, on a busy machine too
+READER = RowReader(MODEL, 1000, Defaults(num_inference_steps=5, guidance_scale=3.0))
+
+
+def rows_of(path, format_name=None):
+    return list(read_rows(path, check_jobs(path, format_name)))
+
+
+def survey(jobs, shard="1/1", jobs_format=None):
+    selection = Selection(jobs, jobs_format, READER, KnownIds(), Shard.parse(shard))
+    *failures, found = selection.survey()
+    assert isinstance(found, Survey)
+    return failures, found, list(selection.tasks())
+
+
+def test_defaults_are_filled_in():
+    (task,) = READER.tasks(7, {"prompt": "a"})
+    assert task.identity.id == "7"
+    assert task.seed == identify("7").seed
+    assert (task.num_inference_steps, task.guidance_scale, task.eta) == (5, 3.0, 0.0)
+    assert (task.height, task.width, task.negative_prompt) == (256, 256, "")
+
+
+def test_what_a_row_says_goes_before_defaults_and_text_is_read_as_numbers():
+    fields = {
+        "prompt": "a", "id": 5, "seed": "7", "num_images": "2", "num_inference_steps": "9",
+        "guidance_scale": "1", "eta": "0.5", "height": "64", "width": 128.0, "note": [1],
+    }  # fmt: skip
+    first, second = READER.tasks(1, fields)
+    assert (first.identity.id, second.identity.id) == ("5", "5-2")
+    assert (first.seed, second.seed) == (7, 8)
+    assert first.group == (64, 128, 9, False)
+    assert first.extra == {"note": [1]}
+
+
+def test_images_without_a_seed_have_those_of_their_ids():
+    first, second = READER.tasks(1, {"prompt": "a", "id": "cat", "num_images": 2})
+    assert (first.seed, second.seed) == (identify("cat").seed, identify("cat-2").seed)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": 3}, "`prompt` is 3"),
+        ({"prompt": "a" * (MAX_TEXT + 1)}, "5001 characters"),
+        ({"prompt": "\ud800"}, "Unicode"),
+        ({"prompt": "a", "id": ""}, "empty"),
+        ({"prompt": "a", "id": 1.5}, "`id` is 1.5"),
+        ({"prompt": "a", "id": True}, "`id` is True"),
+        ({"prompt": "a", "id": ["x"]}, "`id`"),
+        ({"prompt": "a", "id": "\udfff"}, "Unicode"),
+        ({"prompt": "a", "seed": -1}, "`seed` is -1"),
+        ({"prompt": "a", "seed": 2**32}, "4294967295"),
+        ({"prompt": "a", "seed": 2**32 - 1, "num_images": 2}, "s, s \\+ 1"),
+        ({"prompt": "a", "seed": "x"}, "whole number"),
+        ({"prompt": "a", "seed": 1.5}, "whole number"),
+        ({"prompt": "a", "num_images": 0}, "1 to 10000"),
+        ({"prompt": "a", "num_images": 10**9}, "1 to 10000"),
+        ({"prompt": "a", "num_inference_steps": 0}, "1 to 1000"),
+        ({"prompt": "a", "num_inference_steps": True}, "whole number"),
+        ({"prompt": "a", "guidance_scale": "nan"}, "guidance_scale"),
+        ({"prompt": "a", "guidance_scale": 1e9}, "guidance_scale"),
+        ({"prompt": "a", "eta": 2}, "eta"),
+        ({"prompt": "a", "eta": [1]}, "`eta`"),
+        ({"prompt": "a", "height": 100}, "multiples of 64"),
+        ({"prompt": "a", "width": 10**9}, "multiples of 64"),
+        ({"prompt": "a", "negative_prompt": 5}, "negative_prompt"),
+        ({"prompt": "a", "x": float("inf")}, "JSON"),
+        ({"prompt": "a", "x": "\ud800"}, "JSON"),
+        ({"prompt": "a", "x": {1, 2}}, "JSON"),
+    ],
+)
+def test_what_is_not_accepted_is_told(fields, message):
+    with pytest.raises((InvalidArgumentError, ArgumentTypeError), match=message):
+        READER.tasks(1, fields)
+
+
+def test_a_default_out_of_range_is_told_before_any_row():
+    with pytest.raises(InvalidArgumentError, match="default"):
+        RowReader(MODEL, 1000, Defaults(eta=3))
+
+
+def test_jsonl(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"prompt": "a"}\r\n\n{"prompt": \n[1]\n"x"\n{"prompt": NaN}\n\xff\xfe\n'
+        + b"[" * 100_000 + b'\n{"prompt": "\xc3\xa9", "id": "z"}'
+    )  # fmt: skip
+    rows = rows_of(path)
+    assert [(r.number, r.fields is None) for r in rows] == [
+        (1, False), (3, True), (4, True), (5, True), (6, True), (7, True), (8, True), (9, False)
+    ]  # fmt: skip
+    assert rows[0].fields == {"prompt": "a"}
+    assert rows[-1].fields == {"prompt": "é", "id": "z"}
+    assert "UTF-8" in rows[5].fault
+    assert "NaN" in rows[4].fault
+
+
+def test_csv(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(
+        b'id,prompt,seed,note\r\n1,"a, b\nc",,x\r\n\r\n2,short\r\n'
+        b'3,"say ""hi""",5,\xff\r\n4,,6,y\r\n'
+    )
+    rows = rows_of(path)
+    assert [r.number for r in rows] == [1, 2, 3, 4]
+    assert rows[0].fields == {"id": "1", "prompt": "a, b\nc", "note": "x"}
+    assert "2 cells for 4 columns" in rows[1].fault
+    assert "UTF-8" in rows[2].fault
+    assert rows[3].fields == {"id": "4", "prompt": "", "seed": "6", "note": "y"}
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"prompt,prompt\nx,y\n", b'"'])
+def test_a_csv_file_without_a_header_is_refused(tmp_path, content):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(JobsError, match="prompt"):
+        rows_of(path)
+
+
+def test_plain_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one\n\n  two  \n")
+    assert [(r.number, r.fields["prompt"]) for r in rows_of(path)] == [(1, "one"), (3, "  two  ")]
+
+
+def test_a_line_without_end_is_not_read_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("ldm_engine.rendering.sources._MAX_LINE_BYTES", 100)
+    path = tmp_path / "a.txt"
+    path.write_text("x" * 1000 + "\nshort\n" + "y" * 99 + "\n")
+    rows = rows_of(path)
+    assert [(r.number, r.fields is None) for r in rows] == [(1, True), (2, False), (3, False)]
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table(
+        {
+            "prompt": ["a", None, "c"],
+            "seed": [1.0, None, float("nan")],
+            "when": pyarrow.array([0, 1, None], pyarrow.timestamp("s")),
+            "tags": [["x"], [], None],
+        }
+    )
+    parquet.write_table(table, tmp_path / "a.parquet")
+    rows = rows_of(tmp_path / "a.parquet")
+    assert [r.number for r in rows] == [1, 2, 3]
+    (task,) = READER.tasks(1, rows[0].fields)
+    assert (task.seed, task.extra["tags"]) == (1, ["x"])
+    assert "1970" in task.extra["when"]
+    assert READER.tasks(3, rows[2].fields)[0].seed == identify("3").seed
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(JobsError, match="not Parquet"):
+        rows_of(tmp_path / "b.parquet")
+
+
+def test_unknown_files_are_refused(tmp_path):
+    (tmp_path / "jobs.xyz").write_text("a")
+    with pytest.raises(InvalidArgumentError, match="jsonl"):
+        check_jobs(tmp_path / "jobs.xyz", None)
+    assert check_jobs(tmp_path / "jobs.xyz", "text") == "text"
+    with pytest.raises(JobsError, match="no job file"):
+        check_jobs(tmp_path / "nowhere.jsonl", None)
+    with pytest.raises(ArgumentTypeError, match="list"):
+        check_jobs(iter([]), None)
+
+
+def test_double_ids_are_failures_whoever_comes_first():
+    jobs = [
+        {"prompt": "a", "id": "x", "num_images": 3},
+        {"prompt": "b", "id": "x-2"},
+        {"prompt": "c", "id": "x"},
+        "d",
+        {"prompt": "e", "id": "y-2"},
+        {"prompt": "f", "id": "y", "num_images": 2},
+        {"prompt": "g", "id": 4},
+    ]
+    failures, found, tasks = survey(jobs)
+    assert [f["row"] for f in failures] == [2, 3, 6, 7]
+    assert [t.identity.id for t in tasks] == ["x", "x-2", "x-3", "4", "y-2"]
+    assert (found.total, found.to_do, found.bad_rows) == (5, 5, 4)
+
+
+@unhurried
+@given(st.integers(1, 9))
+def test_shards_share_out_images_and_failures(count):
+    jobs = [{"prompt": "a", "id": i % 50, "num_images": 1 + i % 3} for i in range(70)]
+    jobs += [{"prompt": 1}] * 5
+    failures, _, tasks = survey(jobs)
+    parts = [survey(jobs, f"{i + 1}/{count}") for i in range(count)]
+    rows = sorted(f["row"] for part in parts for f in part[0])
+    assert rows == [f["row"] for f in failures]
+    ids = sorted(t.identity.id for part in parts for t in part[2])
+    assert ids == sorted(t.identity.id for t in tasks)
+    assert sum(part[1].total for part in parts) == len(tasks)
+
+
+@pytest.mark.parametrize(
+    "text", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3", "", "1/9999999"]
+)
+def test_a_shard_is_i_of_n(text):
+    with pytest.raises(InvalidArgumentError, match="i/n"):
+        Shard.parse(text)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3)
+    ),
+    max_leaves=6,
+)
+ROWS = st.dictionaries(st.sampled_from([*FIELDS, "note", ""]), JSON, max_size=6)
+
+
+def _hold(failures, found, tasks, rows):
+    """Every row is either a failure or gives images, and names stay inside."""
+    assert found.total == len(tasks)
+    assert {f["row"] for f in failures} | {t.row for t in tasks} <= set(range(1, rows + 2))
+    for failure in failures:
+        assert failure["error"]
+        json.dumps(failure).encode()
+    stems = [t.identity.stem for t in tasks]
+    assert len(set(stems)) == len(stems)
+    for stem in stems:
+        assert ".." not in stem.split("/")
+        assert stem.count("/") == 1
+
+
+@unhurried
+@given(st.lists(ROWS, max_size=8))
+def test_no_row_ends_in_a_traceback(rows):
+    _hold(*survey(rows), len(rows))
+
+
+@unhurried
+@given(content=st.binary(max_size=400) | st.lists(ROWS, max_size=5).map(
+    lambda rows: "\n".join(json.dumps(r) for r in rows).encode()
+))  # fmt: skip
+@pytest.mark.parametrize("suffix", [".jsonl", ".txt", ".csv", ".parquet"])
+def test_no_file_ends_in_a_traceback(tmp_path_factory, suffix, content):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path_factory.mktemp("jobs") / f"a{suffix}"
+    path.write_bytes(content)
+    try:
+        failures, found, tasks = survey(path, jobs_format=check_jobs(path, None))
+    except JobsError:
+        return
+    _hold(failures, found, tasks, content.count(b"\n") + content.count(b"\r") + 1)
+
+
+@unhurried
+@given(st.lists(st.lists(st.text(max_size=20), min_size=3, max_size=3), max_size=6))
+def test_csv_files_as_python_writes_them(tmp_path_factory, cells):
+    path = tmp_path_factory.mktemp("jobs") / "a.csv"
+    content = io.StringIO(newline="")
+    csv.writer(content).writerows([["prompt", "id", "seed"], *cells])
+    path.write_bytes(content.getvalue().encode(errors="surrogatepass"))
+    failures, found, tasks = survey(path, jobs_format="csv")
+    _hold(failures, found, tasks, content.getvalue().count("\n") + 1)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+from ldm_engine.errors import OutputError
+from ldm_engine.rendering.lock import OutputInUseError, locked
+from ldm_engine.rendering.places import open_storage
+
+
+@pytest.fixture(params=["folder", "memory"])
+def storage(request, tmp_path):
+    if request.param == "memory":
+        pytest.importorskip("fsspec")
+        opened = open_storage(f"memory://{tmp_path.name}", "run")
+    else:
+        opened = open_storage(str(tmp_path / "out"), "run")
+    opened.prepare()
+    return opened
+
+
+def test_files_come_back(storage):
+    storage.write("a/b/c.bin", b"one")
+    storage.write("a/b/c.bin", [b"t", b"wo"])
+    storage.sync(["a/b/c.bin"])
+    assert storage.read("a/b/c.bin") == b"two"
+    assert storage.read("a/b/d.bin") is None
+    assert storage.size("a/b/c.bin") in (3, -1)
+    assert storage.names("a/b") == ["c.bin"]
+    assert not storage.write_once("a/b/c.bin", b"three")
+    assert storage.write_once("a.json", b"{}")
+    storage.remove("a.json")
+    storage.remove("a.json")
+    storage.clear("a")
+    assert storage.read("a/b/c.bin") is None
+    assert storage.names("a/b") == []
+
+
+def test_journals_grow_and_are_rewritten(storage):
+    lines = [b'{"n": %d}\n' % i for i in range(2500)]
+    for start in range(0, 2500, 100):
+        storage.append("records.jsonl", lines[start : start + 100])
+    assert list(storage.lines("records.jsonl")) == lines
+    assert list(storage.lines("failures.jsonl")) == []
+    assert storage.journals("records") == ["records.jsonl"]
+    storage.rewrite(
+        "records.jsonl", (line for line in storage.lines("records.jsonl") if b"7" in line)
+    )
+    kept = [line for line in lines if b"7" in line]
+    assert list(storage.lines("records.jsonl")) == kept
+    storage.append("records.jsonl", [b"{}\n"])
+    storage.finish(["records.jsonl"])
+    assert storage.read("records.jsonl") == b"".join([*kept, b"{}\n"])
+    storage.remove("records.jsonl")
+    assert storage.journals("records") == []
+
+
+def test_a_torn_line_is_cut_off(tmp_path):
+    storage = open_storage(str(tmp_path), "run")
+    (tmp_path / "records.jsonl").write_bytes(b'{"n": 1}\n{"n": 2' + b"x" * 10_000)
+    assert list(storage.lines("records.jsonl")) == [b'{"n": 1}\n']
+    storage.append("records.jsonl", [b'{"n": 3}\n'])
+    assert (tmp_path / "records.jsonl").read_bytes() == b'{"n": 1}\n{"n": 3}\n'
+    (tmp_path / "records.jsonl").write_bytes(b"no end of line")
+    storage.append("records.jsonl", [b"{}\n"])
+    assert (tmp_path / "records.jsonl").read_bytes() == b"{}\n"
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("x")
+    storage = open_storage(str(tmp_path / "file" / "out"), "run")
+    with pytest.raises(OutputError, match="start the same command again"):
+        storage.prepare()
+
+
+def test_left_over_temporary_files_are_cleared(tmp_path):
+    left = tmp_path / ".tmp" / "run" / "tmpabc"
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    storage = open_storage(str(tmp_path), "run")
+    storage.prepare()
+    assert not left.exists()
+    storage.finish([])
+    assert not (tmp_path / ".tmp").exists()
+
+
+def test_the_second_run_is_refused_by_the_name_of_the_first(storage):
+    other = open_storage(storage.output, "run")
+    other.prepare()
+    with locked(storage, "run"):
+        with (
+            pytest.raises(OutputInUseError, match=rf"process {os.getpid()} .* a run"),
+            locked(other, "run"),
+        ):
+            pass
+        with pytest.raises(OutputInUseError, match="--shard"), locked(other, "1-of-2"):
+            pass
+    with locked(other, "run"):
+        pass
+
+
+def test_shards_of_as_many_work_beside_each_other(storage):
+    with locked(storage, "1-of-2"), locked(storage, "2-of-2"):
+        for label in ("1-of-2", "run", "1-of-3"):
+            with pytest.raises(OutputInUseError, match=r"shard [12]/2"), locked(storage, label):
+                pass
+
+
+def test_at_a_url_a_holder_that_is_gone_counts_for_nothing(tmp_path):
+    pytest.importorskip("fsspec")
+    storage = open_storage(f"memory://{tmp_path.name}", "run")
+    held = {"pid": 1, "host": "elsewhere", "since": "x", "seen": time.time()}
+    storage.write(".locks/run.json", json.dumps(held).encode())
+    with pytest.raises(OutputInUseError, match="process 1 on elsewhere"), locked(storage, "1-of-2"):
+        pass
+    for seen in (time.time() - 1000, "nonsense"):
+        storage.write(".locks/run.json", json.dumps({**held, "seen": seen}).encode())
+        with locked(storage, "1-of-2"):
+            pass
+    storage.write(".locks/run.json", b"not json")
+    with locked(storage, "run"):
+        pass
