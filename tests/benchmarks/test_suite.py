@@ -57,6 +57,10 @@ def _short_limits():
         yield
 
 
+def is_timing(line):
+    return json.loads(line)["kind"] == "timing"
+
+
 def make_suite(shapes_bundle, folder, plan=PLAN, threads=2):
     sources = Sources(shapes_bundle.path, SHAPES, folder / "conversions")
     (folder / "results").mkdir(parents=True, exist_ok=True)
@@ -135,7 +139,7 @@ def test_a_finished_run_is_not_measured_again(run_folder, shapes_bundle):
 
 def test_an_interrupted_run_does_only_what_is_missing(copied, shapes_bundle, tmp_path):
     path, lines = copied
-    removed = next(i for i, line in enumerate(lines) if '"image"' in line)
+    removed = next(i for i, line in enumerate(lines) if is_timing(line) and '"image"' in line)
     path.write_text("".join(lines[:removed] + lines[removed + 1 :]) + '{"kind": "timi')
     make_suite(shapes_bundle, tmp_path).run(NAMES)
     again = path.read_text().splitlines(keepends=True)
@@ -149,11 +153,6 @@ def test_a_run_begun_elsewhere_is_not_mixed_with_this_one(copied, shapes_bundle,
     path.write_text("".join(lines).replace('"threads": 2', '"threads": 3'))
     with pytest.raises(RecordsError, match="begun with another machine, threads"):
         make_suite(shapes_bundle, tmp_path).run(NAMES)
-
-
-def test_the_bundle_must_suit_the_plan(tiny_onnx_bundle, tmp_path):
-    with pytest.raises(RecordsError, match="is for images of 64 pixels"):
-        make_suite(tiny_onnx_bundle, tmp_path).run(NAMES)
 
 
 def test_who_is_not_installed_is_named(copied, shapes_bundle, tmp_path, monkeypatch):
@@ -170,7 +169,7 @@ def test_who_is_not_installed_is_named(copied, shapes_bundle, tmp_path, monkeypa
 def test_who_fails_is_named_and_the_others_go_on(copied, shapes_bundle, tmp_path):
     path, lines = copied
     kept = [line for line in lines if "straight-openvino-fp32" not in line]
-    missing = next(i for i, line in enumerate(kept) if "paddle-dygraph" in line and "image" in line)
+    missing = next(i for i, line in enumerate(kept) if is_timing(line) and "dygraph" in line)
     path.write_text("".join(kept[:missing] + kept[missing + 1 :]))
     (graph,) = (tmp_path / "conversions").glob("straight-openvino-*/unet.xml")
     graph.write_text("<nothing/>")
@@ -181,12 +180,13 @@ def test_who_fails_is_named_and_the_others_go_on(copied, shapes_bundle, tmp_path
     ((name, task, _),) = results.failures
     assert (name, task) == ("straight-openvino-fp32", "getting ready")
     assert "`straight-openvino-fp32` failed at getting ready" in readme_block(results)
-    assert len(Records(path).all("timing")) == len([li for li in kept if '"timing"' in li])
+    assert len(Records(path).all("timing")) == len(list(filter(is_timing, kept)))
 
 
 def test_a_result_of_another_shape_is_no_result(copied, shapes_bundle, tmp_path):
     path, lines = copied
-    path.write_text("".join(line for line in lines if '"vae_decoder"' not in line))
+    kept = [line for line in lines if not (is_timing(line) and '"vae_decoder"' in line)]
+    path.write_text("".join(kept))
     for file in (tmp_path / "conversions").glob("references-*/vae_decoder-*.npy"):
         np.save(file, np.zeros((1, 1, 1, 3), np.float32))
     with pytest.raises(PeerError, match="has shape"):
