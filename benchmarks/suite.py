@@ -51,7 +51,7 @@ class Suite:
         self.plan = plan
         self.threads = threads
         self.records = Records(out / "samples.jsonl")
-        self.size = open_bundle(sources.bundle).model.sample_size
+        self._bundle = open_bundle(sources.bundle)
         self._failed: set[str] = set()  # in this run; the next one tries again
 
     def run(self, names: list[str]) -> None:
@@ -82,7 +82,7 @@ class Suite:
 
     def _state_setup(self) -> None:
         """Say what is measured where; a run goes on only where that is the same."""
-        bundle = open_bundle(self.sources.bundle)
+        bundle = self._bundle
         if bundle.model.default_size != self.plan.image_size:
             raise RecordsError(
                 f"The plan {self.plan.model} is for images of {self.plan.image_size} pixels, and "
@@ -128,7 +128,7 @@ class Suite:
             slow = entry.precision == "bf16" and not supports_bf16()
             return "this CPU has no bf16 instructions" if slow else None
         try:
-            choose_runtime(open_bundle(self.sources.bundle), entry.variant, entry.precision)
+            choose_runtime(self._bundle, entry.variant, entry.precision)
         except LDMEngineError as error:
             return str(error)
         return None
@@ -257,7 +257,8 @@ class Suite:
         )
 
     def _process(self, name: str) -> PeerProcess:
-        return PeerProcess(name, self.sources, self.size, self.threads)
+        size = self._bundle.model.sample_size
+        return PeerProcess(name, self.sources, size, self.threads)
 
     def _record_failure(self, error: PeerError, doing: str) -> None:
         if error.peer == REFERENCE:

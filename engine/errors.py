@@ -65,3 +65,9 @@ class ResultsError(LDMEngineError, ValueError):
 
 class BenchmarkError(LDMEngineError):
     """A benchmark could not measure everything, or found a slowdown."""
+
+
+def last_lines(error: Exception, count: int = 1, most: int = 300) -> str:
+    """The last lines of what a library says went wrong, which tell it best."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[-count:])[:most] or type(error).__name__

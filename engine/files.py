@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from .errors import OutputError
 _UMASK = os.umask(0)  # can only be read by setting it
 os.umask(_UMASK)
 FOLDER_MODE = 0o777 & ~_UMASK  #: what ``mkdir`` gives and ``mkdtemp`` does not
-FILE_MODE = 0o666 & ~_UMASK  #: what ``open`` gives and ``mkstemp`` does not
+_FILE_MODE = 0o666 & ~_UMASK  #: what ``open`` gives and ``mkstemp`` does not
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -73,25 +73,33 @@ def make_folder(path: Path) -> None:
 @contextmanager
 def _temporary(path: Path, content: bytes) -> Iterator[Path]:
     """A synced file with `content` beside `path`, gone afterwards unless it was renamed."""
-    temporary = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(FILE_MODE)
-        yield temporary
+        with synced_file(path.parent, content, f".{path.name[:100]}.") as temporary:
+            yield temporary
     except OSError as error:
         raise OutputError(
             f"{path} could not be written: {reason(error)}. What was there before is unchanged; "
             "make room or choose another folder, and run again."
         ) from error
+
+
+@contextmanager
+def synced_file(
+    folder: Path, content: bytes | Iterable[bytes], prefix: str | None = None
+) -> Iterator[Path]:
+    """A synced temporary file in `folder`, gone afterwards unless it was renamed."""
+    handle, name = tempfile.mkstemp(prefix=prefix, dir=folder)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(_FILE_MODE)
+        yield temporary
     finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def reason(error: Exception) -> str:

@@ -15,6 +15,7 @@ from .noise import resolve_seeds
 from .scheduler import DDIMScheduler, DDIMStep, batch_steps, check_eta, is_number
 from .tokenizer import check_texts
 
+MAX_BATCH = 1024  #: images of one batch that a command accepts
 MAX_GUIDANCE = 10_000  #: far beyond use; keeps float32 finite
 OUTPUT_TYPES = ("pil", "np")
 

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from .contract import Array, Sources
-from .conversions import conversion_folder, convert_once
-from .naive import NaivePeer
+from .converted import ConvertedPeer
 
 ROWS = "rows"  # the name of the free dimension
 
 
-class StraightONNXRuntime(NaivePeer):
+class StraightONNXRuntime(ConvertedPeer):
     """Three sessions; one for each batch size of the UNet."""
 
+    conversion = "straight-onnx"
+    made_by = ("torch", "diffusers", "onnx")
+
     def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
-        self._folder = _folder(sources)
-        convert_once(self._folder, partial(_convert, sources.checkpoint))
+        super().__init__(sources, variant, precision, threads)
         self._threads = threads
         self._sessions: dict[tuple[str, int], Any] = {}
-        self._open_loop(sources.checkpoint, threads)
-
-    def _encode(self, input_ids: NDArray[np.int64]) -> Array:
-        return self._run("text_encoder", [input_ids])
-
-    def _predict(self, latents: Array, timestep: int, context: Array) -> Array:
-        return self._run("unet", [latents, np.array(timestep, np.float32), context])
-
-    def _decode(self, latents: Array) -> Array:
-        return self._run("decoder", [latents])
 
     def _run(self, name: str, inputs: list[NDArray[Any]]) -> Array:
         session = self._session(name, len(inputs[0]))
@@ -55,39 +44,31 @@ class StraightONNXRuntime(NaivePeer):
         return self._sessions[name, rows]
 
     @staticmethod
-    def files(sources: Sources, variant: str, precision: str) -> list[Path]:
-        return sorted(path for path in _folder(sources).glob("*") if path.is_file())
+    def _convert(checkpoint: Path, folder: Path) -> None:
+        """Through torch.onnx, then with all weights of a graph in one file beside it."""
+        import tempfile
 
+        import onnx
+        import torch
 
-def _folder(sources: Sources) -> Path:
-    return conversion_folder(sources, "straight-onnx", ("torch", "diffusers", "onnx"))
+        from .components import components
 
-
-def _convert(checkpoint: Path, folder: Path) -> None:
-    """Through torch.onnx, then with all weights of a graph in one file beside it."""
-    import tempfile
-
-    import onnx
-    import torch
-
-    from .components import components
-
-    for part in components(checkpoint):
-        free = {
-            name: {0: ROWS} for name, e in zip(part.inputs, part.example, strict=True) if e.ndim
-        }
-        with tempfile.TemporaryDirectory(dir=folder) as scratch, torch.no_grad():
-            traced = str(Path(scratch) / "traced.onnx")
-            torch.onnx.export(
-                part.module,
-                part.example,
-                traced,
-                dynamo=False,
-                opset_version=17,
-                input_names=list(part.inputs),
-                output_names=["result"],
-                dynamic_axes=free,
-            )
-            model = onnx.load(traced)
-        target = folder / f"{part.name}.onnx"
-        onnx.save(model, target, save_as_external_data=True, location=f"{part.name}.onnx.data")
+        for part in components(checkpoint):
+            free = {
+                name: {0: ROWS} for name, e in zip(part.inputs, part.example, strict=True) if e.ndim
+            }
+            with tempfile.TemporaryDirectory(dir=folder) as scratch, torch.no_grad():
+                traced = str(Path(scratch) / "traced.onnx")
+                torch.onnx.export(
+                    part.module,
+                    part.example,
+                    traced,
+                    dynamo=False,
+                    opset_version=17,
+                    input_names=list(part.inputs),
+                    output_names=["result"],
+                    dynamic_axes=free,
+                )
+                model = onnx.load(traced)
+            target = folder / f"{part.name}.onnx"
+            onnx.save(model, target, save_as_external_data=True, location=f"{part.name}.onnx.data")

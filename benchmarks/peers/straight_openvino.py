@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,19 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from .contract import Array, Sources
-from .conversions import conversion_folder, convert_once
-from .naive import NaivePeer
+from .converted import ConvertedPeer
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
-class StraightOpenVINO(NaivePeer):
+class StraightOpenVINO(ConvertedPeer):
     """Three compiled models; one for each batch size of the UNet."""
 
+    conversion = "straight-openvino"
+    made_by = ("torch", "diffusers", "openvino")
+
     def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
-        self._folder = _folder(sources)
-        convert_once(self._folder, partial(_convert, sources.checkpoint))
+        super().__init__(sources, variant, precision, threads)
         self._settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
@@ -32,16 +32,6 @@ class StraightOpenVINO(NaivePeer):
         self._compiled = self._folder / f"compiled-{precision}"
         self._core = ov.Core()
         self._requests: dict[tuple[Any, ...], Any] = {}
-        self._open_loop(sources.checkpoint, threads)
-
-    def _encode(self, input_ids: NDArray[np.int64]) -> Array:
-        return self._run("text_encoder", [input_ids])
-
-    def _predict(self, latents: Array, timestep: int, context: Array) -> Array:
-        return self._run("unet", [latents, np.array(timestep, np.float32), context])
-
-    def _decode(self, latents: Array) -> Array:
-        return self._run("decoder", [latents])
 
     def _run(self, name: str, inputs: list[NDArray[Any]]) -> Array:
         request = self._request(name, tuple(array.shape for array in inputs))
@@ -66,20 +56,12 @@ class StraightOpenVINO(NaivePeer):
         return self._requests[name, shapes]
 
     @staticmethod
-    def files(sources: Sources, variant: str, precision: str) -> list[Path]:
-        return sorted(path for path in _folder(sources).glob("*") if path.is_file())
+    def _convert(checkpoint: Path, folder: Path) -> None:
+        import torch
 
+        from .components import components
 
-def _folder(sources: Sources) -> Path:
-    return conversion_folder(sources, "straight-openvino", ("torch", "diffusers", "openvino"))
-
-
-def _convert(checkpoint: Path, folder: Path) -> None:
-    import torch
-
-    from .components import components
-
-    for part in components(checkpoint):
-        with torch.no_grad():
-            model = ov.convert_model(part.module, example_input=part.example)
-        ov.save_model(model, folder / f"{part.name}.xml", compress_to_fp16=False)
+        for part in components(checkpoint):
+            with torch.no_grad():
+                model = ov.convert_model(part.module, example_input=part.example)
+            ov.save_model(model, folder / f"{part.name}.xml", compress_to_fp16=False)

@@ -10,13 +10,12 @@ from typing import Any
 from ..bundle import Bundle
 from ..errors import InvalidArgumentError
 from ..pipeline import needed_files
-from ..request import check_request
+from ..request import MAX_BATCH, check_request
 from ..runtimes import Choice, resolve_options, select_runtimes
 from .measure import prompts
-from .results import OFFLINE, SCENARIOS, SINGLE_STREAM, Case, Row, Settings, rows_of
+from .results import OFFLINE, SCENARIOS, Case, Row, Settings, rows_of, sizes_of
 
 DEFAULT_BATCH_SIZES = "1,2,4,8"
-_MAX_BATCH_SIZE = 1024
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Plan:
 
     def cases_of(self, scenario: str) -> list[Case]:
         """The cases that a scenario needs."""
-        sizes = (1,) if scenario == SINGLE_STREAM else self.batch_sizes
+        sizes = sizes_of(scenario, self.batch_sizes)
         return [Case(c.runtime.name, p, size) for c, p in self.selected for size in sizes]
 
     @property
@@ -108,12 +107,10 @@ def _parse_scenarios(text: str) -> tuple[str, ...]:
 
 def _parse_batch_sizes(text: str) -> tuple[int, ...]:
     sizes = [size.strip() for size in text.split(",")]
-    bad = [
-        s for s in sizes if not re.fullmatch("[0-9]{1,5}", s) or not 0 < int(s) <= _MAX_BATCH_SIZE
-    ]
+    bad = [s for s in sizes if not re.fullmatch("[0-9]{1,5}", s) or not 0 < int(s) <= MAX_BATCH]
     if bad:
         raise InvalidArgumentError(
             f"`--batch-size` names {', '.join(map(repr, bad))}; whole numbers from 1 to "
-            f"{_MAX_BATCH_SIZE} are accepted, with commas: --batch-size {DEFAULT_BATCH_SIZES}"
+            f"{MAX_BATCH} are accepted, with commas: --batch-size {DEFAULT_BATCH_SIZES}"
         )
     return tuple(sorted(set(map(int, sizes))))

@@ -138,10 +138,10 @@ class Results:
     failures: tuple[Failure, ...]
 
     def of(self, scenario: str) -> list[Measurement]:
-        """The measurements that belong to a scenario: in single-stream, those at batch 1."""
+        """The measurements that belong to a scenario."""
         if scenario not in self.scenarios:
             return []
-        sizes = (1,) if scenario == SINGLE_STREAM else self.batch_sizes
+        sizes = sizes_of(scenario, self.batch_sizes)
         return [m for m in self.measurements if m.case.batch_size in sizes]
 
     @property
@@ -153,6 +153,11 @@ class Results:
             for m in self.of(scenario)
             for row in rows_of(m.case, scenario)
         }
+
+
+def sizes_of(scenario: str, batch_sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The batch sizes of a scenario: single-stream has 1, `batch_sizes` are those of offline."""
+    return (1,) if scenario == SINGLE_STREAM else batch_sizes
 
 
 def rows_of(case: Case, scenario: str) -> Iterator[Row]:

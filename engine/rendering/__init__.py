@@ -9,7 +9,6 @@ from typing import Any
 from .jobs import Defaults
 from .options import RunOptions
 from .progress import Progress
-from .run import Run
 from .sources import Jobs
 
 __all__ = ["Progress", "render"]
@@ -55,6 +54,8 @@ def render(
     Raises:
         LDMEngineError: whatever stops the run; a later call goes on from there.
     """
+    from .run import Run  # which who renders by the pipeline alone need not load
+
     defaults = Defaults(
         num_images, num_inference_steps, guidance_scale, eta, negative_prompt, height, width
     )

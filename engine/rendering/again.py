@@ -16,9 +16,8 @@ from ..images import save_png, slug
 from ..manifest import open_bundle
 from ..pipeline import LDMTextToImagePipeline
 from ..recipes import Recipe, read_recipe
-from ..request import check_request
+from ..request import MAX_BATCH, check_request
 from ..runtimes import Choice, choose_runtime, resolve_options
-from .options import MAX_BATCH
 
 #: Options of ``generate`` that do not change the image.
 _FREE = ("bundle", "output", "device", "memory", "from_image")

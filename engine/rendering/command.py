@@ -10,9 +10,10 @@ import click
 from .. import console
 from ..errors import LDMEngineError
 from ..recipes import IMAGE_FORMATS, QUALITY
+from ..request import MAX_BATCH
 from .display import print_summary, shown
 from .jobs import Defaults
-from .options import EXECUTORS, LAYOUTS, MAX_BATCH, RunOptions
+from .options import EXECUTORS, LAYOUTS, RunOptions
 from .run import Run
 from .sources import FORMATS
 

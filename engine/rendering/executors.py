@@ -1,4 +1,4 @@
-"""Who renders the batches: this process, or worker processes that each hold the bundle."""
+"""Rendering in several processes here, each of which holds the bundle."""
 
 from __future__ import annotations
 
@@ -15,20 +15,13 @@ from typing import Any
 
 from ..errors import LDMEngineError
 from .plan import Batch
-from .renderer import Outcome, Renderer, RendererSettings
+from .renderer import Outcome, RendererSettings
 
 #: Told of a batch's outcomes when its images are there; may be called in another thread.
 Commit = Callable[[Sequence[Outcome]], None]
 #: Batches a worker has at a time: one in the loop, one being finished.
 _AT_A_TIME = 2
 _END_S = 30.0
-
-
-def render_here(
-    renderer: Renderer, batches: Iterator[Batch], commit: Commit
-) -> Generator[Sequence[Outcome], None, None]:
-    """Render in this process."""
-    yield from renderer.render(batches, commit)
 
 
 @dataclass

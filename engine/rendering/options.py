@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from ..errors import InvalidArgumentError
 from ..recipes import IMAGE_FORMATS, QUALITY
+from ..request import MAX_BATCH
 
 LAYOUTS = ("files", "webdataset")
 EXECUTORS = ("local", "ray")
-MAX_BATCH = 1024
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .remote import RemoteStorage, is_url
-from .run_file import FingerprintError, RunFile, check_same, load_run_file
+from .run_file import FingerprintError, check_same, load_run_file
 from .storage import LocalStorage, Storage
 
 
@@ -16,9 +16,7 @@ def open_storage(output: str, label: str) -> Storage:
     return RemoteStorage(output) if is_url(output) else LocalStorage(Path(output), label)
 
 
-def find_place(
-    output: str, label: str, fingerprint: Mapping[str, Any], force: bool
-) -> tuple[Storage, RunFile | None]:
+def find_place(output: str, label: str, fingerprint: Mapping[str, Any], force: bool) -> Storage:
     """A storage that is new or holds a run with this `fingerprint`, whose None may be anything.
 
     With `force`, that is the first such of `output`, `output`-2, `output`-3, ...; so the same
@@ -35,7 +33,7 @@ def find_place(
             held = load_run_file(storage)
             if held is not None:
                 check_same(storage, held.fingerprint, fingerprint)
-            return storage, held
+            return storage
         except FingerprintError:
             if not force:
                 raise

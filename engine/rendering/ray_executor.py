@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from ..errors import LDMEngineError
+from ..errors import LDMEngineError, last_lines
 from .executors import Commit
 from .places import open_storage
 from .plan import Batch
@@ -78,9 +78,8 @@ def render_with_ray(
         if isinstance(error, LDMEngineError):
             raise
         cause = getattr(error, "cause", None) or error
-        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
         raise LDMEngineError(
-            f"Ray stopped the run: {lines[-1][:500] if lines else type(cause).__name__}. What is "
+            f"Ray stopped the run: {last_lines(cause, most=500)}. What is "
             "finished is kept: mend the cluster and start the same command again."
         ) from error
     finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +82,7 @@ class Renderer:
 
     def render(
         self, batches: Iterable[Batch], commit: Callable[[Sequence[Outcome]], None]
-    ) -> Iterator[Sequence[Outcome]]:
+    ) -> Generator[Sequence[Outcome], None, None]:
         """Render `batches` one after another; gives the outcomes of each, in order.
 
         `commit` is told of them in another thread as soon as the images are on the disk.

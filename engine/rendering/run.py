@@ -18,7 +18,7 @@ from ..pipeline import needed_files
 from ..runtimes import Choice, choose_runtime, resolve_options
 from ..scheduler import DDIMScheduler
 from ..version import __version__
-from .executors import Commit, render_here, render_in_workers
+from .executors import Commit, render_in_workers
 from .gallery import PAGE, write_gallery
 from .jobs import Defaults, RowReader
 from .journals import Journals
@@ -82,7 +82,7 @@ class Run:
         if options.executor == "ray":
             import_ray()
         wanted = self._fingerprint(bundle, choice)
-        storage, _ = find_place(options.output, shard.label, wanted, options.force)
+        storage = find_place(options.output, shard.label, wanted, options.force)
         with locked(storage, shard.label):
             held = load_run_file(storage)  # another may have begun it meanwhile
             if held is not None:
@@ -271,4 +271,4 @@ class Run:
             return render_in_workers(
                 settings, storage.output, label, options.workers, batches, commit
             )
-        return render_here(renderer or Renderer(settings, storage), batches, commit)
+        return (renderer or Renderer(settings, storage)).render(batches, commit)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LDMEngineError, OutputError
-from ..files import FILE_MODE, reason
+from ..files import reason, synced_file
 
 ALONE = "run"  #: the label of a run that is no shard
 _TEMPORARY = ".tmp"
@@ -101,13 +100,13 @@ class LocalStorage(Storage):
     def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
         """Write through a synced temporary file."""
         path = self.folder / name
-        with self._told(name), self._filled(content) as temporary:
+        with self._told(name), synced_file(self._temporary, content) as temporary:
             self._make(path.parent)
             temporary.replace(path)
 
     def write_once(self, name: str, content: bytes) -> bool:
         """Link a synced temporary file, which fails if the name is taken."""
-        with self._told(name), self._filled(content) as temporary:
+        with self._told(name), synced_file(self._temporary, content) as temporary:
             try:
                 os.link(temporary, self.folder / name)
             except FileExistsError:
@@ -166,7 +165,7 @@ class LocalStorage(Storage):
 
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
         """Write another file and rename it."""
-        with self._told(name), self._filled(lines) as temporary:
+        with self._told(name), synced_file(self._temporary, lines) as temporary:
             temporary.replace(self.folder / name)
         self.sync([name])
 
@@ -201,22 +200,6 @@ class LocalStorage(Storage):
             folder.mkdir(parents=True, exist_ok=True)
             self._unsynced |= {path.parent for path in missing}
             self._made.add(folder)
-
-    @contextmanager
-    def _filled(self, content: bytes | Iterable[bytes]) -> Iterator[Path]:
-        """A synced temporary file, gone afterwards unless it was renamed."""
-        handle, name = tempfile.mkstemp(dir=self._temporary)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.writelines([content] if isinstance(content, bytes) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary = Path(name)
-            temporary.chmod(FILE_MODE)
-            yield temporary
-        finally:
-            with suppress(OSError):
-                Path(name).unlink(missing_ok=True)
 
     @contextmanager
     def _told(self, name: str) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from ..bundle import INT8_FORMAT, Bundle
 from ..cache import cache_folder, drop_unsealed, seal_files
 from ..cpu import supports_bf16
-from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
+from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
 from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
 
 #: Compiled models of one program are kept while their weights together are below this; each has
@@ -59,7 +59,7 @@ class OpenVINOProgram(Program):
             self._request.infer()
         except RuntimeError as error:
             raise LDMEngineError(
-                f"OpenVINO could not run the program {self.name}: {_reason(error)} "
+                f"OpenVINO could not run the program {self.name}: {last_lines(error)} "
                 "Check the bundle with `ldm-engine verify`."
             ) from error
 
@@ -105,7 +105,7 @@ class _CompiledModels:
         except RuntimeError as error:
             told = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
             raise LDMEngineError(
-                f"OpenVINO cannot compile {graph} for {told}: {_reason(error)} "
+                f"OpenVINO cannot compile {graph} for {told}: {last_lines(error)} "
                 "Run `ldm-engine verify` on the bundle; if it is whole, ask for a smaller height, "
                 "width or batch, or export it again with this version of OpenVINO."
             ) from error
@@ -197,8 +197,3 @@ def _config(program: str, options: RuntimeOptions) -> dict[str, Any]:
         # attention is another, and was right in all of 400 pictures.
         config["SNIPPETS_MODE"] = "DISABLE"
     return config
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
+from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
 from .base import Program, Runtime, RuntimeOptions, program_precision
 
 # glibc's malloc.h has these; there is no header here to read them from.
@@ -49,7 +49,7 @@ class PaddleProgram(Program):
         except Exception as error:
             shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in self.inputs.items())
             raise LDMEngineError(
-                f"Paddle could not run the program {self.name} on {shapes}: {_last_lines(error)} "
+                f"Paddle could not run the program {self.name} on {shapes}: {last_lines(error, 2)} "
                 "If these are large for this machine, ask for a smaller height, width or batch; "
                 "else check the bundle with `ldm-engine verify`."
             ) from error
@@ -100,7 +100,7 @@ class PaddleRuntime(Runtime):
             predictor = create_predictor(config)
         except Exception as error:
             raise LDMEngineError(
-                f"Paddle {self.version()} cannot load {graph}: {_last_lines(error)} "
+                f"Paddle {self.version()} cannot load {graph}: {last_lines(error, 2)} "
                 "Run `ldm-engine verify` on the bundle; if it is whole, export it again with this "
                 "version of Paddle."
             ) from error
@@ -159,8 +159,3 @@ def _configure(config: Any, options: RuntimeOptions) -> None:
     # still read (cos(a) and sin(a) of one `a` become cos(a) and sin(cos(a))).
     config.delete_pass("inplace_pass")
     config.enable_memory_optim(True)
-
-
-def _last_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[-2:])[:300]
