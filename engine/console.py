@@ -26,7 +26,13 @@ from rich.progress import (
 from rich.table import Table
 
 from .bundle import PROGRAMS, Bundle
-from .errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, RuntimeUnavailableError
+from .errors import (
+    ArgumentTypeError,
+    InvalidArgumentError,
+    LDMEngineError,
+    OutputError,
+    RuntimeUnavailableError,
+)
 from .interrupts import Interrupts
 from .runtimes import choose_runtime, usable_runtimes
 from .verification import Finding
@@ -56,6 +62,8 @@ def run(command: click.Command) -> None:
     except (Exception, KeyboardInterrupt) as error:
         # A C++ call, or whoever called it, may have turned the interrupt into an error of its own.
         if _interrupts.received or isinstance(error, (click.Abort, KeyboardInterrupt)):
+            if isinstance(error, OutputError):  # which no interrupt brings about
+                err.print(f"[bold red]Error:[/] {plain(str(error))}")
             err.print("Interrupted.")
             sys.exit(_interrupts.exit_code())
         _fail(error)

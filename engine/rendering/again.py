@@ -18,6 +18,7 @@ from ..pipeline import LDMTextToImagePipeline
 from ..recipes import Recipe, read_recipe
 from ..request import MAX_BATCH, check_request
 from ..runtimes import Choice, choose_runtime, resolve_options
+from .plan import MIN_ROWS
 
 #: Options of ``generate`` that do not change the image.
 _FREE = ("bundle", "output", "device", "memory", "from_image")
@@ -30,7 +31,7 @@ def check_given(context: click.Context) -> None:
         for parameter in context.command.params
         if parameter.name not in _FREE
         and context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
-        and context.params.get(parameter.name or "")
+        and context.params.get(parameter.name or "") != ()  # no prompts
     ]
     if given:
         raise click.UsageError(
@@ -67,10 +68,13 @@ def generate_again(
             threads=recipe.threads,
             memory=choose_memory(bundle, choice, recipe.precision),
         )
+    # A batch as large as the one it came from, where that decides about last bits.
     rows = recipe.batch_size
+    if choice.runtime.rounds_alike:
+        rows = min(rows, MIN_ROWS)
     with console.step_bar(recipe.num_inference_steps) as advance:
         rendered = pipe(
-            [recipe.prompt] * rows,  # a batch as large as the one it came from
+            [recipe.prompt] * rows,
             seed=[recipe.seed] * rows,
             callback_on_step_end=lambda *_: advance("rendering again"),
             **recipe.settings(),
@@ -86,7 +90,7 @@ def _check(path: Path, recipe: Recipe, bundle: Bundle) -> None:
             "would differ. Give the bundle that it was made with; `ldm-engine info` shows digests."
         )
     try:
-        if recipe.batch_size not in range(1, MAX_BATCH + 1):
+        if type(recipe.batch_size) is not int or not 1 <= recipe.batch_size <= MAX_BATCH:
             raise InvalidArgumentError(f"`batch_size` is {recipe.batch_size!r}.")
         check_request(bundle, prompt=[recipe.prompt], seed=[recipe.seed], **recipe.settings())
     except (InvalidArgumentError, ArgumentTypeError) as error:

@@ -61,7 +61,8 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     help="auto measures for a moment which is fastest.",
 )
 @click.option(
-    "--memory-limit", help="What --batch-size auto may use, e.g. 6GiB. Default: most that is free."
+    "--memory-limit",
+    help="What --batch-size auto may use for all workers, e.g. 6GiB. Default: most that is free.",
 )
 @click.option("--runtime", default="auto", show_default=True, help="auto, or the name of one.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or int8.")
@@ -117,7 +118,9 @@ def render(
     print_summary(summary, truncated, json_progress)
     if summary.stopped:
         raise KeyboardInterrupt
-    if summary.progress.failed and not summary.progress.done:
+    progress = summary.progress
+    nothing_to_do = run_options.shard != "1/1" and not progress.total
+    if progress.failed and not progress.done and not nothing_to_do:
         raise LDMEngineError(
             "Not one of the jobs could be rendered; failures.jsonl in the output tells why."
         )

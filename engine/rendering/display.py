@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from threading import Event, Thread
 
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from .. import console
@@ -30,7 +31,8 @@ def shown(as_json: bool) -> Iterator[Show]:
         with _bar() as show:
             yield show
     else:
-        yield _log()
+        with _log() as show:
+            yield show
 
 
 def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
@@ -60,34 +62,51 @@ def _print_json(event: str, progress: Progress, **more: object) -> None:
 
 @contextmanager
 def _bar() -> Iterator[Show]:
-    columns = (BarColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Bar(*columns, console=console.err) as bar:
-        task = bar.add_task("opening", total=None)
+        task = bar.add_task(_describe(None), total=None)
 
         def show(progress: Progress) -> None:
-            begun = progress.rendered or not progress.to_do
-            description = _describe(progress) if begun else "preparing"
             completed = progress.total - progress.to_do
+            description = _describe(progress)
             bar.update(task, total=progress.total, completed=completed, description=description)
 
         yield show
 
 
-def _log() -> Show:
-    last = 0.0
+@contextmanager
+def _log() -> Iterator[Show]:
+    """A line every few seconds, also while a batch takes minutes."""
+    latest: Progress | None = None
+    ended = Event()
 
     def show(progress: Progress) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= LOG_EVERY_S or not progress.to_do:
-            last = now
-            console.err.print(escape(f"{time.strftime('%T')} {_describe(progress)}"))
+        nonlocal latest
+        latest = progress
 
-    return show
+    def tell() -> None:
+        console.err.print(escape(f"{time.strftime('%T')} {_describe(latest)}"))
+
+    def tell_on() -> None:
+        while not ended.wait(LOG_EVERY_S):
+            tell()
+
+    teller = Thread(target=tell_on, daemon=True)
+    teller.start()
+    try:
+        yield show
+        tell()
+    finally:
+        ended.set()
+        teller.join()
 
 
-def _describe(progress: Progress) -> str:
+def _describe(progress: Progress | None) -> str:
+    if progress is None:
+        return "reading the jobs"
     told = f"{progress.done} of {progress.total} images"
+    if progress.to_do and not progress.images_per_second:
+        return f"{told}, preparing the next"
     if progress.failed:
         told += f", {progress.failed} failed"
     if progress.images_per_second:

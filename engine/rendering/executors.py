@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -22,6 +22,7 @@ Commit = Callable[[Sequence[Outcome]], None]
 #: Batches a worker has at a time: one in the loop, one being finished.
 _AT_A_TIME = 2
 _END_S = 30.0
+_STDERR = 2  # stdout may hold --json-progress
 
 
 @dataclass
@@ -29,6 +30,14 @@ class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection[Any, Any]
     batches: int = 0  #: that it has
+    is_last: bool = False  #: whether it knows that it gets no more
+
+    def give(self, batch: Batch | None) -> None:
+        """Send it a batch, or that there are no more."""
+        with suppress(ConnectionError):  # what broke it is told where its answer is read
+            self.connection.send(batch)
+        self.batches += batch is not None
+        self.is_last = batch is None
 
 
 def render_in_workers(
@@ -44,14 +53,13 @@ def render_in_workers(
     Raises:
         LDMEngineError: what a worker raised, or that one has died.
     """
-    workers = [_start(settings, output, label) for _ in range(count)]
+    workers: list[_Worker] = []
     try:
+        while len(workers) < count and (batch := next(batches, None)):
+            workers.append(_start(settings, output, label))
+            workers[-1].give(batch)
         while True:
-            for worker in workers:
-                while worker.batches < _AT_A_TIME and (batch := next(batches, None)):
-                    with _told(worker):
-                        worker.connection.send(batch)
-                    worker.batches += 1
+            _hand_out(workers, batches)
             busy = {w.connection: w for w in workers if w.batches}
             if not busy:
                 return
@@ -68,14 +76,27 @@ def render_in_workers(
         _stop(workers)
 
 
+def _hand_out(workers: Sequence[_Worker], batches: Iterator[Batch]) -> None:
+    """Give each worker what it can hold, or tell it to finish what it has."""
+    for worker in workers:
+        while worker.batches < _AT_A_TIME and not worker.is_last:
+            worker.give(next(batches, None))
+
+
 def _start(settings: RendererSettings, output: str, label: str) -> _Worker:
     ours, theirs = Pipe()
-    command = [sys.executable, "-c", "from ldm_engine.rendering.worker import main; main()"]
+    # With `-c` alone, Python would look for modules in the current folder first.
+    main = "from ldm_engine.rendering.worker import main; main()"
     process = subprocess.Popen(
-        [*command, str(theirs.fileno())],
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path[:] = {sys.path!r}; {main}",
+            str(theirs.fileno()),
+        ],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
-        stdout=sys.stderr.fileno(),
+        stdout=_STDERR,
     )
     theirs.close()
     ours.send((settings, output, label))
@@ -96,23 +117,18 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.process.wait()
 
 
-class _told:  # noqa: N801 - reads like a function where it is used
-    """Says which worker died when its connection breaks."""
-
-    def __init__(self, worker: _Worker) -> None:
-        self._process = worker.process
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (EOFError, ConnectionError, pickle.UnpicklingError)):
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)
-            code = self._process.returncode
-            how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"code {code}"
-            raise LDMEngineError(
-                f"Worker process {self._process.pid} ended with {how}. What is finished is kept; "
-                "if memory ran out (SIGKILL), start again with fewer --workers or a smaller "
-                "--batch-size."
-            ) from error
+@contextmanager
+def _told(worker: _Worker) -> Iterator[None]:
+    """Say which worker died when its connection breaks."""
+    try:
+        yield
+    except (EOFError, ConnectionError, pickle.UnpicklingError) as error:
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(5)
+        code = worker.process.returncode
+        how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"code {code}"
+        raise LDMEngineError(
+            f"Worker process {worker.process.pid} ended with {how}. What is finished is kept; "
+            "if memory ran out (SIGKILL), start again with fewer --workers or a smaller "
+            "--batch-size."
+        ) from error

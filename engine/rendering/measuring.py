@@ -7,6 +7,9 @@ import re
 import time
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..benchmarking.memory import PeakMemory
 from ..cpu import free_memory_bytes
 from ..errors import InvalidArgumentError
@@ -26,7 +29,9 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 def parse_bytes(text: str) -> int:
     """Read ``6GiB``, ``800M`` or a number of bytes; raises ``InvalidArgumentError``."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(
+        r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE
+    )
     if match is None or float(match[1]) <= 0:
         raise InvalidArgumentError(f"`memory_limit` is {text!r}; 6GiB, 800MiB, ... is accepted.")
     return int(float(match[1]) * _UNITS[match[2].upper()])
@@ -43,9 +48,11 @@ def choose_batch_size(
 ) -> tuple[int, Costs, dict[str, float]]:
     """The smallest batch size that is about as fast as any, and seconds an image step by size.
 
-    Sizes are tried upwards for as long as they are worth it, there are as many `images` in the
-    `group`, and the process's own memory is below `memory_limit` bytes, also as far as the growth
-    so far foretells.
+    Sizes are tried upwards for as long as they are worth it, there are as many `images`, and the
+    process's own memory is below `memory_limit` bytes, also as far as the growth so far foretells.
+
+    Raises:
+        InvalidArgumentError: if one image at a time takes more.
     """
     best = BATCH_SIZES[0]
     found: dict[int, Costs] = {}
@@ -53,8 +60,11 @@ def choose_batch_size(
     for size in BATCH_SIZES:
         with PeakMemory(os.getpid()) as watch:
             costs = measure_costs(renderer, group, size)
+            renderer.pipe.decode(_zeros(renderer, group))
         memory = watch.peak.anonymous
-        if found and memory_limit is not None and memory > memory_limit:
+        if not found:
+            _check_one(memory, memory_limit, group)
+        elif memory_limit is not None and memory > memory_limit:
             break
         found[size] = costs
         if costs.image_step_s < _WORTHWHILE * found[best].image_step_s:
@@ -66,6 +76,16 @@ def choose_batch_size(
             break
     figures = {str(size): round(costs.image_step_s, 6) for size, costs in found.items()}
     return best, found[best], figures
+
+
+def _check_one(memory: int, memory_limit: int | None, group: Group) -> None:
+    height, width, *_ = group
+    if memory_limit is not None and memory > memory_limit:
+        raise InvalidArgumentError(
+            f"Rendering one image of {width}x{height} took {memory / (1 << 30):.2f} GiB, and "
+            f"`memory_limit` (divided among the workers) is {memory_limit / (1 << 30):.2f} GiB. "
+            "Give a higher one, or fewer workers."
+        )
 
 
 def measure_costs(renderer: Renderer, group: Group, batch_size: int) -> Costs:
@@ -84,6 +104,13 @@ def _seconds(renderer: Renderer, task: Task, size: int, steps: int) -> float:
     start = time.perf_counter()
     renderer.pipe.denoise(renderer.request(tasks, size))
     return time.perf_counter() - start
+
+
+def _zeros(renderer: Renderer, group: Group) -> NDArray[np.float32]:
+    height, width, *_ = group
+    model = renderer.pipe.bundle.model
+    sides = (height // model.scale_factor, width // model.scale_factor)
+    return np.zeros((1, model.latent_channels, *sides), np.float32)
 
 
 def _task(group: Group) -> Task:

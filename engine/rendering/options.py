@@ -18,7 +18,7 @@ class RunOptions:
 
     output: str
     batch_size: int | None = None  #: None: chosen by a short measurement
-    memory_limit: str | None = None  #: for that measurement; None: most of what is free
+    memory_limit: str | None = None  #: for all workers here, where that is measured
     image_format: str = "png"
     quality: int = QUALITY
     layout: str = "files"
@@ -34,6 +34,11 @@ class RunOptions:
     ray_address: str | None = None
     strict: bool = False
     force: bool = False
+
+    @property
+    def renders_here(self) -> bool:
+        """Whether the process itself renders, and no others."""
+        return self.executor == "local" and self.workers == 1
 
     def __post_init__(self) -> None:
         """Raise ``InvalidArgumentError`` naming everything that is not accepted."""
@@ -54,6 +59,8 @@ class RunOptions:
                 wrong.append(f"`{name}` is {value!r}; {low} to {high}")
         if self.output.startswith("memory://") and (self.workers > 1 or self.executor == "ray"):
             wrong.append("`output` is memory:// for several processes; one worker, or another URL,")
+        if self.memory_limit is not None and self.batch_size is not None:
+            wrong.append("`memory_limit` is given beside a `batch_size`; one of them")
         if self.ray_address is not None and self.executor != "ray":
             wrong.append("`ray_address` is given, and `executor` is not ray; both")
         if not self.output:

@@ -49,6 +49,7 @@ def render_with_ray(
         LDMEngineError: if Ray is not installed, not to be reached, or an actor fails.
     """
     ray = import_ray()
+    was_running = ray.is_initialized()  # of the caller's own
     try:
         ray.init(
             address=address,
@@ -83,7 +84,8 @@ def render_with_ray(
             "finished is kept: mend the cluster and start the same command again."
         ) from error
     finally:
-        ray.shutdown()
+        if not was_running:
+            ray.shutdown()
 
 
 def import_ray() -> Any:

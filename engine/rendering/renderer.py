@@ -138,7 +138,13 @@ class Renderer:
         with warnings.catch_warnings(record=True) as caught:
             # Told in the records: a million of them would fill memory and terminal.
             warnings.simplefilter("always", PromptTruncatedWarning)
-            latents = self.pipe.denoise(self.request(batch.tasks, batch.rows))
+            try:
+                latents = self.pipe.denoise(self.request(batch.tasks, batch.rows))
+            except LDMEngineError as error:
+                rows = ", ".join(str(task.row) for task in batch.tasks[:10])
+                raise LDMEngineError(
+                    f"{error} It was a batch with row {rows} of the jobs."
+                ) from error
         told = (w.message for w in caught)
         return latents, frozenset(
             message.prompt for message in told if isinstance(message, PromptTruncatedWarning)

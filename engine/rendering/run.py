@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import PIL
 
 from ..bundle import Bundle
 from ..cpu import available_threads
+from ..errors import LDMEngineError
 from ..manifest import open_bundle
 from ..pipeline import needed_files
 from ..runtimes import Choice, choose_runtime, resolve_options
@@ -30,8 +31,9 @@ from .places import find_place
 from .plan import Batch, plan_batches
 from .progress import Counter, Progress
 from .ray_executor import import_ray, render_with_ray
+from .remote import is_url
 from .renderer import IMAGES, Outcome, Renderer, RendererSettings
-from .run_file import RunFile, check_same, load_run_file
+from .run_file import RUN_FILE, RunFile, check_same, load_run_file
 from .selection import Selection, Shard, Survey
 from .sources import Jobs, JobsError, check_jobs
 from .storage import Storage
@@ -95,7 +97,7 @@ class Run:
             counter = Counter(survey.total, survey.done, survey.failed, survey.bad_rows)
             self.summary = Summary(storage.output, counter.progress(), stopped=False)
             self.on_progress(self.summary.progress)
-            if survey.to_do:
+            if survey.to_do and not self.should_stop():
                 bundle.check_changed_files(needed_files(bundle, choice.runtime, options.precision))
                 run_file, settings, renderer = self._begin(storage, bundle, choice, held, survey)
                 batches = self._batches(selection, run_file)
@@ -120,10 +122,9 @@ class Run:
     def _end(self, storage: Storage, journals: Journals, summary: Summary) -> None:
         summary.stopped = self.should_stop() and summary.progress.to_do > 0
         journals.finish(not summary.stopped)
-        if summary.progress.rendered or storage.read(PAGE) is None:
-            run_file = load_run_file(storage)
-            fingerprint = run_file.fingerprint if run_file else {}
-            write_gallery(storage, journals.read_records(), fingerprint)
+        run_file = load_run_file(storage)
+        if run_file is not None:  # else there never was a picture
+            write_gallery(storage, journals.read_records(), run_file.fingerprint)
         if summary.progress.done:
             summary.gallery = f"{storage.output}/{PAGE}"
         storage.finish([journals.records, journals.failures])
@@ -198,7 +199,7 @@ class Run:
             choice.runtime, self.options.device, self.options.precision, threads
         )
         settings = RendererSettings(
-            bundle=os.fspath(self.bundle_path),
+            bundle=str(Path(self.bundle_path).absolute()),
             digest=bundle.digest,
             runtime=choice.runtime.name,
             options=options,
@@ -211,11 +212,18 @@ class Run:
         renderer = Renderer(settings, storage)
         fingerprint = {**self._fingerprint(bundle, choice), "threads": threads}
         run_file = self._measure(renderer, fingerprint, survey)
-        if not run_file.save(storage):  # another shard was faster
-            run_file = load_run_file(storage) or run_file
-            check_same(storage, run_file.fingerprint, self._fingerprint(bundle, choice))
-        # What was measured may be much more than what the run needs: begin it anew.
-        return run_file, settings, None if run_file.measured else renderer
+        if not run_file.save(storage):  # another shard was faster, and decides
+            held = load_run_file(storage)
+            if held is None:
+                raise LDMEngineError(
+                    f"{storage.output}/{RUN_FILE} came and went. Start the run again."
+                )
+            check_same(storage, held.fingerprint, self._fingerprint(bundle, choice))
+            return self._begin(storage, bundle, choice, held, survey)
+        # What was measured may be much more than what the run needs: begin it anew. And where
+        # others render, this process needs no model.
+        is_of_use = not run_file.measured and self.options.renders_here
+        return run_file, settings, renderer if is_of_use else None
 
     def _folder(self) -> str:
         """Where images are written first."""
@@ -224,13 +232,15 @@ class Run:
         return staged_folder(Shard.parse(self.options.shard).label)
 
     def _measure(self, renderer: Renderer, fingerprint: dict[str, Any], survey: Survey) -> RunFile:
-        """What the run file will say, after a short measurement with the largest group."""
-        ((group, images),) = survey.groups.most_common(1)
+        """What the run file will say, after a short measurement with the largest images."""
+        group, images = max(survey.groups.items(), key=lambda g: (g[0][0] * g[0][1], g[1]))
         size = self.options.batch_size
         if size is not None:
             return RunFile(fingerprint, measure_costs(renderer, group, size), {})
         told = self.options.memory_limit
         limit = default_limit() if told is None else parse_bytes(told)
+        if limit is not None and self.options.executor == "local":
+            limit //= self.options.workers
         size, costs, figures = choose_batch_size(renderer, group, images, limit)
         return RunFile({**fingerprint, "batch_size": size}, costs, figures)
 
@@ -256,10 +266,14 @@ class Run:
         commit: Commit,
     ) -> Generator[Sequence[Outcome], None, None]:
         options, label = self.options, Shard.parse(self.options.shard).label
+        if options.renders_here:
+            return (renderer or Renderer(settings, storage)).render(batches, commit)
+        # Other processes, and other machines, have working directories of their own.
+        output = storage.output if is_url(storage.output) else str(Path(storage.output).absolute())
         if options.executor == "ray":
             return render_with_ray(
                 settings,
-                storage.output,
+                output,
                 label,
                 options.workers,
                 options.ray_address,
@@ -267,8 +281,4 @@ class Run:
                 commit,
                 self.should_stop,
             )
-        if options.workers > 1:
-            return render_in_workers(
-                settings, storage.output, label, options.workers, batches, commit
-            )
-        return (renderer or Renderer(settings, storage)).render(batches, commit)
+        return render_in_workers(settings, output, label, options.workers, batches, commit)

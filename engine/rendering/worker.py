@@ -41,6 +41,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
 
 
 def _received(connection: Connection[Any, Any]) -> Iterator[Batch]:
+    """The batches that come in, until None says that there are no more."""
     with suppress(EOFError):
-        while True:
-            yield connection.recv()
+        while (batch := connection.recv()) is not None:
+            yield batch

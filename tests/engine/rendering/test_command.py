@@ -7,11 +7,18 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from rendering_runs import files_of, images_of, read_lines, records_of
+
+from ldm_engine import console
+from ldm_engine.errors import OutputError
+from ldm_engine.rendering import display
+from ldm_engine.rendering.progress import Counter
 
 OPTIONS = ("--runtime", "onnxruntime", "--batch-size", 4, "--num-inference-steps", 40)
 ROWS = [{"prompt": f"a {i}", "id": f"r{i}", "source": "x"} for i in range(60)]
@@ -107,6 +114,45 @@ def test_log_lines_where_there_is_no_terminal(runs):
     assert "index.html" in shown
 
 
+def test_log_lines_go_on_while_nothing_is_finished(monkeypatch, capsys):
+    monkeypatch.setattr(display, "LOG_EVERY_S", 0.01)
+    with display.shown(as_json=False) as show:
+        time.sleep(0.1)
+        show(Counter(8, 2, 0, 0).progress())
+        time.sleep(0.1)
+    told = capsys.readouterr().err
+    assert told.count("reading the jobs") > 1
+    assert told.count("2 of 8 images, preparing the next") > 1
+
+
+def test_a_part_without_images_is_no_failure(runs):
+    jobs = runs.jobs([{"prompt": 1}, {"prompt": 2}])
+    told = runs(jobs, runs.folder / "out", "--shard", "1/2")
+    assert "0 of 0 images" in told
+    assert "1 failures" in told
+
+
+def test_what_went_wrong_is_told_also_after_an_interrupt(monkeypatch, capsys):
+    monkeypatch.setattr(console._interrupts, "received", [signal.SIGINT])
+
+    @click.command()
+    def fail():
+        raise OutputError("The disk is full.")
+
+    monkeypatch.setattr(sys, "argv", ["fail"])
+    with pytest.raises(SystemExit) as ended:
+        console.run(fail)
+    assert ended.value.code == 130
+    assert "The disk is full." in capsys.readouterr().err
+
+
+def test_workers_do_not_look_for_modules_in_the_current_folder(runs, monkeypatch):
+    (runs.folder / "tokenizers.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(runs.folder)
+    told = runs(runs.jobs(ROWS[:4]), runs.folder / "out", *OPTIONS[2:], "--workers", 2)
+    assert "4 of 4 images" in told
+
+
 def test_hostile_ids_stay_inside(runs):
     rows = [
         {"prompt": "a", "id": text}
@@ -144,6 +190,9 @@ def test_hostile_ids_stay_inside(runs):
         (["JOBS", "-o", "out", "--precision", "int8"], 1, "int8"),
         (["JOBS", "-o", "out", "--workers", "-1"], 2, "workers"),
         (["JOBS", "-o", "out", "--memory-limit", "x"], 2, "6GiB"),
+        (["JOBS", "-o", "out", "--memory-limit", "9" * 400], 2, "6GiB"),
+        (["JOBS", "-o", "out", "--memory-limit", "9G", "--batch-size", "2"], 2, "one of them"),
+        (["JOBS", "-o", "out", "--memory-limit", "9M"], 2, "Rendering one image of"),
         (["JOBS", "-o", "nothing://x/y"], 1, "nothing"),
         (["JOBS", "-o", "JOBS"], 1, "start the same command again"),
         (["bad.jsonl", "-o", "out"], 1, "Not one of the jobs"),

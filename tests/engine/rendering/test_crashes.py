@@ -14,6 +14,7 @@ KILLS = 40
 #: ONNX Runtime starts fastest, and a process lives for a few batches only.
 OPTIONS = ("--batch-size", 4, "--runtime", "onnxruntime")
 DEADLINE_S = 900
+FAR_BELOW_AN_IMAGE = 5000  #: bytes; far above the first file, run.json
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,17 @@ def test_two_shards_that_are_killed_end_as_one_run(crash_runs, jobs, whole, tmp_
     assert parts[0] | parts[1] == records_of(whole)
     crash_runs(jobs, output, *OPTIONS)  # puts the shards' records together
     _assert_same(output, whole)
+
+
+def test_a_worker_that_cannot_write_its_last_batch_stops_the_run(crash_runs, tmp_path):
+    """It waits for another batch then, and none comes."""
+    jobs = crash_runs.jobs([{"prompt": "a"}] * 4, "few.jsonl")
+    run = crash_runs.start(
+        jobs, tmp_path / "out", *OPTIONS, "--workers", 2, file_size_limit=FAR_BELOW_AN_IMAGE
+    )
+    shown, _ = run.communicate(timeout=120)
+    assert run.returncode == 1, shown
+    assert "cannot be written" in shown
 
 
 def test_a_disk_that_fills_up_stops_the_run_until_there_is_room(crash_runs, jobs, whole, tmp_path):

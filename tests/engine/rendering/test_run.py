@@ -12,6 +12,8 @@ import ldm_engine
 from ldm_engine.cpu import supports_bf16
 from ldm_engine.errors import InvalidArgumentError, LDMEngineError
 from ldm_engine.recipes import read_recipe
+from ldm_engine.rendering import run as running
+from ldm_engine.rendering.plan import Costs
 from ldm_engine.rendering.renderer import Renderer
 from ldm_engine.rendering.run_file import FingerprintError
 from ldm_engine.rendering.sources import JobsError
@@ -162,6 +164,31 @@ def test_force_starts_beside_and_goes_on_there(render, tmp_path):
     assert len(render(JOBS[:3], num_inference_steps=3, force=True)) == 1
     assert len(records_of(tmp_path / "out-2")) == 3
     assert files_of(tmp_path / "out") == before
+
+
+def test_the_gallery_shows_what_shards_and_earlier_runs_left(render, tmp_path):
+    for shard in ("1/2", "2/2"):
+        render(shard=shard)
+    for script in (tmp_path / "out/gallery").iterdir():
+        script.unlink()
+    (tmp_path / "out/index.html").write_text("")
+    assert render() == []
+    (script,) = (tmp_path / "out/gallery").iterdir()
+    assert all(f'"{job["id"]}"' in script.read_text() for job in JOBS)
+    assert (tmp_path / "out/index.html").read_text()
+
+
+def test_the_batch_size_is_measured_with_the_largest_images(render, tmp_path, monkeypatch):
+    measured = []
+
+    def measure(renderer, group, images, limit):
+        measured.append((group[:2], images, limit))
+        return 2, Costs(0.0, 0.0), {"2": 0.0}
+
+    monkeypatch.setattr(running, "choose_batch_size", measure)
+    large = {"prompt": "a large thing", "height": 128, "width": 192}
+    render([*JOBS, large], batch_size=None, memory_limit="2GiB", workers=2)
+    assert measured == [((128, 192), 1, 1 << 30)]
 
 
 def test_what_may_be_left_open_is_taken_from_the_run(render):
@@ -324,9 +351,9 @@ def test_a_batch_size_is_measured(render, tmp_path):
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["fingerprint"]["batch_size"] in (1, 2, 4, 8, 16)
     assert {"1", "2"} <= set(run["measured"])
-    render(JOBS[:9], "small", batch_size=None, memory_limit="1MiB")
-    run = json.loads((tmp_path / "small" / "run.json").read_text())
-    assert run["fingerprint"]["batch_size"] == 1
+    with pytest.raises(InvalidArgumentError, match="Rendering one image of 64x64 took"):
+        render(JOBS[:9], "small", batch_size=None, memory_limit="1MiB")
+    assert not (tmp_path / "small" / "run.json").exists()
 
 
 def test_a_replaced_bundle_is_another_run(tiny_onnx_bundle, tiny_bundle, tmp_path):
