@@ -6,6 +6,7 @@ object says who is at work and since when it was last seen.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LDMEngineError, OutputError
+from ..files import reason
 from .remote import RemoteStorage
 from .storage import ALONE, LocalStorage, Storage
 
 _FOLDER = ".locks"
 _BEAT_S = 20.0
 _STALE_S = 90.0
+#: What file systems answer that know no locks, as Lustre does unless it is mounted with them.
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class OutputInUseError(LDMEngineError):
@@ -88,16 +92,18 @@ def _locked_folder(folder: Path, label: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, LDMEngineError):
             raise
+        wrong, remedy = "cannot be written to", "Make it writable"
+        if error.errno in _NO_LOCKS:
+            wrong, remedy = "cannot be locked", "Mount its file system with locks (flock)"
         raise OutputError(
-            f"{folder} cannot be written to: {error.strerror or error}. Make it writable, or "
-            "choose another --output."
+            f"{folder} {wrong}: {reason(error)}. {remedy}, or choose another --output."
         ) from error
     with own:
         yield
 
 
 def _check_free(folder: Path, path: Path) -> None:
-    with path.open("r") as other:
+    with path.open("r+") as other:  # NFS gives an exclusive lock only over what may be written
         try:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

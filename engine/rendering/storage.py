@@ -106,11 +106,16 @@ class LocalStorage(Storage):
 
     def write_once(self, name: str, content: bytes) -> bool:
         """Link a synced temporary file, which fails if the name is taken."""
+        path = self.folder / name
         with self._told(name), synced_file(self._temporary, content) as temporary:
             try:
-                os.link(temporary, self.folder / name)
+                os.link(temporary, path)
             except FileExistsError:
                 return False
+            except OSError:  # a file system without hard links: look, then rename
+                if path.exists():
+                    return False
+                temporary.replace(path)
             return True
 
     def sync(self, names: Iterable[str]) -> None:
@@ -162,6 +167,8 @@ class LocalStorage(Storage):
                     file.truncate(whole)
                 raise
             os.fsync(file.fileno())
+        if not whole:  # it may be new
+            self.sync([name])
 
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
         """Write another file and rename it."""

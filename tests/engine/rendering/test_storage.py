@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import time
@@ -69,6 +71,29 @@ def test_a_torn_line_is_cut_off(tmp_path):
     assert (tmp_path / "records.jsonl").read_bytes() == b"{}\n"
 
 
+def test_a_new_journal_is_listed_durably(tmp_path, monkeypatch):
+    storage = open_storage(str(tmp_path), "run")
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(handle) or fsync(handle))
+    storage.append("records.jsonl", [b"{}\n"])
+    assert len(synced) == 2  # the file, and the folder that lists it
+    storage.append("records.jsonl", [b"{}\n"])
+    assert len(synced) == 3
+
+
+def test_a_file_is_written_once_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # what FAT answers
+
+    monkeypatch.setattr(os, "link", refuse)
+    storage = open_storage(str(tmp_path), "run")
+    storage.prepare()
+    assert storage.write_once("run.json", b"one")
+    assert not storage.write_once("run.json", b"two")
+    assert storage.read("run.json") == b"one"
+
+
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("x")
     storage = open_storage(str(tmp_path / "file" / "out"), "run")
@@ -99,6 +124,27 @@ def test_the_second_run_is_refused_by_the_name_of_the_first(storage):
         with pytest.raises(OutputInUseError, match="--shard"), locked(other, "1-of-2"):
             pass
     with locked(other, "run"):
+        pass
+
+
+def test_a_lock_is_taken_again_where_flock_is_made_of_record_locks(tmp_path, monkeypatch):
+    """As on NFS and SMB."""
+    monkeypatch.setattr(fcntl, "flock", fcntl.lockf)
+    storage = open_storage(str(tmp_path), "run")
+    for _ in range(2):
+        with locked(storage, "run"):
+            pass
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.raises(OutputError, match="cannot be locked: Function not impl"),
+        locked(open_storage(str(tmp_path), "run"), "run"),
+    ):
         pass
 
 
