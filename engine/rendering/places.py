@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from .remote import RemoteStorage, is_url
 from .run_file import FingerprintError, check_same, load_run_file
 from .storage import LocalStorage, Storage
 
+_LOCAL_URL = re.compile(r"^(?:file|local)://")
+
 
 def open_storage(output: str, label: str) -> Storage:
     """The storage at a path or URL; runs at one place at the same time have different labels."""
+    output = _LOCAL_URL.sub("", output)
     return RemoteStorage(output) if is_url(output) else LocalStorage(Path(output), label)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any
 
 from ..errors import LDMEngineError
 from .storage import Storage, refusal
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_URL = re.compile(r"(?:\w+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 _PART_LINES = 1000
 
 
@@ -38,14 +39,16 @@ def import_fsspec() -> Any:
 class RemoteStorage(Storage):
     """A URL through fsspec: an object appears whole by its nature, and journals are kept in parts.
 
-    Part n of a journal holds up to 1,000 lines and is written anew until it is full.
+    The last part of a journal is written anew until it holds 1,000 lines. Names are taken as they
+    are: no method of fsspec is used that expands ``*``, ``?`` and ``[``.
     """
 
     def __init__(self, output: str) -> None:
         self.output = output
         fsspec = import_fsspec()
         with self._told(""):
-            self._files, self._root = fsspec.core.url_to_fs(output.rstrip("/"))
+            self._files, root = fsspec.core.url_to_fs(output)
+        self._root = root.rstrip("/")
         self._parts: dict[str, tuple[int, list[bytes]]] = {}
 
     def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
@@ -85,14 +88,13 @@ class RemoteStorage(Storage):
     def lines(self, name: str) -> Iterator[bytes]:
         """Get the journal's parts one after another."""
         for part in self._part_names(name):
-            yield from (self.read(part) or b"").splitlines(keepends=True)
+            yield from self._part_lines(part)
 
     def append(self, name: str, lines: Sequence[bytes]) -> None:
         """Write the last part anew, or begin one."""
         if name not in self._parts:
-            parts = self._part_names(name)
-            last = (self.read(parts[-1]) or b"").splitlines(keepends=True) if parts else []
-            self._parts[name] = max(0, len(parts) - 1), last
+            last = (self._part_names(name) or [_part(name, 0)])[-1]
+            self._parts[name] = _number(last), self._part_lines(last)
         number, held = self._parts[name]
         if len(held) >= _PART_LINES:
             number, held = number + 1, []
@@ -101,51 +103,62 @@ class RemoteStorage(Storage):
         self._parts[name] = number, held
 
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
-        """Write all parts anew; not at once, but only lines that count for nothing are left out."""
-        kept = list(lines)
+        """Put new parts behind the old ones, then remove these.
+
+        Not at once, but a journal may hold a line twice, or one that counts for nothing.
+        """
         old = self._part_names(name)
-        for number, start in enumerate(range(0, len(kept), _PART_LINES)):
-            self.write(_part(name, number), b"".join(kept[start : start + _PART_LINES]))
-        for part in old[-(-len(kept) // _PART_LINES) :]:
-            self.remove(part)
+        first = number = _number(old[-1]) + 1 if old else 0
+        rest = iter(lines)
+        while held := list(islice(rest, _PART_LINES)):
+            self.write(_part(name, number), b"".join(held))
+            number += 1
+        for gone in old if number > first else [name]:
+            self.remove(gone)
         self._parts.pop(name, None)
 
-    def journals(self, prefix: str) -> list[str]:
-        """List the folders of parts."""
-        with self._told(prefix):
-            found = self._files.glob(f"{self._root}/{prefix}*.jsonl.parts/*")
-        return sorted({path.split("/")[-2].removesuffix(".parts") for path in found})
-
     def remove(self, name: str) -> None:
-        """Delete an object, or a journal's parts."""
+        """Delete an object, or a journal with its parts."""
         with self._told(name):
-            for path in [self._path(name), *map(self._path, self._part_names(name))]:
-                if self._files.exists(path):
-                    self._files.rm_file(path)
+            if self._files.exists(self._path(name)):
+                self._files.rm_file(self._path(name))
+        self.clear(f"{name}.parts")
 
     def clear(self, folder: str) -> None:
-        """Delete all objects below."""
+        """Delete all objects below, and where folders are more than a part of names, these too."""
         with self._told(folder):
-            if self._files.exists(self._path(folder)):
-                self._files.rm(self._path(folder), recursive=True)
+            found = self._files.find(self._path(folder), withdirs=True, detail=True)
+            for path, facts in sorted(found.items(), reverse=True):
+                if facts["type"] != "directory":
+                    self._files.rm_file(path)
+                else:
+                    with suppress(Exception):
+                        self._files.rmdir(path)
 
     def names(self, folder: str) -> list[str]:
-        """The names of the objects in a folder."""
-        with self._told(folder):
-            found = self._files.glob(f"{self._path(folder)}/*")
-        return sorted(path.rsplit("/", 1)[1] for path in found)
+        """The names of the objects and folders in a folder, as they are now."""
+        path = self._path(folder)
+        with self._told(folder), suppress(FileNotFoundError):
+            self._files.invalidate_cache(path)
+            found = (held.rstrip("/") for held in self._files.ls(path, detail=False))
+            return sorted(held.rsplit("/", 1)[-1] for held in found if held != path)
+        return []
 
     def finish(self, journals: Iterable[str]) -> None:
         """Put each journal as one object beside its parts."""
-        for name in journals:
+        for name in filter(self._part_names, journals):
             with self._told(name), self._files.open(self._path(name), "wb") as file:
                 for line in self.lines(name):
                     file.write(line)
 
     def _part_names(self, name: str) -> list[str]:
-        with self._told(name):
-            found = self._files.glob(f"{self._path(name)}.parts/*.jsonl")
-        return [f"{name}.parts/{path.rsplit('/', 1)[1]}" for path in sorted(found)]
+        folder = f"{name}.parts"
+        return [f"{folder}/{part}" for part in self.names(folder) if part.endswith(".jsonl")]
+
+    def _part_lines(self, part: str) -> list[bytes]:
+        """The whole lines of a part; a store that is no object store may hold half of one."""
+        lines = (self.read(part) or b"").splitlines(keepends=True)
+        return [line for line in lines if line.endswith(b"\n")]
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}".rstrip("/")
@@ -163,3 +176,7 @@ class RemoteStorage(Storage):
 
 def _part(name: str, number: int) -> str:
     return f"{name}.parts/{number:06}.jsonl"
+
+
+def _number(part: str) -> int:
+    return int(part[-len("000000.jsonl") : -len(".jsonl")])

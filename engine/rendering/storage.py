@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,9 @@ from ..errors import LDMEngineError, OutputError
 from ..files import reason, synced_file
 
 ALONE = "run"  #: the label of a run that is no shard
-_TEMPORARY = ".tmp"
+#: How names end of what belongs to a run, or to the shard i of n.
+SUFFIX = r"(?:-\d+-of-\d+)?"
+TEMPORARY = ".tmp"
 
 
 class Storage(ABC):
@@ -48,11 +51,12 @@ class Storage(ABC):
 
     @abstractmethod
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
-        """Replace a journal at once by `lines`, which may be read from it."""
+        """Replace a journal at once by `lines`, which may be read from it; none remove it."""
 
-    @abstractmethod
-    def journals(self, prefix: str) -> list[str]:
-        """The names of the journals that begin with `prefix`."""
+    def journals(self, kind: str) -> list[str]:
+        """The names of the journals of a kind: the run's, and those of shards."""
+        pattern = re.compile(rf"({kind}{SUFFIX}\.jsonl)(?:\.parts)?")
+        return sorted({found[1] for name in self.names("") if (found := pattern.fullmatch(name))})
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -60,7 +64,7 @@ class Storage(ABC):
 
     @abstractmethod
     def names(self, folder: str) -> list[str]:
-        """The names of the files in a folder."""
+        """The names of the files and folders in a folder, none if it is not there."""
 
     @abstractmethod
     def clear(self, folder: str) -> None:
@@ -85,7 +89,7 @@ class LocalStorage(Storage):
     def __init__(self, folder: Path, label: str) -> None:
         self.output = str(folder)
         self.folder = folder
-        self._temporary = folder / _TEMPORARY / label
+        self._temporary = folder / TEMPORARY / label
         self._is_alone = label == ALONE
         self._made: set[Path] = set()
         self._unsynced: set[Path] = set()
@@ -172,13 +176,13 @@ class LocalStorage(Storage):
 
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
         """Write another file and rename it."""
+        path = self.folder / name
         with self._told(name), synced_file(self._temporary, lines) as temporary:
-            temporary.replace(self.folder / name)
+            if temporary.stat().st_size:
+                temporary.replace(path)
+            else:
+                path.unlink(missing_ok=True)
         self.sync([name])
-
-    def journals(self, prefix: str) -> list[str]:
-        """List the folder."""
-        return sorted(path.name for path in self.folder.glob(f"{prefix}*.jsonl"))
 
     def remove(self, name: str) -> None:
         """Unlink the file."""
@@ -186,8 +190,10 @@ class LocalStorage(Storage):
             (self.folder / name).unlink(missing_ok=True)
 
     def names(self, folder: str) -> list[str]:
-        """List the folder, none if it is not there."""
-        return sorted(path.name for path in (self.folder / folder).glob("*"))
+        """List the folder."""
+        with self._told(folder), suppress(FileNotFoundError):
+            return sorted(path.name for path in (self.folder / folder).iterdir())
+        return []
 
     def clear(self, folder: str) -> None:
         """Remove the tree."""

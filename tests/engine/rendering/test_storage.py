@@ -11,6 +11,8 @@ import pytest
 from ldm_engine.errors import OutputError
 from ldm_engine.rendering.lock import OutputInUseError, locked
 from ldm_engine.rendering.places import open_storage
+from ldm_engine.rendering.remote import RemoteStorage
+from ldm_engine.rendering.storage import LocalStorage
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -71,6 +73,22 @@ def test_a_torn_line_is_cut_off(tmp_path):
     assert (tmp_path / "records.jsonl").read_bytes() == b"{}\n"
 
 
+def test_journals_are_told_from_files_with_like_names(storage):
+    for name in ("records.jsonl", "records-1-of-2.jsonl", "records-backup.jsonl"):
+        storage.append(name, [b"{}\n"])
+    assert storage.journals("records") == ["records-1-of-2.jsonl", "records.jsonl"]
+
+
+def test_a_journal_without_lines_is_gone(storage):
+    storage.append("failures.jsonl", [b"{}\n"])
+    storage.finish(["failures.jsonl"])
+    storage.prepare()  # a later start
+    storage.rewrite("failures.jsonl", [])
+    storage.finish(["failures.jsonl"])
+    assert storage.read("failures.jsonl") is None
+    assert storage.journals("failures") == []
+
+
 def test_a_new_journal_is_listed_durably(tmp_path, monkeypatch):
     storage = open_storage(str(tmp_path), "run")
     synced = []
@@ -92,6 +110,96 @@ def test_a_file_is_written_once_without_hard_links(tmp_path, monkeypatch):
     assert storage.write_once("run.json", b"one")
     assert not storage.write_once("run.json", b"two")
     assert storage.read("run.json") == b"one"
+
+
+@pytest.fixture
+def memory(tmp_path):
+    """A folder in memory: its path, and fsspec's view of it."""
+    fsspec = pytest.importorskip("fsspec")
+    return f"memory://{tmp_path}", fsspec.filesystem("memory")
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a*b", "what?"])
+def test_names_at_a_url_are_taken_as_they_are(memory, name):
+    url, _ = memory
+    storage, beside = open_storage(f"{url}/{name}", "run"), open_storage(f"{url}/run1", "run")
+    for place in (storage, beside):
+        place.write("a/b.bin", b"x")
+        place.append("records.jsonl", [b"{}\n"])
+    assert storage.names("a") == ["b.bin"]
+    assert storage.journals("records") == ["records.jsonl"]
+    assert list(open_storage(storage.output, "run").lines("records.jsonl")) == [b"{}\n"]
+    storage.clear("a")
+    assert storage.names("a") == []
+    assert beside.names("a") == ["b.bin"]
+
+
+def test_the_root_of_a_store_is_no_local_folder(tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.chdir(tmp_path)
+    open_storage("memory://", "run").write("root.bin", b"x")
+    assert fsspec.filesystem("memory").cat_file("/root.bin") == b"x"
+    assert not list(tmp_path.iterdir())
+
+
+def test_chained_urls_are_no_paths(tmp_path, monkeypatch):
+    pytest.importorskip("fsspec")
+    monkeypatch.chdir(tmp_path)
+    storage = open_storage(f"dir::memory://{tmp_path}", "run")
+    assert isinstance(storage, RemoteStorage)
+    storage.write("x.bin", b"x")
+    assert storage.read("x.bin") == b"x"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scheme", ["file", "local"])
+def test_a_folder_is_the_same_place_by_its_url(tmp_path, scheme):
+    storage = open_storage(f"{scheme}://{tmp_path}/out", "run")
+    assert isinstance(storage, LocalStorage)
+    assert storage.folder == tmp_path / "out"
+
+
+def test_half_a_line_at_a_url_counts_for_nothing(memory):
+    """What a kill leaves where files are written in place, as through SFTP."""
+    url, files = memory
+    storage = open_storage(url, "run")
+    storage.append("records.jsonl", [b'{"n": 1}\n', b'{"n": 2}\n'])
+    part = f"{url}/records.jsonl.parts/000000.jsonl"
+    files.pipe_file(part, files.cat_file(part)[:-3])
+    storage = open_storage(url, "run")
+    assert list(storage.lines("records.jsonl")) == [b'{"n": 1}\n']
+    storage.append("records.jsonl", [b'{"n": 3}\n'])
+    assert list(storage.lines("records.jsonl")) == [b'{"n": 1}\n', b'{"n": 3}\n']
+
+
+def test_a_journal_at_a_url_is_rewritten_from_itself_in_little_memory(memory):
+    url, _ = memory
+    storage = open_storage(url, "run")
+    lines = [b"%d\n" % i for i in range(6000)]
+    for start in range(0, 6000, 1999):  # parts of more than 1,000 lines
+        storage.append("records.jsonl", lines[start : start + 1999])
+    held = most = 0
+
+    def counted():
+        nonlocal held, most
+        for line in storage.lines("records.jsonl"):
+            held += 1
+            most = max(most, held)
+            yield line
+
+    write = storage.write
+
+    def written(name, content):
+        nonlocal held
+        held -= content.count(b"\n")
+        write(name, content)
+
+    storage.write = written
+    storage.rewrite("records.jsonl", counted())
+    assert list(storage.lines("records.jsonl")) == lines
+    assert most <= 1001
+    storage.append("records.jsonl", [b"end\n"])
+    assert list(open_storage(url, "run").lines("records.jsonl")) == [*lines, b"end\n"]
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
