@@ -1,7 +1,9 @@
 """One run at a time in one place, or the shards of one run beside each other; others are refused.
 
 Here the kernel holds the lock and frees it when its process ends, however it ends. At a URL a small
-object says who is at work and since when it was last seen.
+object says who is at work and when it was last seen. That keeps out whoever comes later, and one of
+two that come at once; it does not if their clocks are more than a minute apart, if a request takes
+longer than a second just then, or if the first was suspended and taken for gone meanwhile.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -26,6 +29,7 @@ from .storage import ALONE, LocalStorage, Storage
 _FOLDER = ".locks"
 _BEAT_S = 20.0
 _STALE_S = 90.0
+_SETTLE_S = 1.0  #: in which what others wrote at the same time is there to be seen
 #: What file systems answer that know no locks, as Lustre does unless it is mounted with them.
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
@@ -112,33 +116,58 @@ def _check_free(folder: Path, path: Path) -> None:
 
 @contextmanager
 def _locked_url(storage: RemoteStorage, label: str) -> Iterator[None]:
-    for other in storage.names(_FOLDER):
-        name = f"{_FOLDER}/{other}"
-        holder = _parsed(storage.read(name))
-        if not _compatible(label, other.removesuffix(".json")) and not _is_gone(holder):
-            remedy = f" If it is gone, wait {_STALE_S:.0f} seconds."
-            raise _in_use(storage.output, holder, remedy)
     name = f"{_FOLDER}/{label}.json"
+    mine = {**_describe(label), "token": secrets.token_hex(8)}
     ended = threading.Event()
 
     def beat() -> None:
-        storage.write(name, json.dumps({**_describe(label), "seen": time.time()}).encode())
+        storage.write(name, json.dumps({**mine, "seen": time.time()}).encode())
 
     def keep_beating() -> None:
         while not ended.wait(_BEAT_S):
             with suppress(OutputError):  # the next image tells of it
                 beat()
 
+    for holder in _holders(storage, label):
+        raise _in_use_url(storage, holder)
     beat()
     thread = threading.Thread(target=keep_beating, daemon=True)
     thread.start()
     try:
+        time.sleep(_SETTLE_S)
+        _give_way(storage, label, mine["token"])
         yield
     finally:
         ended.set()
         thread.join()
         with suppress(OutputError):
-            storage.remove(name)
+            if _parsed(storage.read(name)).get("token") == mine["token"]:
+                storage.remove(name)
+
+
+def _holders(storage: RemoteStorage, label: str) -> Iterator[dict[str, Any]]:
+    """Those who are at work and may not be beside the run or shard called `label`."""
+    for other in storage.names(_FOLDER):
+        if not _compatible(label, other.removesuffix(".json")):
+            holder = _parsed(storage.read(f"{_FOLDER}/{other}"))
+            if not _is_gone(holder):
+                yield holder
+
+
+def _give_way(storage: RemoteStorage, label: str, token: str) -> None:
+    """Raise ``OutputInUseError`` if this is not the one of several that came at once which stays.
+
+    Of those with the same label it is the last to write, and then the one with the least token.
+    """
+    for holder in _holders(storage, label):
+        other = str(holder.get("token", ""))
+        if other != token and (holder.get("label") == label or other < token):
+            raise _in_use_url(storage, holder)
+
+
+def _in_use_url(storage: RemoteStorage, holder: dict[str, Any]) -> OutputInUseError:
+    remedy = f" If it is gone, wait {_STALE_S:.0f} seconds."
+    return _in_use(storage.output, holder, remedy)
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:

@@ -4,7 +4,9 @@ import errno
 import fcntl
 import json
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -261,6 +263,35 @@ def test_shards_of_as_many_work_beside_each_other(storage):
         for label in ("1-of-2", "run", "1-of-3"):
             with pytest.raises(OutputInUseError, match=r"shard [12]/2"), locked(storage, label):
                 pass
+
+
+@pytest.mark.parametrize("labels", [("run", "run"), ("run", "1-of-2")])
+def test_of_two_that_come_at_once_to_a_url_one_stays(memory, labels):
+    url, _ = memory
+    both_looked, both_ended = threading.Barrier(2), threading.Barrier(2)
+
+    def come(label):
+        storage = open_storage(url, "run")
+        names, looks = storage.names, []
+
+        def look(folder):
+            looks.append(names(folder))
+            if len(looks) == 1:
+                both_looked.wait(10)  # before either has written
+            return looks[-1]
+
+        storage.names = look
+        try:
+            with locked(storage, label):
+                both_ended.wait(10)
+                return "stayed"
+        except OutputInUseError:
+            both_ended.wait(10)
+            return "gave way"
+
+    with ThreadPoolExecutor() as pool:
+        assert sorted(pool.map(come, labels)) == ["gave way", "stayed"]
+    assert open_storage(url, "run").names(".locks") == []
 
 
 def test_at_a_url_a_holder_that_is_gone_counts_for_nothing(tmp_path):
