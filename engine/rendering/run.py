@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ class Run:
             if held is not None:
                 check_same(storage, held.fingerprint, wanted)
             storage.prepare()
-            known, journals = KnownIds(), self._journals(storage, shard.label)
+            known, journals = KnownIds(), self._journals(storage, shard)
             journals.load(known)
             selection = Selection(self.jobs, jobs_format, reader, known, shard)
             survey = self._survey(selection, journals)
@@ -101,8 +100,7 @@ class Run:
                 bundle.check_changed_files(needed_files(bundle, choice.runtime, options.precision))
                 run_file, settings, renderer = self._begin(storage, bundle, choice, held, survey)
                 batches = self._batches(selection, run_file)
-                commit = partial(journals.commit, known=known)
-                outcomes = self._execute(renderer, settings, storage, batches, commit)
+                outcomes = self._execute(renderer, settings, storage, batches, journals.commit)
                 yield from self._counted(outcomes, counter, self.summary)
             self._end(storage, journals, self.summary)
 
@@ -150,10 +148,10 @@ class Run:
             **{f"default_{name}": value for name, value in asdict(self.defaults).items()},
         }
 
-    def _journals(self, storage: Storage, label: str) -> Journals:
+    def _journals(self, storage: Storage, shard: Shard) -> Journals:
         if self.options.layout == "webdataset":
-            return TarJournals(storage, label, self.options.images_per_tar)
-        return Journals(storage, label)
+            return TarJournals(storage, shard, self.options.images_per_tar)
+        return Journals(storage, shard)
 
     def _survey(self, selection: Selection, journals: Journals) -> Survey:
         """Read all jobs once and tell what is wrong with them.

@@ -6,12 +6,14 @@ render. Both readings judge every row alike, in every shard.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
+from .identity import Identity
 from .jobs import Group, RowReader, Task
 from .known import DONE, FAILED, SEEN, KnownIds
 from .sources import Jobs, Row, read_rows
@@ -28,9 +30,10 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """Read ``i/n``; raises ``InvalidArgumentError``."""
-        index, _, count = text.partition("/")
-        if index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= 10**6:
-            return cls(int(index), int(count))
+        if found := re.fullmatch(r"(\d{1,7})/(\d{1,7})", text):
+            index, count = map(int, found.groups())
+            if 1 <= index <= count <= 10**6:
+                return cls(index, count)
         raise InvalidArgumentError(f"`shard` is {text!r}; i/n with 1 <= i <= n is accepted: 1/4.")
 
     @property
@@ -38,9 +41,9 @@ class Shard:
         """As it stands in names of files."""
         return ALONE if self.count == 1 else f"{self.index}-of-{self.count}"
 
-    def holds(self, task: Task) -> bool:
+    def holds(self, identity: Identity) -> bool:
         """Whether an image is this shard's."""
-        return task.identity.shard(self.count) == self.index - 1
+        return identity.shard(self.count) == self.index - 1
 
     def holds_row(self, row: int) -> bool:
         """Whether this shard tells what is wrong with a row."""
@@ -83,7 +86,7 @@ class Selection:
             if fault and (of_all_shards or self.shard.holds_row(row.number)):
                 found.bad_rows += 1
                 yield row_failure(row, fault)
-            for task in filter(self.shard.holds, tasks):
+            for task in self._own(tasks):
                 state = self.state(task)
                 found.total += 1
                 found.done += state == DONE
@@ -95,7 +98,7 @@ class Selection:
     def tasks(self) -> Iterator[Task]:
         """All images of this shard in the file's order, what is done among them."""
         for _, tasks, _ in self._rows(SEEN[1]):
-            yield from filter(self.shard.holds, tasks)
+            yield from self._own(tasks)
 
     def state(self, task: Task) -> int:
         """``DONE``, ``FAILED`` or 0."""
@@ -103,6 +106,9 @@ class Selection:
         if flags & DONE:
             return DONE
         return FAILED if flags & FAILED and settings == task.settings else 0
+
+    def _own(self, tasks: Sequence[Task]) -> Iterator[Task]:
+        return (task for task in tasks if self.shard.holds(task.identity))
 
     def _rows(self, seen: int) -> Iterator[tuple[Row, Sequence[Task], str]]:
         """Each row with its images, or with what is wrong."""

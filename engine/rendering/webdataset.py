@@ -17,6 +17,7 @@ from .identity import identify
 from .journals import RECORDS, Journals, to_line
 from .known import DONE, FAILED, STAGED, KnownIds
 from .renderer import Outcome
+from .selection import Shard
 from .storage import ALONE, Storage
 
 _STAGED = "staged"
@@ -33,12 +34,12 @@ def staged_folder(label: str) -> str:
 class TarJournals(Journals):
     """Journals of a run whose images go into archives."""
 
-    def __init__(self, storage: Storage, label: str, images_per_tar: int) -> None:
-        super().__init__(storage, label)
+    def __init__(self, storage: Storage, shard: Shard, images_per_tar: int) -> None:
+        super().__init__(storage, shard)
         self._images_per_tar = images_per_tar
-        self._folder = staged_folder(label)
-        self._staged = f"{self._folder}.jsonl"
-        self._prefix = f"{_ARCHIVES}/" if label == ALONE else f"{_ARCHIVES}/{label}-"
+        self._folder = staged_folder(shard.label)
+        self._staged = self._own(_STAGED)
+        self._prefix = f"{_ARCHIVES}/" if self._whole else f"{_ARCHIVES}/{shard.label}-"
         self._waiting: list[Outcome] = []
         self._next = 0  #: number of the next archive
 
@@ -46,20 +47,23 @@ class TarJournals(Journals):
         """Learn what lies in archives and what waits for one."""
         self._recover()
         super().load(known)
-        self._load(_STAGED, self._staged, DONE | STAGED, known)
+
+    def _load_unpacked(self) -> None:
+        self._load(_STAGED, DONE | STAGED)
         self._waiting = list(self._outcomes(self._staged))
 
-    def commit(self, outcomes: Sequence[Outcome], known: KnownIds) -> None:
+    def commit(self, outcomes: Sequence[Outcome]) -> None:
         """Write down a batch, and pack an archive if there is enough for one."""
         finished = [o for o in outcomes if "error" not in o]
-        self._write_down(self.failures, [o for o in outcomes if "error" in o], FAILED, known)
-        self._write_down(self._staged, finished, DONE | STAGED, known)
+        self._write_down(self.failures, [o for o in outcomes if "error" in o], FAILED)
+        self._write_down(self._staged, finished, DONE | STAGED)
         self._waiting += finished
         while len(self._waiting) >= self._images_per_tar:
             self._pack(self._images_per_tar)
 
     def finish(self, is_complete: bool) -> None:
         """Pack what is left over if the run is complete."""
+        super().finish(is_complete)
         while len(self._waiting) >= self._images_per_tar:
             self._pack(self._images_per_tar)
         if is_complete and self._waiting:

@@ -187,6 +187,7 @@ def test_hostile_ids_stay_inside(runs):
         (["JOBS", "-o", "out", "--batch-size", "0"], 2, "--batch-size"),
         (["JOBS", "-o", "out", "--eta", "5"], 2, "eta"),
         (["JOBS", "-o", "out", "--shard", "2/1"], 2, "i/n"),
+        (["JOBS", "-o", "out", "--shard", "1/" + "9" * 5000], 2, "i/n"),
         (["JOBS", "-o", "out", "--precision", "int8"], 1, "int8"),
         (["JOBS", "-o", "out", "--workers", "-1"], 2, "workers"),
         (["JOBS", "-o", "out", "--memory-limit", "x"], 2, "6GiB"),

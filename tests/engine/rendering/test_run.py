@@ -203,7 +203,7 @@ def test_bad_rows_are_told_and_the_others_go_on(render, tmp_path):
         failures = read_lines(tmp_path / "out" / "failures.jsonl")
         assert [f["row"] for f in failures] == [4, 5, 6]
     render([*JOBS[:3], {"prompt": "mended"}])
-    assert not read_lines(tmp_path / "out" / "failures.jsonl")
+    assert not (tmp_path / "out" / "failures.jsonl").exists()
     assert len(records_of(tmp_path / "out")) == 4
 
 
@@ -381,6 +381,8 @@ def test_damaged_journals_are_told_by_line(render, tmp_path):
         b"[]\n",
         b'{"id": 1}\n',
         b'{"id": "a", "path": 3, "settings": ""}\n',
+        b'{"id": "a", "path": "x", "settings": "00000000000000"}\n',
+        b'{"id": "\\ud800", "path": "x", "settings": "00000000000000", "bytes": 1}\n',
     ):
         records.write_bytes(good + line)
         with pytest.raises(LDMEngineError, match="Line 3 of"):
