@@ -171,7 +171,7 @@ def _parse(line: bytes) -> Outcome:
         texts = [found["id"], found["settings"]]
         if "error" not in found:
             texts.append(found["path"])
-            operator.index(found["bytes"])
+            operator.index(found["archive_bytes" if "member" in found else "bytes"])
         "".join(texts).encode()
         if len(bytes.fromhex(found["settings"])) != SETTINGS_BYTES:
             raise ValueError("settings")

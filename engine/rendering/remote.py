@@ -51,13 +51,14 @@ class RemoteStorage(Storage):
         self._root = root.rstrip("/")
         self._parts: dict[str, tuple[int, list[bytes]]] = {}
 
-    def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> int:
         """Put an object."""
+        whole = content if isinstance(content, bytes) else b"".join(content)
         with self._told(name):
             path = self._path(name)
             self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            whole = content if isinstance(content, bytes) else b"".join(content)
             self._files.pipe_file(path, whole)
+        return len(whole)
 
     def write_once(self, name: str, content: bytes) -> bool:
         """Look, then put: object stores have no common way to do both at once."""

@@ -26,8 +26,8 @@ class Storage(ABC):
     output: str  #: the path or URL it was opened with
 
     @abstractmethod
-    def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
-        """Put a file there, whole or not at all, in place of what has that name."""
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> int:
+        """Put a file there, whole or not at all, in place of what has that name; tells its size."""
 
     @abstractmethod
     def write_once(self, name: str, content: bytes) -> bool:
@@ -101,12 +101,14 @@ class LocalStorage(Storage):
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary.mkdir(parents=True, exist_ok=True)
 
-    def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> int:
         """Write through a synced temporary file."""
         path = self.folder / name
         with self._told(name), synced_file(self._temporary, content) as temporary:
             self._make(path.parent)
+            size = temporary.stat().st_size
             temporary.replace(path)
+        return size
 
     def write_once(self, name: str, content: bytes) -> bool:
         """Link a synced temporary file, which fails if the name is taken."""
