@@ -26,7 +26,7 @@ from ..files import reason
 from .remote import RemoteStorage
 from .storage import ALONE, LocalStorage, Storage
 
-_FOLDER = ".locks"
+LOCKS = ".locks"
 _BEAT_S = 20.0
 _STALE_S = 90.0
 _SETTLE_S = 1.0  #: in which what others wrote at the same time is there to be seen
@@ -82,13 +82,13 @@ def _in_use(place: str, holder: dict[str, Any], remedy: str) -> OutputInUseError
 @contextmanager
 def _locked_folder(folder: Path, label: str) -> Iterator[None]:
     try:
-        (folder / _FOLDER).mkdir(parents=True, exist_ok=True)
-        with (folder / _FOLDER / "guard").open("a+") as guard:
+        (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+        with (folder / LOCKS / "guard").open("a+") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)  # for the moment in which the others are looked at
-            for path in (folder / _FOLDER).glob("*.json"):
+            for path in (folder / LOCKS).glob("*.json"):
                 if not _compatible(label, path.stem):
                     _check_free(folder, path)
-            own = (folder / _FOLDER / f"{label}.json").open("a+")
+            own = (folder / LOCKS / f"{label}.json").open("a+")
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
             own.truncate(0)
             own.write(json.dumps(_describe(label)))
@@ -116,7 +116,7 @@ def _check_free(folder: Path, path: Path) -> None:
 
 @contextmanager
 def _locked_url(storage: RemoteStorage, label: str) -> Iterator[None]:
-    name = f"{_FOLDER}/{label}.json"
+    name = f"{LOCKS}/{label}.json"
     mine = {**_describe(label), "token": secrets.token_hex(8)}
     ended = threading.Event()
 
@@ -147,9 +147,9 @@ def _locked_url(storage: RemoteStorage, label: str) -> Iterator[None]:
 
 def _holders(storage: RemoteStorage, label: str) -> Iterator[dict[str, Any]]:
     """Those who are at work and may not be beside the run or shard called `label`."""
-    for other in storage.names(_FOLDER):
+    for other in storage.names(LOCKS):
         if not _compatible(label, other.removesuffix(".json")):
-            holder = _parsed(storage.read(f"{_FOLDER}/{other}"))
+            holder = _parsed(storage.read(f"{LOCKS}/{other}"))
             if not _is_gone(holder):
                 yield holder
 

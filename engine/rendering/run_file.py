@@ -15,7 +15,7 @@ RUN_FILE = "run.json"
 
 
 class FingerprintError(LDMEngineError):
-    """The output holds a run with other settings."""
+    """The output holds a run with other settings, or what is no run at all."""
 
 
 @dataclass(frozen=True)
