@@ -101,14 +101,17 @@ def _open(name: str) -> Iterator[IO[bytes]]:
     if is_url(name):
         fsspec = import_fsspec()
         try:
-            file = fsspec.open(name, "rb").open()
+            files, path = fsspec.core.url_to_fs(name)
+            with files.open(path, "rb") as file:
+                yield file
+        except LDMEngineError:
+            raise
         except Exception as error:  # each file system behind fsspec raises its own
             raise JobsError(
-                f"The job file {name} cannot be opened: {type(error).__name__}: "
-                f"{str(error)[:300]}. Check the URL, and what fsspec needs for it."
+                f"The job file {name} cannot be opened or read: {type(error).__name__}: "
+                f"{str(error)[:300]}. Check the URL, what fsspec needs for it, and the network, "
+                "and start again: what is done is kept."
             ) from error
-        with file:
-            yield file
     else:
         with Path(name).open("rb") as file:
             yield file
@@ -224,15 +227,41 @@ def _parquet(file: IO[bytes], name: str) -> Iterator[Row]:
         ) from error
     number = 0
     try:
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=_PARQUET_ROWS):
-            for fields in batch.to_pylist():
+        table = parquet.ParquetFile(file)
+        columns = table.schema_arrow.names
+        if len(set(columns)) < len(columns):
+            raise JobsError(
+                f"The job file {name} has several columns of one name among "
+                f"{', '.join(columns)[:200]}; each once is accepted. Rename them."
+            )
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
+            for cells in zip(*batch.columns, strict=True):
                 number += 1
-                yield Row(number, {n: _plain(v) for n, v in fields.items()})
+                yield _parquet_row(number, dict(zip(columns, cells, strict=True)))
     except pyarrow.ArrowException as error:
         raise JobsError(
             f"The job file {name} is not Parquet, or damaged after row {number}: "
             f"{str(error)[:300]}. Write it again."
         ) from error
+
+
+def _parquet_row(number: int, cells: Mapping[str, Any]) -> Row:
+    fields = {}
+    for name, cell in cells.items():
+        try:
+            fields[name] = _plain(_from_arrow(cell))
+        except Exception as error:  # each type of column raises its own
+            told = f"its column {name[:80]!r} cannot be read: {str(error)[:200]}"
+            return Row(number, None, told)
+    return Row(number, fields)
+
+
+def _from_arrow(cell: Any) -> Any:
+    """A value as Python knows it; nanoseconds, which it does not, as Arrow writes them."""
+    try:
+        return cell.as_py()
+    except ValueError:
+        return cell.cast("string").as_py()
 
 
 def _plain(value: Any) -> Any:

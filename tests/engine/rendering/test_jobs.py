@@ -177,6 +177,68 @@ def test_parquet(tmp_path):
         rows_of(tmp_path / "b.parquet")
 
 
+def test_parquet_values_that_python_does_not_know(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    not_utf8 = pyarrow.Array.from_buffers(
+        pyarrow.string(),
+        2,
+        [None, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0\2\0\0\0"), pyarrow.py_buffer(b"\xff\xfe")],
+    )
+    columns = {
+        "when": pyarrow.array([1, 1001], pyarrow.timestamp("ns")),
+        "time": pyarrow.array([1, 1001], pyarrow.time64("ns")),
+        "far": pyarrow.array([10**9, 0], pyarrow.date32()),
+        "where": pyarrow.array([0, None], pyarrow.timestamp("s", "No/Where")),
+        "text": not_utf8,
+    }
+    for name, column in columns.items():
+        parquet.write_table(
+            pyarrow.table({"prompt": ["a", "b"], name: column}), tmp_path / "a.parquet"
+        )
+        first, second = rows_of(tmp_path / "a.parquet")
+        assert second.fields["prompt"] == "b"
+        if name in ("when", "time"):
+            assert first.fields[name].endswith("00:00:00.000000001")
+        else:
+            assert f"its column '{name}' cannot be read" in first.fault
+
+
+def test_parquet_columns_have_different_names(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    names = ["prompt", "id", "id"]
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 3, names)
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(JobsError, match="several columns of one name"):
+        rows_of(tmp_path / "a.parquet")
+
+
+def test_a_url_is_taken_as_it_is(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    url = f"memory://{tmp_path}/jobs[1].txt"
+    fsspec.filesystem("memory").pipe_file(url, b"one\n")
+    for name in (url, f"simplecache::{url}"):
+        assert [row.fields for row in rows_of(name)] == [{"prompt": "one"}]
+
+
+def test_whatever_a_file_system_raises_is_told(tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFile
+
+    url = f"memory://{tmp_path}/jobs.txt"
+    fsspec.filesystem("memory").pipe_file(url, b"one\n")
+
+    def fail(*_):
+        raise RuntimeError("the connection was reset")
+
+    monkeypatch.setattr(MemoryFile, "readline", fail, raising=False)
+    with pytest.raises(JobsError, match="the connection was reset"):
+        rows_of(url)
+
+
 def test_unknown_files_are_refused(tmp_path):
     (tmp_path / "jobs.xyz").write_text("a")
     with pytest.raises(InvalidArgumentError, match="jsonl"):
@@ -273,6 +335,22 @@ def test_no_file_ends_in_a_traceback(tmp_path_factory, suffix, content):
     except JobsError:
         return
     _hold(failures, found, tasks, content.count(b"\n") + content.count(b"\r") + 1)
+
+
+@unhurried
+@given(
+    st.sampled_from(["timestamp[ns]", "time64[ns]", "duration[s]", "date32", "date64", "uint64"]),
+    st.lists(st.none() | st.integers(0, 2**62), max_size=4),
+)
+def test_no_parquet_column_ends_in_a_traceback(tmp_path_factory, kind, values):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path_factory.mktemp("jobs") / "a.parquet"
+    type_ = pyarrow.type_for_alias(kind)
+    column = pyarrow.array([v and v % 2**31 if kind == "date32" else v for v in values], type_)
+    parquet.write_table(pyarrow.table({"prompt": ["a"] * len(values), "x": column}), path)
+    _hold(*survey(path, jobs_format="parquet"), len(values))
 
 
 @unhurried
