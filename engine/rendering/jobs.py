@@ -19,6 +19,7 @@ from .known import SETTINGS_BYTES
 
 MAX_IMAGES = 10_000  #: that one row may ask for
 MAX_TEXT = 5_000  #: characters of a prompt; twice that fits the metadata of a JPEG
+MAX_EXTRA_BYTES = 65_536  #: of other fields, as JSON; 10,000 images may wait for others in memory
 #: The fields of a row that the engine reads; all others are carried into the records.
 FIELDS = (
     "id", "prompt", "seed", "num_images", "num_inference_steps", "guidance_scale", "eta",
@@ -201,14 +202,22 @@ def _number(name: str, value: Any, whole: bool = False) -> Any:
 
 def _check_extra(extra: Mapping[str, Any]) -> None:
     try:
-        json.dumps(extra, allow_nan=False, ensure_ascii=False).encode()
+        size = len(json.dumps(extra, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgumentError(
-            f"the fields {', '.join(map(_shown, extra))} cannot be kept as JSON: {error}"
+            f"the fields {_shown(list(extra))} cannot be kept as JSON: {error}"
         ) from error
+    if size > MAX_EXTRA_BYTES:
+        raise InvalidArgumentError(
+            f"the fields {_shown(list(extra))} have {size} bytes as JSON; up to {MAX_EXTRA_BYTES} "
+            "are accepted. Keep what is longer elsewhere, by the id."
+        )
 
 
 def _shown(value: Any) -> str:
     """`value` as Python writes it, cut where it is long."""
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        shown = "a huge number"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -30,9 +30,6 @@ class KnownIds:
         self._count = 0
         self._lock = threading.Lock()  # one thread plans while another writes down what is done
 
-    def __len__(self) -> int:
-        return self._count
-
     def get(self, key: bytes) -> tuple[int, bytes]:
         """The flags and settings of `key`; (0, zeros) if it is unknown."""
         with self._lock:

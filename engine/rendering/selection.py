@@ -148,4 +148,5 @@ def row_failure(row: Row, fault: str) -> dict[str, Any]:
     given = row.fields.get("id") if row.fields else None
     named = isinstance(given, (str, int)) and not isinstance(given, bool)
     shown = str(given)[:1000].encode(errors="replace").decode() if named else None
-    return {"row": row.number, "id": shown, "error": fault.encode(errors="replace").decode()}
+    error = fault[:2000].encode(errors="replace").decode()
+    return {"row": row.number, "id": shown, "error": error}

@@ -23,6 +23,7 @@ _SUFFIXES = {
 }  # fmt: skip
 _MAX_LINE_BYTES = 16 << 20
 _PARQUET_ROWS = 1024
+_BITS = 10_000  #: of a whole number; Python writes none of more than 4,300 digits
 _BOM = b"\xef\xbb\xbf"
 
 #: A job file's path or URL, or rows in memory: mappings of fields, or prompts.
@@ -121,10 +122,14 @@ def _given(rows: Sequence[Any]) -> Iterator[Row]:
     for number, row in enumerate(rows, 1):
         if isinstance(row, str):
             yield Row(number, {"prompt": row})
-        elif isinstance(row, Mapping) and all(isinstance(name, str) for name in row):
-            yield Row(number, row)
-        else:
+        elif not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
             yield Row(number, None, f"it is a {type(row).__name__}; fields by name are accepted")
+        elif huge := [n for n, v in row.items() if isinstance(v, int) and v.bit_length() > _BITS]:
+            yield Row(
+                number, None, f"its field {huge[0][:80]!r} is a number of thousands of digits"
+            )
+        else:
+            yield Row(number, row)
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, str | None, str]]:

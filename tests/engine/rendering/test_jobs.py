@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ldm_engine.bundle import ModelInfo
 from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError
 from ldm_engine.rendering.identity import identify
-from ldm_engine.rendering.jobs import FIELDS, MAX_TEXT, Defaults, RowReader
+from ldm_engine.rendering.jobs import FIELDS, MAX_EXTRA_BYTES, MAX_TEXT, Defaults, RowReader
 from ldm_engine.rendering.known import KnownIds
 from ldm_engine.rendering.selection import Selection, Shard, Survey
 from ldm_engine.rendering.sources import JobsError, check_jobs, read_rows
@@ -89,7 +89,12 @@ def test_images_without_a_seed_have_those_of_their_ids():
         ({"prompt": "a", "x": float("inf")}, "JSON"),
         ({"prompt": "a", "x": "\ud800"}, "JSON"),
         ({"prompt": "a", "x": {1, 2}}, "JSON"),
+        ({"prompt": "a", "x": [10**5000]}, "JSON"),
+        ({"prompt": "a", "id": [10**5000]}, "`id`"),
+        ({"prompt": "a", "x": "y" * MAX_EXTRA_BYTES}, "65545 bytes"),
+        ({"prompt": "a", **{f"x{i}": "y" * 100 for i in range(700)}}, r"'x3.{,80}\.\.\. have"),
     ],
+    ids=lambda value: str(value)[:50] if isinstance(value, str) else None,
 )
 def test_what_is_not_accepted_is_told(fields, message):
     with pytest.raises((InvalidArgumentError, ArgumentTypeError), match=message):
@@ -288,6 +293,18 @@ def test_shards_share_out_images_and_failures(count):
 def test_a_shard_is_i_of_n(text):
     with pytest.raises(InvalidArgumentError, match="i/n"):
         Shard.parse(text)
+
+
+@pytest.mark.parametrize("name", ["id", "seed", "guidance_scale", "note"])
+def test_numbers_that_python_does_not_write_are_failures(name):
+    failures, found, _ = survey([{"prompt": "a", name: 10**5000}, "b"])
+    assert (found.total, found.bad_rows) == (1, 1)
+    assert f"'{name}' is a number of thousands of digits" in failures[0]["error"]
+
+
+def test_what_is_told_of_a_row_is_short():
+    failures, _, _ = survey([{"prompt": "a", **{f"{i}" * 100: {1} for i in range(10_000)}}])
+    assert len(failures[0]["error"]) < 1000
 
 
 JSON = st.recursive(

@@ -19,7 +19,6 @@ def test_it_is_a_dictionary(entries):
         known.add(key, flags, settings)
         before = model.get(key, (0, bytes(7)))
         model[key] = (before[0] | flags, before[1] if settings is None else settings)
-    assert len(known) == len(model)
     for i in range(61):
         key = hashlib.sha256(str(i).encode()).digest()[:16]
         assert known.get(key) == model.get(key, (0, bytes(7)))
@@ -32,4 +31,3 @@ def test_keys_that_begin_alike_are_kept_apart(keys):
     for key in alike:
         known.add(key, DONE, key[-7:])
     assert all(known.get(key) == (DONE, key[-7:]) for key in alike)
-    assert len(known) == len(alike)
