@@ -130,6 +130,8 @@ class Run:
     def _fingerprint(self, bundle: Bundle, choice: Choice) -> dict[str, Any]:
         """All that changes pixels or files; None for what an earlier run may decide."""
         options = self.options
+        defaults = asdict(self.defaults)
+        del defaults["num_images"]  # more images of a row leave the others as they are
         return {
             "bundle": bundle.digest,
             "model": bundle.model.source,
@@ -145,7 +147,7 @@ class Run:
             "pillow": PIL.__version__,
             "layout": options.layout,
             "images_per_tar": 0 if options.layout == "files" else options.images_per_tar,
-            **{f"default_{name}": value for name, value in asdict(self.defaults).items()},
+            **{f"default_{name}": value for name, value in defaults.items()},
         }
 
     def _journals(self, storage: Storage, shard: Shard) -> Journals:

@@ -196,6 +196,13 @@ def test_what_may_be_left_open_is_taken_from_the_run(render):
     assert len(render(JOBS[:6], batch_size=None, threads=None)) == 1
 
 
+def test_more_images_of_each_row_may_be_asked_for_later(render, tmp_path):
+    render(JOBS[:2])
+    before = images_of(tmp_path / "out")
+    assert {r["id"] for r in render(JOBS[:2], num_images=2)} == {"j0-2", "j1-2"}
+    assert before.items() <= images_of(tmp_path / "out").items()
+
+
 def test_bad_rows_are_told_and_the_others_go_on(render, tmp_path):
     jobs = [*JOBS[:3], {"prompt": 1}, {"id": "j0", "prompt": "again"}, {"prompt": "x", "eta": 9}]
     for _ in range(2):  # a second start tells nothing twice
