@@ -1,0 +1,88 @@
+"""What a start costs over a job file whose images are done: seconds, and memory at most."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import ldm_engine
+from ldm_engine.manifest import open_bundle
+from ldm_engine.rendering.jobs import Defaults, RowReader
+from ldm_engine.scheduler import DDIMScheduler
+
+COMMAND = Path(sys.executable).with_name("ldm-engine")
+STEPS = 2
+
+
+def main() -> None:
+    """Make the output of a run that is complete, and start the command over it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--rows", type=int, default=100_000)
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        jobs, output = Path(folder, "jobs.jsonl"), Path(folder, "out")
+        _make_jobs(jobs, a.rows)
+        _make_output(a.bundle, jobs, output)
+        start = time.perf_counter()
+        options = ["--num-inference-steps", str(STEPS), "--batch-size", "1"]
+        command = [COMMAND, "render", a.bundle, jobs, "--output", output, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds = time.perf_counter() - start
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(done.stdout.strip())
+    print(
+        f"{a.rows} rows: {seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} s on a core, "
+        f"{used.ru_maxrss / 1024:.0f} MiB resident at most"
+    )
+
+
+def _make_jobs(path: Path, count: int) -> None:
+    with path.open("w") as file:
+        for row in range(count):
+            job = {"id": f"job-{row}", "prompt": f"a large red circle, number {row}"}
+            file.write(json.dumps(job) + "\n")
+
+
+def _make_output(bundle_path: Path, jobs: Path, output: Path) -> None:
+    """Render the first job; of all others, write the record and an empty file for the image."""
+    bundle = open_bundle(bundle_path)
+    scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
+    defaults = Defaults(num_inference_steps=STEPS, guidance_scale=6.0)
+    reader = RowReader(bundle.model, scheduler.num_train_timesteps, defaults)
+    with jobs.open() as rows:
+        first = json.loads(next(rows))
+        (record,) = ldm_engine.render(
+            bundle_path,
+            [first],
+            output=output,
+            num_inference_steps=STEPS,
+            guidance_scale=6.0,
+            batch_size=1,
+        )
+        with (output / "records.jsonl").open("a") as records:
+            for row, line in enumerate(rows, 2):
+                (task,) = reader.tasks(row, json.loads(line))
+                image = output / "images" / f"{task.identity.stem}.png"
+                image.parent.mkdir(exist_ok=True)
+                image.touch()
+                changed = {
+                    "id": task.identity.id,
+                    "path": str(image.relative_to(output)),
+                    "row": row,
+                    "bytes": 0,
+                    "prompt": task.prompt,
+                    "seed": task.seed,
+                    "settings": task.settings.hex(),
+                }
+                records.write(json.dumps({**record, **changed}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
