@@ -130,7 +130,7 @@ class RemoteStorage(Storage):
         with self._told(folder):
             found = self._files.find(self._path(folder), withdirs=True, detail=True)
             for path, facts in sorted(found.items(), reverse=True):
-                if facts["type"] != "directory":
+                if facts.get("type") != "directory":
                     self._files.rm_file(path)
                 else:
                     with suppress(Exception):

@@ -47,6 +47,7 @@ def test_what_is_left_of_a_run_that_never_began_is_no_hindrance(tmp_path, where)
         storage.append("failures-1-of-2.jsonl", [b"{}\n"])
         storage.finish(["records.jsonl", "failures.jsonl"])
         assert place_of(output) == output
+    storage.prepare()
     storage.write("other.txt", b"")
     with pytest.raises(FingerprintError, match="not empty"):
         place_of(output)
