@@ -262,11 +262,10 @@ def _parquet_row(number: int, cells: Mapping[str, Any]) -> Row:
 
 
 def _from_arrow(cell: Any) -> Any:
-    """A value as Python knows it; nanoseconds, which it does not, as Arrow writes them."""
-    try:
-        return cell.as_py()
-    except ValueError:
+    """A value as Python knows it; points in time to the nanosecond, which it does not, as text."""
+    if getattr(cell.type, "unit", None) == "ns":  # which pandas, if installed, would cut off
         return cell.cast("string").as_py()
+    return cell.as_py()
 
 
 def _plain(value: Any) -> Any:
