@@ -112,7 +112,7 @@ def _throughput(results: Results) -> Any:
         axes.set_xscale("log", base=2)
         axes.set_xticks([t.batch for t in tasks], [str(t.batch) for t in tasks])
         axes.set_ylabel(f"images a second, {tasks[0].steps} steps each")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))  # beside the lines
     axes.set_ylim(bottom=0)
     axes.set_xlabel("batch size")
     return figure
@@ -121,7 +121,7 @@ def _throughput(results: Results) -> Any:
 def _roofline(results: Results) -> Any:
     """Operations a second over operations a byte, under the machine's limits."""
     figure, axes = plt.subplots(figsize=(7, 4.5))
-    axes.set_xlabel("operations of the published model for each byte of its weights")
+    axes.set_xlabel("operations of the model for each byte of its weights")
     axes.set_ylabel("G operations a second")
     if not (results.work and results.limits):
         return figure

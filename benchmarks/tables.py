@@ -24,7 +24,10 @@ def title(results: Results, name: str) -> str:
 
 def milliseconds(timed: Timed | None) -> str:
     """The median."""
-    return f"{timed.summary.median * 1e3:.3g} ms" if timed else ""
+    if timed is None:
+        return ""
+    median = timed.summary.median * 1e3
+    return f"{median:.0f} ms" if median >= 100 else f"{median:.3g} ms"
 
 
 def seconds(timed: Timed | None) -> str:

@@ -1,8 +1,9 @@
-"""How much each stage of the published model computes and reads, counted on diffusers' classes.
+"""How much each stage of the model must compute and read, counted on diffusers' classes.
 
 Operations are those of matrix products and convolutions, an addition and a multiplication each one;
-bytes are the parameters, read once. An engine that needs fewer operations for the same result, as
-ours does where it upsamples, comes closer to the limit than its instructions do.
+bytes are the parameters, read once. A 3x3 convolution over an image whose pixels were doubled in
+both directions counts as what it comes to: four 2x2 ones over the image as it was. This engine
+computes it so; as published it takes 9/4 of that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from peers.contract import TOKEN_LENGTH
 
+UPSAMPLING = ".upsamplers.0.conv"  #: the end of a module's name in diffusers
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
@@ -47,7 +49,13 @@ def _stage(module: Any, call: Any) -> dict[str, float]:
     with FlopCounterMode(display=False) as counter:
         call()
     parameters = sum(p.numel() for p in module.parameters())
-    return {"operations": float(counter.get_total_flops()), "parameters": float(parameters)}
+    doubled = sum(
+        sum(counts.values())
+        for name, counts in counter.get_flop_counts().items()
+        if name.endswith(UPSAMPLING)
+    )
+    operations = counter.get_total_flops() - doubled * 5 / 9
+    return {"operations": float(operations), "parameters": float(parameters)}
 
 
 def least_seconds(
