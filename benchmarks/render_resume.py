@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import ldm_engine
+from ldm_engine.benchmarking.memory import PeakMemory
 from ldm_engine.manifest import open_bundle
 from ldm_engine.rendering.jobs import Defaults, RowReader
 from ldm_engine.scheduler import DDIMScheduler
@@ -33,13 +34,17 @@ def main() -> None:
         start = time.perf_counter()
         options = ["--num-inference-steps", str(STEPS), "--batch-size", "1"]
         command = [COMMAND, "render", a.bundle, jobs, "--output", output, *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        with PeakMemory(process.pid) as watch:
+            told, _ = process.communicate()
         seconds = time.perf_counter() - start
+    if process.returncode:
+        sys.exit(process.returncode)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(done.stdout.strip())
+    print(told.strip())
     print(
-        f"{a.rows} rows: {seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} s on a core, "
-        f"{used.ru_maxrss / 1024:.0f} MiB resident at most"
+        f"{a.rows} rows: {seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} s on a core; at most "
+        f"{watch.peak.resident >> 20} MiB resident, {watch.peak.anonymous >> 20} MiB its own"
     )
 
 

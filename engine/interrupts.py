@@ -7,7 +7,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NOTICE = b"\nStopping after this stage or batch; Ctrl-C again stops at once.\n"
+_NOTICE = b"\nStopping after this stage or batch; "
+_AT_ONCE: dict[int, bytes] = {signal.SIGINT: b"Ctrl-C again stops at once.\n"}
+_AT_ONCE_OTHERWISE = b"SIGINT now stops at once.\n"
 
 
 class Interrupts:
@@ -54,6 +56,6 @@ class Interrupts:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
         elif self._defers:
-            os.write(2, _NOTICE)
+            os.write(2, _NOTICE + _AT_ONCE.get(number, _AT_ONCE_OTHERWISE))
         else:
             raise KeyboardInterrupt

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from .errors import InvalidArgumentError
+from .files import reason
 from .version import __version__
 
 RECIPE_KEY = "ldm-engine"  #: the PNG text chunk that holds the recipe as JSON
@@ -76,6 +77,13 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         InvalidArgumentError: if the file is no image with one.
     """
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"The image {path} cannot be read: {reason(error)}. Give an image file as "
+            "`ldm-engine generate` or `render` wrote it."
+        ) from error
     try:
         with Image.open(path) as image:
             image.load()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
+from ..errors import ArgumentTypeError
 from .jobs import Defaults
 from .options import RunOptions
 from .progress import Progress
 from .sources import Jobs
 
 __all__ = ["Progress", "render"]
+
+_OPTIONS = {field.name for field in fields(RunOptions)} - {"output"}
 
 
 def render(
@@ -47,11 +51,12 @@ def render(
         on_progress: told how far the run is, after each batch.
         options: the fields of ``ldm_engine.rendering.options.RunOptions``.
 
-    Yields:
-        The record of each image that is finished, as it stands in ``records.jsonl``; jobs that fail
-        are in ``failures.jsonl``.
+    Returns:
+        An iterator that renders as it is read. It gives the record of each image that is finished,
+        as it stands in ``records.jsonl``; jobs that fail are in ``failures.jsonl``.
 
     Raises:
+        ArgumentTypeError: if an option is not known, at once.
         LDMEngineError: whatever stops the run; a later call goes on from there.
     """
     from .run import Run  # which who renders by the pipeline alone need not load
@@ -59,5 +64,10 @@ def render(
     defaults = Defaults(
         num_images, num_inference_steps, guidance_scale, eta, negative_prompt, height, width
     )
+    if unknown := set(options) - _OPTIONS:
+        raise ArgumentTypeError(
+            f"{', '.join(sorted(unknown))} is no option of render; {', '.join(sorted(_OPTIONS))} "
+            "are accepted beside the jobs' defaults."
+        )
     run_options = RunOptions(output=os.fspath(output), **options)
-    yield from Run(os.fspath(bundle), jobs, defaults, run_options, on_progress).records()
+    return Run(os.fspath(bundle), jobs, defaults, run_options, on_progress).records()

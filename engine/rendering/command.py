@@ -122,5 +122,5 @@ def render(
     nothing_to_do = run_options.shard != "1/1" and not progress.total
     if progress.failed and not progress.done and not nothing_to_do:
         raise LDMEngineError(
-            "Not one of the jobs could be rendered; failures.jsonl in the output tells why."
+            f"Not one of the jobs could be rendered; {summary.failures} in the output tells why."
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from threading import Event, Thread
 
-from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
@@ -47,17 +48,23 @@ def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
         f"{progress.rendered} of them by this run, in {_duration(progress.seconds)}",
     ]
     if progress.failed:
-        lines.append(f"{progress.failed} failures are told in failures.jsonl there")
+        told = "failure is" if progress.failed == 1 else "failures are"
+        lines.append(f"{progress.failed} {told} told in {summary.failures} there")
     if truncated:
-        lines.append(f"{truncated} prompts were longer than the model takes and were cut off")
+        told = "prompt was" if truncated == 1 else "prompts were"
+        lines.append(f"{truncated} {told} longer than the model takes and cut off")
     if summary.gallery:
         lines.append(f"look at {summary.gallery}")
-    console.out.print(escape("; ".join(lines) + "."))
+    console.out.print(console.plain("; ".join(lines) + "."))
 
 
 def _print_json(event: str, progress: Progress, **more: object) -> None:
     facts = {n: round(v, 3) if isinstance(v, float) else v for n, v in asdict(progress).items()}
-    print(json.dumps({"event": event, **facts, **more}), flush=True)
+    try:
+        print(json.dumps({"event": event, **facts, **more}), flush=True)
+    except BrokenPipeError:  # a run of hours does not depend on who watches it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.err.print("Nobody reads the progress any more; the run goes on without telling it.")
 
 
 @contextmanager
@@ -85,7 +92,7 @@ def _log() -> Iterator[Show]:
         latest = progress
 
     def tell() -> None:
-        console.err.print(escape(f"{time.strftime('%T')} {_describe(latest)}"))
+        console.err.print(console.plain(f"{time.strftime('%T')} {_describe(latest)}"))
 
     def tell_on() -> None:
         while not ended.wait(LOG_EVERY_S):

@@ -19,8 +19,6 @@ from .renderer import Outcome, RendererSettings
 
 #: Told of a batch's outcomes when its images are there; may be called in another thread.
 Commit = Callable[[Sequence[Outcome]], None]
-#: Batches a worker has at a time: one in the loop, one being finished.
-_AT_A_TIME = 2
 _END_S = 30.0
 _STDERR = 2  # stdout may hold --json-progress
 
@@ -29,8 +27,13 @@ _STDERR = 2  # stdout may hold --json-progress
 class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection[Any, Any]
-    batches: int = 0  #: that it has
+    batches: int = 0  #: that it has: one in the loop, one being finished
     is_last: bool = False  #: whether it knows that it gets no more
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more will come from it."""
+        return self.is_last and not self.batches
 
     def give(self, batch: Batch | None) -> None:
         """Send it a batch, or that there are no more."""
@@ -50,37 +53,31 @@ def render_in_workers(
 ) -> Generator[Sequence[Outcome], None, None]:
     """Render in `count` processes, which write the images; outcomes come here to be committed.
 
+    A worker asks for each batch when its loop is free, so that none waits with it when the run is
+    stopped.
+
     Raises:
         LDMEngineError: what a worker raised, or that one has died.
     """
     workers: list[_Worker] = []
     try:
-        while len(workers) < count and (batch := next(batches, None)):
+        for _ in range(count):
             workers.append(_start(settings, output, label))
-            workers[-1].give(batch)
-        while True:
-            _hand_out(workers, batches)
-            busy = {w.connection: w for w in workers if w.batches}
-            if not busy:
-                return
+        while busy := {w.connection: w for w in workers if not w.is_done}:
             for ready in wait(list(busy)):
                 worker = busy[ready]  # type: ignore[index]
                 with _told(worker):
-                    outcomes = worker.connection.recv()
-                if isinstance(outcomes, Exception):
-                    raise outcomes
+                    message = worker.connection.recv()
+                if isinstance(message, Exception):
+                    raise message
+                if message is None:
+                    worker.give(next(batches, None))
+                    continue
                 worker.batches -= 1
-                commit(outcomes)
-                yield outcomes
+                commit(message)
+                yield message
     finally:
         _stop(workers)
-
-
-def _hand_out(workers: Sequence[_Worker], batches: Iterator[Batch]) -> None:
-    """Give each worker what it can hold, or tell it to finish what it has."""
-    for worker in workers:
-        while worker.batches < _AT_A_TIME and not worker.is_last:
-            worker.give(next(batches, None))
 
 
 def _start(settings: RendererSettings, output: str, label: str) -> _Worker:

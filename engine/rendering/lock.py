@@ -96,7 +96,9 @@ def _locked_folder(folder: Path, label: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, LDMEngineError):
             raise
-        wrong, remedy = "cannot be written to", "Make it writable"
+        wrong, remedy = "cannot be written to", "Make it writable, or make room"
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            wrong, remedy = "is no folder", "Give a folder, or the name of a new one"
         if error.errno in _NO_LOCKS:
             wrong, remedy = "cannot be locked", "Mount its file system with locks (flock)"
         raise OutputError(

@@ -23,6 +23,8 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 #: A larger batch must render an image this much faster to be taken.
 _WORTHWHILE = 0.97
 _STEPS = 3
+_ROUNDS = 2  #: at least, and more where they are over in less than
+_LEAST_S = 0.5
 _FREE_SHARE = 0.8
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -91,10 +93,15 @@ def _check_one(memory: int, memory_limit: int | None, group: Group) -> None:
 def measure_costs(renderer: Renderer, group: Group, batch_size: int) -> Costs:
     """What a batch that is not full costs either way."""
     task = _task(group)
-    first = _seconds(renderer, task, batch_size, 1)
-    short = min(_seconds(renderer, task, batch_size, 1) for _ in range(2))
-    long = min(_seconds(renderer, task, batch_size, 1 + _STEPS) for _ in range(2))
-    step = max(long - short, 1e-9) / _STEPS
+    first = short = _seconds(renderer, task, batch_size, 1)
+    long = float("inf")
+    start, rounds = time.perf_counter(), 0
+    while rounds < _ROUNDS or time.perf_counter() - start < _LEAST_S:
+        short = min(short, _seconds(renderer, task, batch_size, 1))
+        long = min(long, _seconds(renderer, task, batch_size, 1 + _STEPS))
+        rounds += 1
+    # A step is most of what a batch takes: if it seems next to nothing, `short` was disturbed.
+    step = max((long - short) / _STEPS, long / (1 + _STEPS) / 2)
     is_free = RUNTIMES[renderer.pipe.runtime].rounds_alike
     return Costs(max(first - short, 0.0) if is_free else None, step / batch_size)
 

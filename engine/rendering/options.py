@@ -62,7 +62,7 @@ class RunOptions:
         if self.memory_limit is not None and self.batch_size is not None:
             wrong.append("`memory_limit` is given beside a `batch_size`; one of them")
         if self.ray_address is not None and self.executor != "ray":
-            wrong.append("`ray_address` is given, and `executor` is not ray; both")
+            wrong.append("`ray_address` is given and `executor` is local; with `executor` ray it")
         if not self.output:
             wrong.append("`output` is empty; a folder or URL")
         if wrong:

@@ -170,9 +170,15 @@ class RemoteStorage(Storage):
             yield
         except LDMEngineError:
             raise
+        except ImportError as error:
+            raise LDMEngineError(
+                f"{self.output} needs a package that is not here: {error}. Install it beside "
+                "fsspec: s3fs for s3://, gcsfs for gs://, adlfs for az://."
+            ) from error
         except Exception as error:  # each file system behind fsspec raises its own
             told = f"{type(error).__name__}: {str(error)[:300]}"
-            raise refusal(f"{self.output}/{name}", told) from error
+            remedy = "check the URL, the network and what you may write there"
+            raise refusal(f"{self.output}/{name}", told, remedy) from error
 
 
 def _part(name: str, number: int) -> str:

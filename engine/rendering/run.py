@@ -47,6 +47,7 @@ class Summary:
     """What a run came to."""
 
     output: str
+    failures: str  #: the name of the file there that tells them
     progress: Progress
     stopped: bool  #: before the end, because it was asked to
     gallery: str | None = None
@@ -94,13 +95,18 @@ class Run:
             selection = Selection(self.jobs, jobs_format, reader, known, shard)
             survey = self._survey(selection, journals)
             counter = Counter(survey.total, survey.done, survey.failed, survey.bad_rows)
-            self.summary = Summary(storage.output, counter.progress(), stopped=False)
+            self.summary = Summary(
+                storage.output, journals.failures, counter.progress(), stopped=False
+            )
             self.on_progress(self.summary.progress)
             if survey.to_do and not self.should_stop():
                 bundle.check_changed_files(needed_files(bundle, choice.runtime, options.precision))
                 run_file, settings, renderer = self._begin(storage, bundle, choice, held, survey)
                 batches = self._batches(selection, run_file)
-                outcomes = self._execute(renderer, settings, storage, batches, journals.commit)
+                workers = min(self.options.workers, survey.to_do)
+                outcomes = self._execute(
+                    renderer, settings, storage, workers, batches, journals.commit
+                )
                 yield from self._counted(outcomes, counter, self.summary)
             self._end(storage, journals, self.summary)
 
@@ -262,6 +268,7 @@ class Run:
         renderer: Renderer | None,
         settings: RendererSettings,
         storage: Storage,
+        workers: int,
         batches: Iterator[Batch],
         commit: Commit,
     ) -> Generator[Sequence[Outcome], None, None]:
@@ -275,10 +282,10 @@ class Run:
                 settings,
                 output,
                 label,
-                options.workers,
+                workers,
                 options.ray_address,
                 batches,
                 commit,
                 self.should_stop,
             )
-        return render_in_workers(settings, output, label, options.workers, batches, commit)
+        return render_in_workers(settings, output, label, workers, batches, commit)

@@ -60,6 +60,11 @@ def check_jobs(jobs: Jobs, format_name: str | None) -> str | None:
         return None
     name = os.fspath(jobs)
     if not is_url(name) and not Path(name).is_file():
+        if Path(name).exists():
+            raise JobsError(
+                f"{name} is no regular file, and jobs are read twice: once to check them, once to "
+                f"render. Write them to a file, {_accepted()}."
+            )
         raise JobsError(f"There is no job file {name}. Give a file of jobs, {_accepted()}.")
     format_name = format_name or _SUFFIXES.get(Path(name).suffix.lower())
     if format_name not in FORMATS:

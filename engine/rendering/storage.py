@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -18,6 +19,17 @@ ALONE = "run"  #: the label of a run that is no shard
 #: How names end of what belongs to a run, or to the shard i of n.
 SUFFIX = r"(?:-\d+-of-\d+)?"
 TEMPORARY = ".tmp"
+_NAME_A_FOLDER = "give a folder as output, or the name of a new one"
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "allow larger files",
+    errno.ENOTDIR: _NAME_A_FOLDER,
+    errno.EEXIST: _NAME_A_FOLDER,
+    errno.EISDIR: "move the folder of that name away",
+    errno.EXDEV: "have all folders of the output on one file system",
+}
+_REMEDY = "make the output writable"
 
 
 class Storage(ABC):
@@ -223,7 +235,8 @@ class LocalStorage(Storage):
         except OSError as error:
             if isinstance(error, LDMEngineError):
                 raise
-            raise refusal(self.folder / name, reason(error)) from error
+            remedy = _REMEDIES.get(error.errno or 0, _REMEDY)
+            raise refusal(self.folder / name, reason(error), remedy) from error
 
 
 def _end_of_last_line(file: Any) -> int:
@@ -239,9 +252,9 @@ def _end_of_last_line(file: Any) -> int:
     return 0
 
 
-def refusal(path: Path | str, told: str) -> OutputError:
+def refusal(path: Path | str, told: str, remedy: str) -> OutputError:
     """The error for a place that does not take or give a file, with the reason `told`."""
     return OutputError(
-        f"{path} cannot be written or read: {told}. What is finished is kept: make the output "
-        "writable, or make room, and start the same command again."
+        f"{path} cannot be written or read: {told}. What is finished is kept: {remedy}, and start "
+        "the same command again."
     )

@@ -1,13 +1,14 @@
-"""One worker process: batches come in over a pipe, outcomes go back, images go to the output."""
+"""One worker process: it asks for batches over a pipe, tells outcomes, and writes the images."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from threading import Lock
 from typing import Any
 
 from ..errors import LDMEngineError
@@ -28,20 +29,30 @@ def main() -> None:
 
 def _serve(connection: Connection[Any, Any]) -> None:
     settings, output, label = connection.recv()
+    lock = Lock()
+
+    def send(message: object) -> None:
+        with lock:  # outcomes are told in another thread than batches are asked for
+            connection.send(message)
+
     try:
         renderer = Renderer(settings, open_storage(output, label))
-        for _ in renderer.render(_received(connection), connection.send):
+        for _ in renderer.render(_received(connection, send), send):
             pass
     except LDMEngineError as error:
-        connection.send(error)
+        send(error)
     except (EOFError, ConnectionError):
         raise
     except Exception as error:
-        connection.send(LDMEngineError(f"A worker failed: {type(error).__name__}: {error}."))
+        send(LDMEngineError(f"A worker failed: {type(error).__name__}: {error}."))
 
 
-def _received(connection: Connection[Any, Any]) -> Iterator[Batch]:
-    """The batches that come in, until None says that there are no more."""
+def _received(connection: Connection[Any, Any], send: Callable[[object], None]) -> Iterator[Batch]:
+    """Ask for one batch after another, by sending None, until None says that there are no more."""
     with suppress(EOFError):
-        while (batch := connection.recv()) is not None:
+        while True:
+            send(None)
+            batch = connection.recv()
+            if batch is None:
+                return
             yield batch

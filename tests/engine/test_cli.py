@@ -111,7 +111,7 @@ def test_a_second_run_overwrites_nothing(tiny_bundle, tmp_path):
     ("arguments", "code", "message"),
     [
         (["generate", "BUNDLE"], 2, "PROMPT"),
-        (["generate", "BUNDLE", "--from-image", "nowhere.png"], 2, "recipe"),
+        (["generate", "BUNDLE", "--from-image", "nowhere.png"], 2, "nowhere.png cannot be read"),
         (["generate", "BUNDLE", "a", "--from-image", "x.png"], 2, "--from-image"),
         (["generate", "BUNDLE", "--seed", "1", "--from-image", "x.png"], 2, "--seed"),
         (["generate", "BUNDLE", "a", "--num-inference-steps", "0"], 2, "1 to 1000"),

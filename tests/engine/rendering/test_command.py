@@ -19,6 +19,7 @@ from ldm_engine import console
 from ldm_engine.errors import OutputError
 from ldm_engine.rendering import display
 from ldm_engine.rendering.progress import Counter
+from ldm_engine.rendering.run import Summary
 
 OPTIONS = ("--runtime", "onnxruntime", "--batch-size", 4, "--num-inference-steps", 40)
 ROWS = [{"prompt": f"a {i}", "id": f"r{i}", "source": "x"} for i in range(60)]
@@ -95,6 +96,48 @@ def test_the_second_process_is_refused(long_run, crash_runs, tmp_path):
     process.communicate()
 
 
+def test_a_signal_while_workers_open_renders_nothing(crash_runs, tmp_path):
+    crash_runs.folder = tmp_path
+    process = crash_runs.start(
+        crash_runs.jobs(ROWS), tmp_path / "out", *OPTIONS, "--workers", 2, "--json-progress"
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 2:  # they load Python, and have no model yet
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, shown
+    assert "SIGINT now stops at once" in shown
+    assert not images_of(tmp_path / "out")
+
+
+def test_a_termination_of_a_ray_run_finishes_its_batches(long_run, tmp_path):
+    pytest.importorskip("ray")
+    process = long_run("--executor", "ray", "--workers", 2, "--threads", 1)
+    process.send_signal(signal.SIGTERM)
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, shown
+    assert "Interrupted" in shown
+    output = tmp_path / "out"
+    assert 0 < len(records_of(output)) < len(ROWS)
+    assert len(records_of(output)) == len(images_of(output))
+
+
+def test_a_reader_of_the_progress_may_go_away(runs):
+    command = runs.command(
+        runs.jobs(ROWS[:9]), runs.folder / "out", "--json-progress", *OPTIONS[2:]
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read()
+        assert process.wait(60) == 0, told
+    assert "Nobody reads the progress" in told
+    assert len(records_of(runs.folder / "out")) == 9
+
+
 def test_json_progress(runs):
     jobs = runs.jobs([*ROWS[:6], {"prompt": 1}])
     shown = runs(
@@ -125,11 +168,17 @@ def test_log_lines_go_on_while_nothing_is_finished(monkeypatch, capsys):
     assert told.count("2 of 8 images, preparing the next") > 1
 
 
+def test_control_characters_of_a_path_do_not_reach_the_terminal(capsys):
+    progress = Counter(1, 1, 0, 0).progress()
+    display.print_summary(Summary("a\x1b[2J", "failures.jsonl", progress, False), 0, False)
+    assert "are in a\ufffd[2J" in capsys.readouterr().out
+
+
 def test_a_part_without_images_is_no_failure(runs):
     jobs = runs.jobs([{"prompt": 1}, {"prompt": 2}])
     told = runs(jobs, runs.folder / "out", "--shard", "1/2")
     assert "0 of 0 images" in told
-    assert "1 failures" in told
+    assert "1 failure is told in failures-1-of-2.jsonl" in told
 
 
 def test_what_went_wrong_is_told_also_after_an_interrupt(monkeypatch, capsys):
@@ -195,7 +244,9 @@ def test_hostile_ids_stay_inside(runs):
         (["JOBS", "-o", "out", "--memory-limit", "9G", "--batch-size", "2"], 2, "one of them"),
         (["JOBS", "-o", "out", "--memory-limit", "9M"], 2, "Rendering one image of"),
         (["JOBS", "-o", "nothing://x/y"], 1, "nothing"),
-        (["JOBS", "-o", "JOBS"], 1, "start the same command again"),
+        (["JOBS", "-o", "JOBS"], 1, "a folder"),
+        (["/dev/null", "-o", "out"], 1, "no regular file"),
+        (["JOBS", "-o", "out", "--ray-address", "auto"], 2, "`executor` ray"),
         (["bad.jsonl", "-o", "out"], 1, "Not one of the jobs"),
         (["bad.jsonl", "-o", "out", "--strict"], 1, "--strict stops"),
         (["JOBS", "-o", "memory://x", "--workers", "2"], 2, "memory://"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from rendering_runs import files_of, images_of, read_lines, records_of
 
 import ldm_engine
 from ldm_engine.cpu import supports_bf16
-from ldm_engine.errors import InvalidArgumentError, LDMEngineError
+from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError
 from ldm_engine.recipes import read_recipe
+from ldm_engine.rendering import measuring
 from ldm_engine.rendering import run as running
 from ldm_engine.rendering.plan import Costs
 from ldm_engine.rendering.renderer import Renderer
@@ -361,6 +363,19 @@ def test_a_batch_size_is_measured(render, tmp_path):
     with pytest.raises(InvalidArgumentError, match="Rendering one image of 64x64 took"):
         render(JOBS[:9], "small", batch_size=None, memory_limit="1MiB")
     assert not (tmp_path / "small" / "run.json").exists()
+
+
+def test_a_disturbed_measurement_is_not_taken_for_speed(monkeypatch):
+    """The short batches were held up: four steps seem to take as long as one."""
+    monkeypatch.setattr(measuring, "_seconds", lambda renderer, task, size, steps: 0.4)
+    renderer = SimpleNamespace(pipe=SimpleNamespace(runtime="paddle"))
+    costs = measuring.measure_costs(renderer, (64, 64, 2, True), 2)
+    assert costs.image_step_s == pytest.approx(0.4 / 4 / 2 / 2)
+
+
+def test_an_unknown_option_is_told_by_the_call_itself(tiny_onnx_bundle, tmp_path):
+    with pytest.raises(ArgumentTypeError, match="batchsize is no option of render; batch_size, "):
+        ldm_engine.render(tiny_onnx_bundle.path, JOBS, output=tmp_path / "out", batchsize=4)
 
 
 def test_a_replaced_bundle_is_another_run(tiny_onnx_bundle, tiny_bundle, tmp_path):
