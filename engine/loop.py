@@ -1,4 +1,7 @@
-"""The DDIM loop over one UNet program: guidance, update and noise, in place in its buffers."""
+"""The DDIM loop over one UNet program: guidance, update and noise, in place in its buffers.
+
+Its twin in C++ is ``cpp/src/loop.cpp``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One call's settings: everything the caller asked for, checked, with its defaults filled in."""
+"""One call's settings: everything the caller asked for, checked, with its defaults filled in.
+
+Its twin in C++ is ``cpp/src/request.cpp``; ``tests/data/requests.json`` holds what both refuse.
+"""
 
 from __future__ import annotations
 

@@ -12,6 +12,9 @@ Notation, as in the paper and in diffusers' ``DDIMScheduler``:
 One step is ``x0 = (x - sqrt(1-a) eps) / sqrt(a)`` and then
 ``x' = sqrt(a_prev) x0 + sqrt(1 - a_prev - sigma^2) eps + sigma z``, which folds into three scalars:
 ``x' = latents_scale * x + noise_pred_scale * eps + sigma * z``.
+
+The twin in C++ is ``cpp/src/scheduler.cpp``; ``tests/data/scheduler.json`` and
+``scheduler_configs.json`` hold both to the same.
 """
 
 from __future__ import annotations

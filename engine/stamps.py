@@ -1,4 +1,7 @@
-"""Which files had the right hash when they were last changed: they need not be read again."""
+"""Which files had the right hash when they were last changed: they need not be read again.
+
+Its twin in C++, ``cpp/src/stamps.cpp``, keeps the same notes.
+"""
 
 from __future__ import annotations
 

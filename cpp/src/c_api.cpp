@@ -1,0 +1,327 @@
+// The C interface over the C++ one: checks what it is handed, and lets no exception out.
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "ldm_engine.h"
+#include "ldm_engine/pipeline.hpp"
+
+struct ldm_engine_pipeline {
+  explicit ldm_engine_pipeline(ldm_engine::Pipeline made) : pipeline(std::move(made)) {}
+  ldm_engine::Pipeline pipeline;
+};
+
+struct ldm_engine_result {
+  explicit ldm_engine_result(ldm_engine::Result made) : result(std::move(made)) {}
+  ldm_engine::Result result;
+};
+
+namespace ldm_engine {
+namespace {
+
+// What the first version of the interface had; later ones only add.
+constexpr std::size_t kFirstOptionsBytes = 56;
+constexpr std::size_t kFirstRequestBytes = 120;
+constexpr std::size_t kFirstTimingsBytes = 48;
+static_assert(sizeof(ldm_engine_options) == kFirstOptionsBytes);
+static_assert(sizeof(ldm_engine_request) == kFirstRequestBytes);
+static_assert(sizeof(ldm_engine_timings) == kFirstTimingsBytes);
+
+thread_local std::string last_error;
+
+std::int32_t fail(std::int32_t code, const char* message) noexcept {
+  try {
+    last_error = message;
+  } catch (const std::exception&) {
+    last_error.clear();
+  }
+  return code;
+}
+
+/// Run `work` and turn what it throws into a code.
+template <typename Work>
+std::int32_t guarded(const Work& work) noexcept {
+  try {
+    work();
+    return LDM_ENGINE_OK;
+  } catch (const ShapeError& error) {
+    return fail(LDM_ENGINE_SHAPE, error.what());
+  } catch (const InvalidArgumentError& error) {
+    return fail(LDM_ENGINE_INVALID_ARGUMENT, error.what());
+  } catch (const BundleNotFoundError& error) {
+    return fail(LDM_ENGINE_BUNDLE_NOT_FOUND, error.what());
+  } catch (const BundleError& error) {
+    return fail(LDM_ENGINE_BUNDLE, error.what());
+  } catch (const ConfigError& error) {
+    return fail(LDM_ENGINE_CONFIG, error.what());
+  } catch (const RuntimeUnavailableError& error) {
+    return fail(LDM_ENGINE_RUNTIME_UNAVAILABLE, error.what());
+  } catch (const NonFiniteError& error) {
+    return fail(LDM_ENGINE_NON_FINITE, error.what());
+  } catch (const OutputError& error) {
+    return fail(LDM_ENGINE_OUTPUT, error.what());
+  } catch (const std::exception& error) {
+    return fail(LDM_ENGINE_ERROR, error.what());
+  } catch (...) {
+    return fail(LDM_ENGINE_ERROR, "An unknown exception was thrown; report this.");
+  }
+}
+
+void require(const void* pointer, const char* name) {
+  if (!pointer) {
+    throw InvalidArgumentError(std::string("`") + name + "` is NULL; a pointer is accepted.");
+  }
+}
+
+template <typename Struct>
+void check_size(std::size_t size, std::size_t first, const char* name) {
+  if (size < first) {
+    throw InvalidArgumentError(std::string("`") + name + "` tells a size of " +
+                               std::to_string(size) + " bytes; at least " + std::to_string(first) +
+                               " are accepted. Set its `size` to its sizeof.");
+  }
+}
+
+/// The struct as this library knows it: what an older caller does not have keeps its default.
+template <typename Struct>
+Struct read_struct(const Struct* given, Struct defaults, std::size_t first, const char* name) {
+  if (!given) return defaults;
+  check_size<Struct>(given->size, first, name);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
+  constexpr std::size_t kLargest = 4096;
+  const bool is_known =
+      given->size <= kLargest &&
+      std::all_of(bytes + std::min(sizeof(Struct), given->size), bytes + given->size,
+                  [](unsigned char byte) { return byte == 0; });
+  if (!is_known) {
+    throw InvalidArgumentError(std::string("`") + name +
+                               "` asks for what this version of the library does not know; use "
+                               "a newer library, or the header of this one.");
+  }
+  std::memcpy(static_cast<void*>(&defaults), given, std::min(sizeof(Struct), given->size));
+  return defaults;
+}
+
+ldm_engine_options default_options() {
+  ldm_engine_options options{};
+  options.size = sizeof(options);
+  options.check_hashes = 1;
+  options.cache = 1;
+  return options;
+}
+
+ldm_engine_request default_request() {
+  ldm_engine_request request{};
+  request.size = sizeof(request);
+  request.num_inference_steps = 50;
+  return request;
+}
+
+template <typename Struct>
+void write_struct(Struct* out, std::size_t size, const Struct& defaults, std::size_t first,
+                  const char* name) {
+  require(out, name);
+  check_size<Struct>(size, first, name);
+  std::memset(static_cast<void*>(out), 0, size);
+  std::memcpy(static_cast<void*>(out), &defaults, std::min(size, sizeof(Struct)));
+  out->size = size;
+}
+
+bool read_flag(std::int32_t value, const char* name) {
+  if (value != 0 && value != 1) {
+    throw InvalidArgumentError(std::string("`") + name + "` is " + std::to_string(value) +
+                               "; 0 or 1 is accepted.");
+  }
+  return value == 1;
+}
+
+void check_reserved(std::int32_t value) {
+  if (value != 0) throw InvalidArgumentError("`reserved` must be 0.");
+}
+
+Options read_options(const ldm_engine_options* given) {
+  const ldm_engine_options told =
+      read_struct(given, default_options(), kFirstOptionsBytes, "options");
+  check_reserved(told.reserved);
+  Options options;
+  if (told.runtime) options.runtime = told.runtime;
+  if (told.device) options.device = told.device;
+  if (told.precision) options.precision = told.precision;
+  if (told.memory) options.memory = told.memory;
+  if (told.threads != 0) options.threads = told.threads;
+  options.check_hashes = read_flag(told.check_hashes, "check_hashes");
+  options.cache = read_flag(told.cache, "cache");
+  return options;
+}
+
+template <typename T>
+std::vector<T> read_list(const T* values, std::size_t count, const char* name) {
+  if (count > 0) require(values, name);
+  return count > 0 ? std::vector<T>(values, values + count) : std::vector<T>();
+}
+
+std::vector<std::string> read_texts(const char* const* texts, std::size_t count, const char* name) {
+  if (count > 0) require(texts, name);
+  std::vector<std::string> read;
+  for (std::size_t i = 0; i < count; ++i) {
+    require(texts[i], name);
+    read.emplace_back(texts[i]);
+  }
+  return read;
+}
+
+/// A list as the C++ interface has it; an empty one leaves the default.
+template <typename T>
+void read_per_image(std::vector<T> values, PerImage<T>& out) {
+  if (values.size() == 1) {
+    out = PerImage<T>(std::move(values.front()));
+  } else if (!values.empty()) {
+    out = PerImage<T>(std::move(values));
+  }
+}
+
+Request read_request(const ldm_engine_request* given) {
+  const ldm_engine_request told =
+      read_struct(given, default_request(), kFirstRequestBytes, "request");
+  check_reserved(told.reserved);
+  Request request;
+  if (told.height != 0) request.height = told.height;
+  if (told.width != 0) request.width = told.width;
+  request.num_inference_steps = told.num_inference_steps;
+  read_per_image(read_list(told.guidance_scales, told.guidance_scale_count, "guidance_scales"),
+                 request.guidance_scale);
+  read_per_image(read_list(told.etas, told.eta_count, "etas"), request.eta);
+  read_per_image(read_list(told.seeds, told.seed_count, "seeds"), request.seed);
+  read_per_image(read_texts(told.negative_prompts, told.negative_prompt_count, "negative_prompts"),
+                 request.negative_prompt);
+  request.latents = read_list(told.latents, told.latents_count, "latents");
+  if (told.on_step_end) {
+    request.on_step_end = [told](const StepInfo& step) {
+      return told.on_step_end(told.user_data, step.index, step.timestep, step.latents,
+                              step.count) != 0;
+    };
+  }
+  return request;
+}
+
+const Image& image_of(const ldm_engine_result* result, std::size_t index) {
+  require(result, "result");
+  const auto& images = result->result.images;
+  if (index >= images.size()) {
+    throw InvalidArgumentError("`index` is " + std::to_string(index) + "; the result holds " +
+                               std::to_string(images.size()) + " images, counted from 0.");
+  }
+  return images[index];
+}
+
+}  // namespace
+}  // namespace ldm_engine
+
+using namespace ldm_engine;
+
+const char* ldm_engine_version(void) { return version(); }
+
+int32_t ldm_engine_abi_version(void) { return LDM_ENGINE_ABI_VERSION; }
+
+const char* ldm_engine_last_error(void) { return last_error.c_str(); }
+
+int32_t ldm_engine_options_init(ldm_engine_options* options, size_t size) {
+  return guarded(
+      [&] { write_struct(options, size, default_options(), kFirstOptionsBytes, "options"); });
+}
+
+int32_t ldm_engine_request_init(ldm_engine_request* request, size_t size) {
+  return guarded(
+      [&] { write_struct(request, size, default_request(), kFirstRequestBytes, "request"); });
+}
+
+int32_t ldm_engine_open(const char* path, const ldm_engine_options* options,
+                        ldm_engine_pipeline** out) {
+  return guarded([&] {
+    require(out, "out");
+    *out = nullptr;
+    require(path, "path");
+    *out = std::make_unique<ldm_engine_pipeline>(Pipeline(path, read_options(options))).release();
+  });
+}
+
+int32_t ldm_engine_clone(const ldm_engine_pipeline* pipeline, ldm_engine_pipeline** out) {
+  return guarded([&] {
+    require(out, "out");
+    *out = nullptr;
+    require(pipeline, "pipeline");
+    *out = std::make_unique<ldm_engine_pipeline>(pipeline->pipeline.clone()).release();
+  });
+}
+
+void ldm_engine_close(ldm_engine_pipeline* pipeline) { delete pipeline; }
+
+int32_t ldm_engine_generate(ldm_engine_pipeline* pipeline, const char* const* prompts,
+                            size_t prompt_count, const ldm_engine_request* request,
+                            ldm_engine_result** out) {
+  return guarded([&] {
+    require(out, "out");
+    *out = nullptr;
+    require(pipeline, "pipeline");
+    Result result = pipeline->pipeline.generate(read_texts(prompts, prompt_count, "prompts"),
+                                                read_request(request));
+    *out = std::make_unique<ldm_engine_result>(std::move(result)).release();
+  });
+}
+
+void ldm_engine_result_free(ldm_engine_result* result) { delete result; }
+
+size_t ldm_engine_result_image_count(const ldm_engine_result* result) {
+  return result ? result->result.images.size() : 0;
+}
+
+int32_t ldm_engine_result_image(const ldm_engine_result* result, size_t index,
+                                ldm_engine_image* out) {
+  return guarded([&] {
+    require(out, "out");
+    const Image& image = image_of(result, index);
+    *out = {image.width, image.height, image.rgb.data()};
+  });
+}
+
+int32_t ldm_engine_result_seed(const ldm_engine_result* result, size_t index, uint32_t* out) {
+  return guarded([&] {
+    require(out, "out");
+    image_of(result, index);
+    *out = result->result.seeds[index];
+  });
+}
+
+int32_t ldm_engine_result_steps_run(const ldm_engine_result* result) {
+  return result ? result->result.num_steps_run : 0;
+}
+
+int32_t ldm_engine_result_timings(const ldm_engine_result* result, ldm_engine_timings* out) {
+  return guarded([&] {
+    require(result, "result");
+    require(out, "out");
+    const Timings& told = result->result.timings;
+    const ldm_engine_timings timings = {sizeof(timings), told.text_ms,   told.time_ms,
+                                        told.denoise_ms, told.decode_ms, told.total_ms};
+    write_struct(out, out->size, timings, kFirstTimingsBytes, "out");
+  });
+}
+
+size_t ldm_engine_result_warning_count(const ldm_engine_result* result) {
+  return result ? result->result.warnings.size() : 0;
+}
+
+const char* ldm_engine_result_warning(const ldm_engine_result* result, size_t index) {
+  return result && index < result->result.warnings.size() ? result->result.warnings[index].c_str()
+                                                          : nullptr;
+}
+
+int32_t ldm_engine_result_save_png(const ldm_engine_result* result, size_t index,
+                                   const char* path) {
+  return guarded([&] {
+    require(path, "path");
+    image_of(result, index).save_png(path);
+  });
+}

@@ -1,0 +1,27 @@
+// bundle.json read with distrust; docs/bundle-format.md documents it. Its twin is
+// engine/manifest.py; tests/data/manifests.json holds what both accept and refuse.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "bundle.hpp"
+#include "json.hpp"
+
+namespace ldm_engine {
+
+/// The description of the bundle in a folder; the files it lists are not opened yet.
+///
+/// Throws BundleNotFoundError if there is no such folder, and BundleError if the manifest is
+/// missing, broken, altered, or of another format version.
+Bundle open_bundle(const std::filesystem::path& folder);
+
+/// The bundle that the `text` of a manifest in `folder` describes. Throws BundleError.
+Bundle parse_manifest(const std::filesystem::path& folder, std::string_view text);
+
+/// The hash that the text of a manifest should tell: of itself, with zeros for the 64 digits
+/// `told`.
+std::string seal_of_manifest(std::string_view text, const std::string& told);
+
+}  // namespace ldm_engine

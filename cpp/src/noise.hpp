@@ -1,0 +1,37 @@
+// The random stream: one seed gives one image, in any batch, runtime and process, and in Python.
+// Its twin is engine/noise.py; tests/data/noise.json holds both to the same numbers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "ldm_engine/pipeline.hpp"
+
+namespace ldm_engine {
+
+/// What numpy.random.RandomState(seed).standard_normal draws: MT19937 and the legacy polar
+/// Gaussian, which NumPy has frozen (NEP 19).
+class NoiseStream {
+ public:
+  explicit NoiseStream(std::uint32_t seed) : generator_(seed) {}
+
+  /// Write the next `count` standard normal values.
+  void fill(float* out, std::size_t count);
+
+ private:
+  double uniform();
+  double normal();
+
+  std::mt19937 generator_;
+  double kept_ = 0;  // the second value of a pair
+  bool has_kept_ = false;
+};
+
+/// One seed an image: a list as it is, one number s as s, s + 1, ..., nothing at random.
+/// Throws InvalidArgumentError if one lies outside 0 .. 2**32 - 1, or the list has another length.
+std::vector<std::uint32_t> resolve_seeds(const PerImage<std::int64_t>& seed,
+                                         std::size_t batch_size);
+
+}  // namespace ldm_engine

@@ -1,0 +1,35 @@
+// One call's settings: everything the caller asked for, checked, with its defaults filled in.
+// Its twin is engine/request.py; tests/data/requests.json holds what both refuse.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "bundle.hpp"
+#include "ldm_engine/pipeline.hpp"
+#include "scheduler.hpp"
+
+namespace ldm_engine {
+
+/// A checked request for B images.
+struct ResolvedRequest {
+  std::vector<std::string> prompts;           ///< B
+  std::vector<std::string> negative_prompts;  ///< B; empty text is the unconditional one
+  int height = 0;                             ///< pixels
+  int width = 0;
+  std::vector<BatchStep> steps;
+  std::vector<float> guidance;       ///< [B], or empty: no guidance
+  std::vector<std::uint32_t> seeds;  ///< B
+  Shape latents_shape;               ///< [B, C, h, w]
+
+  /// The texts of the batch's rows, B or with guidance 2B: [unconditional, text].
+  std::vector<std::string> texts() const;
+};
+
+/// Check what Pipeline::generate, which documents it, was given.
+/// Throws InvalidArgumentError, or ShapeError for sizes.
+ResolvedRequest resolve_request(const ModelInfo& model, const DDIMScheduler& scheduler,
+                                const std::vector<std::string>& prompts, const Request& request);
+
+}  // namespace ldm_engine

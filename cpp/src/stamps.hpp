@@ -1,0 +1,31 @@
+// Which files had the right hash when they were last changed: they need not be read again.
+// Its twin is engine/stamps.py, which keeps the same notes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace ldm_engine {
+
+/// What a change to a file would change; empty if it is not there.
+using Stamp = std::vector<std::int64_t>;
+
+/// Those of the files `hashes` in `folder` that are not known to have these hashes.
+///
+/// Damage on the disk itself, without a write, is not noticed; `ldm-engine verify` reads all.
+std::vector<std::string> changed_files(const std::filesystem::path& folder,
+                                       const std::map<std::string, std::string>& hashes);
+
+/// The stamps of the files `names`; take them before reading the files.
+std::map<std::string, Stamp> stamp_files(const std::filesystem::path& folder,
+                                         const std::vector<std::string>& names);
+
+/// Note that the files that had these `stamps` have the `hashes` that they should have.
+void remember_files(const std::filesystem::path& folder,
+                    const std::map<std::string, std::string>& hashes,
+                    const std::map<std::string, Stamp>& stamps);
+
+}  // namespace ldm_engine

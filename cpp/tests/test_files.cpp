@@ -1,0 +1,73 @@
+#include <doctest/doctest.h>
+
+#include "cache.hpp"
+#include "files.hpp"
+#include "folders.hpp"
+#include "ldm_engine/errors.hpp"
+#include "sha256.hpp"
+#include "stamps.hpp"
+
+using namespace ldm_engine;
+namespace fs = std::filesystem;
+
+TEST_CASE("sha256 is that of the standard") {
+  CHECK(sha256_of_text("abc") ==
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK_FALSE(sha256_of_file("/none"));
+}
+
+TEST_CASE("a new file never replaces another") {
+  const TemporaryFolder folder;
+  CHECK(write_new(folder.path(), "a", ".png", "1").filename() == "a.png");
+  CHECK(write_new(folder.path(), "a", ".png", "2").filename() == "a-2.png");
+  CHECK(write_new(folder.path(), "a", ".png", "3").filename() == "a-3.png");
+  CHECK(read_whole(folder.path() / "a.png") == "1");
+  CHECK(std::distance(fs::directory_iterator(folder.path()), {}) == 3);  // nothing is left over
+  CHECK_THROWS_AS(write_new(folder.path() / "none", "a", ".png", "1"), OutputError);
+}
+
+TEST_CASE("files are read whole, or not at all") {
+  const TemporaryFolder folder;
+  const std::string content(200'000, 'x');
+  write_atomically(folder.path() / "file", content);
+  CHECK(read_whole(folder.path() / "file") == content);
+  CHECK_FALSE(read_whole(folder.path()));
+  CHECK_FALSE(read_whole(folder.path() / "none"));
+}
+
+TEST_CASE("a folder is made, or told why not") {
+  const TemporaryFolder folder;
+  make_folder(folder.path() / "a" / "b");
+  CHECK(fs::is_directory(folder.path() / "a" / "b"));
+  write_file(folder.path() / "file", "");
+  CHECK_THROWS_AS(make_folder(folder.path() / "file"), OutputError);
+  CHECK_THROWS_AS(make_folder(folder.path() / "file" / "x"), OutputError);
+}
+
+TEST_CASE("what changed since it was hashed is told") {
+  const TemporaryFolder folder;
+  write_file(folder.path() / "file", "content");
+  const std::map<std::string, std::string> hashes = {{"file", sha256_of_text("content")}};
+  CHECK(changed_files(folder.path(), hashes).size() == 1);
+  remember_files(folder.path(), hashes, stamp_files(folder.path(), {"file"}));
+  CHECK(changed_files(folder.path(), hashes).empty());
+  CHECK(changed_files(folder.path(), {{"file", "another"}}).size() == 1);
+  write_file(folder.path() / "file", "CONTENT");
+  CHECK(changed_files(folder.path(), hashes).size() == 1);
+  fs::remove(folder.path() / "file");
+  CHECK(changed_files(folder.path(), hashes).size() == 1);
+}
+
+TEST_CASE("a cached file without its hash is dropped") {
+  const auto folder = cache_folder("test", "one");
+  REQUIRE(folder);
+  write_file(*folder / "a.blob", "a");
+  seal_files(*folder, ".blob");
+  drop_unsealed(*folder, ".blob");
+  CHECK(fs::exists(*folder / "a.blob"));
+  write_file(*folder / "a.blob", "b");
+  write_file(*folder / "c.blob", "c");
+  drop_unsealed(*folder, ".blob");
+  CHECK_FALSE(fs::exists(*folder / "a.blob"));
+  CHECK_FALSE(fs::exists(*folder / "c.blob"));
+}

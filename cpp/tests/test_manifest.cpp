@@ -1,0 +1,86 @@
+#include <doctest/doctest.h>
+
+#include "folders.hpp"
+#include "ldm_engine/errors.hpp"
+#include "manifest.hpp"
+
+using namespace ldm_engine;
+
+namespace {
+
+/// The text of a manifest with its own hash in it.
+std::string sealed(Json content) {
+  const std::string zeros(64, '0');
+  content["manifest_sha256"] = zeros;
+  const std::string text = content.dump(2) + "\n";
+  content["manifest_sha256"] = seal_of_manifest(text, zeros);
+  return content.dump(2) + "\n";
+}
+
+/// The text that a case of manifests.json describes.
+std::string manifest_text(const Json& base, const Json& entry) {
+  if (entry.contains("text")) return entry.at("text").get<std::string>();
+  if (entry.contains("repeat")) {
+    std::string text;
+    for (int i = 0; i < 100'000; ++i) text += entry.at("repeat").get<std::string>();
+    return text;
+  }
+  Json content = Json::parse(sealed(base));
+  Json* parent = nullptr;
+  Json* place = &content;
+  const Json& path = entry.at("path");
+  for (std::size_t i = 0; i < path.size(); ++i) {
+    parent = place;
+    const bool is_last = i + 1 == path.size();
+    if (is_last && entry.value("remove", false)) {
+      parent->erase(path[i].get<std::string>());
+      return sealed(content);
+    }
+    place = path[i].is_number() ? &(*parent)[path[i].get<std::size_t>()]
+                                : &(*parent)[path[i].get<std::string>()];
+  }
+  if (parent) *place = entry.at("value");
+  return entry.value("seal", true) ? sealed(content) : content.dump(2) + "\n";
+}
+
+}  // namespace
+
+TEST_CASE("manifests are accepted and refused as in Python") {
+  const Json vectors = read_vectors("manifests.json");
+  for (const Json& entry : vectors.at("cases")) {
+    CAPTURE(entry.at("name").get<std::string>());
+    const TemporaryFolder folder;
+    write_file(folder.path() / kManifest, manifest_text(vectors.at("base"), entry));
+    if (entry.at("error").is_null()) {
+      CHECK_NOTHROW(open_bundle(folder.path()));
+      continue;
+    }
+    std::string told;
+    try {
+      open_bundle(folder.path());
+    } catch (const BundleError& error) {
+      told = error.what();
+    }
+    CAPTURE(told);
+    CHECK_FALSE(told.empty());
+    CHECK(told.find(entry.at("says").get<std::string>()) != std::string::npos);
+  }
+}
+
+TEST_CASE("a folder without a manifest is no bundle, and no folder is none either") {
+  const TemporaryFolder folder;
+  CHECK_THROWS_AS(open_bundle(folder.path()), BundleError);
+  CHECK_THROWS_AS(open_bundle(folder.path() / "none"), BundleNotFoundError);
+  CHECK_THROWS_AS(open_bundle(std::string(5000, 'x')), BundleNotFoundError);
+}
+
+TEST_CASE("the digest is over all files but the references") {
+  const Json vectors = read_vectors("manifests.json");
+  const Bundle bundle = parse_manifest("somewhere", sealed(vectors.at("base")));
+  CHECK(bundle.digest().size() == 64);
+  Json changed = vectors.at("base");
+  changed["files"][kReference]["sha256"] = "other";
+  CHECK(parse_manifest("somewhere", sealed(changed)).digest() == bundle.digest());
+  changed["files"][kVocabulary]["sha256"] = "other";
+  CHECK(parse_manifest("somewhere", sealed(changed)).digest() != bundle.digest());
+}

@@ -1,0 +1,109 @@
+#include <doctest/doctest.h>
+
+#include <limits>
+
+#include "folders.hpp"
+#include "ldm_engine/errors.hpp"
+#include "program.hpp"
+#include "request.hpp"
+
+using namespace ldm_engine;
+
+namespace {
+
+/// "nan" and "inf" stand for the numbers that JSON does not have.
+double number(const Json& value) {
+  if (value == "nan") return std::numeric_limits<double>::quiet_NaN();
+  if (value == "inf") return std::numeric_limits<double>::infinity();
+  return value.get<double>();
+}
+
+template <typename T, typename Read>
+PerImage<T> per_image(const Json& value, const Read& read) {
+  if (!value.is_array()) return PerImage<T>(read(value));
+  std::vector<T> values;
+  for (const Json& entry : value) values.push_back(read(entry));
+  return PerImage<T>(std::move(values));
+}
+
+std::string text(const Json& value) { return value.get<std::string>(); }
+
+Request request_of(const Json& arguments) {
+  const auto whole = [](const Json& value) { return value.get<std::int64_t>(); };
+  Request request;
+  request.seed = 5;
+  for (const auto& [name, value] : arguments.items()) {
+    if (name == "height") request.height = value.get<int>();
+    if (name == "width") request.width = value.get<int>();
+    if (name == "num_inference_steps") request.num_inference_steps = value.get<int>();
+    if (name == "guidance_scale") request.guidance_scale = per_image<double>(value, number);
+    if (name == "eta") request.eta = per_image<double>(value, number);
+    if (name == "seed") request.seed = per_image<std::int64_t>(value, whole);
+    if (name == "negative_prompt") request.negative_prompt = per_image<std::string>(value, text);
+    if (name == "latents") {
+      request.latents.assign(count_values(value.at("shape").get<Shape>()),
+                             static_cast<float>(number(value.at("value"))));
+    }
+  }
+  return request;
+}
+
+ModelInfo model_of(const Json& raw) {
+  ModelInfo model;
+  model.latent_channels = raw.at("latent_channels").get<int>();
+  model.scale_factor = raw.at("scale_factor").get<int>();
+  model.size_multiple = raw.at("size_multiple").get<int>();
+  model.sample_size = raw.at("sample_size").get<int>();
+  return model;
+}
+
+/// The class and the text of what a request is refused with, or nothing.
+std::pair<std::string, std::string> refusal(const ModelInfo& model, const DDIMScheduler& scheduler,
+                                            const Json& arguments, ResolvedRequest& resolved) {
+  const auto prompts = arguments.value("prompt", std::vector<std::string>{"a"});
+  try {
+    resolved = resolve_request(model, scheduler, prompts, request_of(arguments));
+  } catch (const ShapeError& error) {
+    return {"ShapeError", error.what()};
+  } catch (const InvalidArgumentError& error) {
+    return {"InvalidArgumentError", error.what()};
+  }
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("requests are accepted and refused as in Python") {
+  const Json vectors = read_vectors("requests.json");
+  const ModelInfo model = model_of(vectors.at("model"));
+  const DDIMScheduler scheduler(vectors.at("scheduler"));
+  for (const Json& entry : vectors.at("cases")) {
+    CAPTURE(entry.dump());
+    ResolvedRequest resolved;
+    const auto refused = refusal(model, scheduler, entry.at("arguments"), resolved);
+    CAPTURE(refused.second);
+    const std::string kind =
+        entry.at("error").is_null() ? "" : entry.at("error").get<std::string>();
+    CHECK(refused.first == kind);
+    CHECK(refused.second.find(entry.value("says", "")) != std::string::npos);
+    const Json facts = {
+        {"seeds", resolved.seeds},
+        {"height", resolved.height},
+        {"width", resolved.width},
+        {"guidance", resolved.guidance.empty() ? Json() : Json(resolved.guidance)},
+        {"texts", resolved.texts()},
+        {"steps", resolved.steps.size()},
+    };
+    const Json expected = entry.value("expected", Json::object());
+    for (const auto& [name, value] : expected.items()) {
+      CHECK(facts.at(name) == value);
+    }
+  }
+}
+
+TEST_CASE("prompts must be UTF-8") {
+  const Json vectors = read_vectors("requests.json");
+  CHECK_THROWS_AS(resolve_request(model_of(vectors.at("model")),
+                                  DDIMScheduler(vectors.at("scheduler")), {"fine", "\xff"}, {}),
+                  InvalidArgumentError);
+}

@@ -1,0 +1,160 @@
+// The command ldm-generate: prompts and options in, PNG files out.
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <iostream>
+
+#include "command_line.hpp"
+#include "files.hpp"
+#include "recipe.hpp"
+#include "utf8.hpp"
+
+namespace {
+
+using ldm_engine::Result;
+
+constexpr int kFailure = 1, kUsage = 2;
+
+volatile std::sig_atomic_t received_signal = 0;
+
+void receive(int number) { received_signal = number; }
+
+/// The first signal ends the run after its step; the second one ends the process.
+void install_signal_handlers() {
+  struct sigaction action {};
+  action.sa_handler = receive;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction current {};
+    if (::sigaction(number, nullptr, &current) == 0 && current.sa_handler != SIG_IGN) {
+      ::sigaction(number, &action, nullptr);
+    }
+  }
+}
+
+/// `text` without control characters: it may come from anywhere.
+std::string plain(const std::string& text) {
+  std::string result;
+  for (const ldm_engine::Character& character : ldm_engine::decode_utf8_leniently(text)) {
+    const char32_t c = character.code_point;
+    const bool is_control = (c < 0x20 && c != '\n') || (c >= 0x7F && c < 0xA0);
+    ldm_engine::append_utf8(is_control ? 0xFFFD : c, result);
+  }
+  return result;
+}
+
+void tell(const char* kind, const std::string& message) {
+  std::cerr << kind << ": " << plain(message) << "\n";
+}
+
+/// What stands on the terminal while images are made.
+class Progress {
+ public:
+  explicit Progress(std::size_t images)
+      : images_(images), is_shown_(::isatty(STDERR_FILENO) == 1) {}
+  ~Progress() {
+    if (is_shown_) std::cerr << "\r\033[K" << std::flush;
+  }
+
+  void show(std::size_t first, std::size_t last, int step, int steps) const {
+    if (!is_shown_) return;
+    std::cerr << "\r\033[Kimages " << first + 1 << "-" << last << " of " << images_ << ", step "
+              << step << " of " << steps << std::flush;
+  }
+
+ private:
+  std::size_t images_;
+  bool is_shown_;
+};
+
+void show_timings(const ldm_engine::Timings& timings) {
+  std::vector<double> steps = timings.steps_ms;
+  std::sort(steps.begin(), steps.end());
+  std::cerr << "text " << timings.text_ms << " ms, time " << timings.time_ms << " ms, denoise "
+            << timings.denoise_ms << " ms (median step "
+            << (steps.empty() ? 0.0 : steps[steps.size() / 2]) << " ms), decode "
+            << timings.decode_ms << " ms, total " << timings.total_ms << " ms\n";
+}
+
+void save(const CommandLine& command, const ldm_engine::Info& info,
+          const std::vector<std::string>& prompts, const Result& result) {
+  for (std::size_t i = 0; i < result.images.size(); ++i) {
+    const ldm_engine::Image& image = result.images[i];
+    Recipe recipe;
+    recipe.prompt = prompts[i];
+    recipe.negative_prompt = command.request.negative_prompt.values.front();
+    recipe.seed = result.seeds[i];
+    recipe.num_inference_steps = command.request.num_inference_steps;
+    recipe.guidance_scale = command.request.guidance_scale.values.front();
+    recipe.eta = command.request.eta.values.front();
+    recipe.height = image.height;
+    recipe.width = image.width;
+    recipe.batch_size = static_cast<int>(prompts.size());
+    const std::string name = slug(recipe.prompt) + "-" + std::to_string(recipe.seed);
+    const std::string content = image.encode_png(recipe_texts(recipe, info));
+    std::cout << ldm_engine::write_new(command.output, name, ".png", content).string() << std::endl;
+  }
+}
+
+int generate(const CommandLine& command) {
+  std::vector<std::string> jobs;
+  for (const std::string& prompt : command.prompts) {
+    jobs.insert(jobs.end(), static_cast<std::size_t>(command.num_images), prompt);
+  }
+  ldm_engine::Pipeline pipe(command.bundle, command.options);
+  ldm_engine::make_folder(command.output);
+  if (command.options.memory == "auto" && pipe.info().memory == "sequential") {
+    std::cerr << "Holding one program at a time (--memory sequential): their weights take more "
+                 "than half of the free memory.\n";
+  }
+  const auto batch_size = static_cast<std::size_t>(command.batch_size);
+  const Progress progress(jobs.size());
+  for (std::size_t start = 0; start < jobs.size(); start += batch_size) {
+    const std::size_t end = std::min(start + batch_size, jobs.size());
+    const std::vector<std::string> batch(jobs.begin() + static_cast<std::ptrdiff_t>(start),
+                                         jobs.begin() + static_cast<std::ptrdiff_t>(end));
+    ldm_engine::Request request = command.request;
+    if (command.seed) request.seed = *command.seed + static_cast<std::int64_t>(start);
+    request.on_step_end = [&](const ldm_engine::StepInfo& step) {
+      progress.show(start, end, step.index + 1, request.num_inference_steps);
+      return received_signal != 0;
+    };
+    const Result result = pipe.generate(batch, request);
+    if (received_signal != 0) {
+      std::cerr << "Interrupted.\n";
+      return 128 + received_signal;
+    }
+    for (const std::string& warning : result.warnings) tell("Warning", warning);
+    save(command, pipe.info(), batch, result);
+    if (command.shows_timings) show_timings(result.timings);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  try {
+    const CommandLine command = read_command_line(count, arguments);
+    if (command.wants_help) {
+      std::cout << kHelp;
+      return 0;
+    }
+    if (command.wants_version) {
+      std::cout << "ldm-generate, version " << ldm_engine::version() << "\n";
+      return 0;
+    }
+    install_signal_handlers();
+    return generate(command);
+  } catch (const UsageError& error) {
+    tell("Error", error.what());
+    return kUsage;
+  } catch (const ldm_engine::InvalidArgumentError& error) {
+    tell("Error", error.what());
+    return kUsage;
+  } catch (const std::exception& error) {
+    tell("Error", error.what());
+    return kFailure;
+  }
+}

@@ -1,0 +1,44 @@
+"""The unit tests and, for a bounded time, the fuzz targets under ASan and UBSan."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from cpp_builds import BUILD, CPP, configure_and_build, require_tools, run
+
+TARGETS = ("manifest", "tokenizer", "c_api")
+SECONDS = int(os.environ.get("LDM_ENGINE_FUZZ_SECONDS", "10"))
+#: OpenVINO and TBB keep what they hold until the process ends.
+ENVIRONMENT = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+CLANG, CLANGXX = "clang-14", "clang++-14"
+
+
+@pytest.fixture(scope="module")
+def sanitized():
+    """Everything, built by clang with both sanitizers and libFuzzer."""
+    require_tools(CLANG, CLANGXX)
+    tree = BUILD / "sanitized"
+    configure_and_build(
+        CPP, tree, f"-DCMAKE_C_COMPILER={CLANG}", f"-DCMAKE_CXX_COMPILER={CLANGXX}",
+        "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DLDM_ENGINE_WERROR=ON", "-DLDM_ENGINE_SANITIZE=ON",
+        "-DLDM_ENGINE_FUZZ=ON",
+    )  # fmt: skip
+    return tree
+
+
+def test_the_unit_tests_pass(sanitized, shapes_bundle):
+    bundle = {"LDM_ENGINE_TEST_BUNDLE": shapes_bundle.path}
+    run(sanitized / "tests/ldm_engine_tests", env={**ENVIRONMENT, **bundle})
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_fuzzing_finds_nothing(sanitized, shapes_bundle, tmp_path, target):
+    corpus = shutil.copytree(CPP / "fuzz/corpus" / target, tmp_path / "corpus")
+    done = run(
+        sanitized / f"fuzz/fuzz_{target}", corpus, f"-max_total_time={SECONDS}", "-timeout=60",
+        "-max_len=20000", "-seed=1", f"-artifact_prefix={tmp_path}/",
+        env={**ENVIRONMENT, "LDM_ENGINE_TEST_BUNDLE": shapes_bundle.path},
+    )  # fmt: skip
+    assert "Done" in done.stderr

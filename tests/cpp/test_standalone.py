@@ -1,0 +1,71 @@
+"""A stripped install tree with its libraries renders where there is nothing else: no Python."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cpp_builds import run
+from PIL import Image
+
+from ldm_engine import LDMTextToImagePipeline
+
+PREFIX = "opt/ldm-engine"
+PIXEL_TOLERANCE = 1
+#: What the system's C library consists of; all else lies in the tree.
+C_LIBRARY = re.compile(r"(/\S*/(?:ld-linux\S*|lib(?:c|m|dl|rt|pthread)\.so\S*))")
+
+
+@pytest.fixture(scope="module")
+def empty_root(cpp_build, shapes_bundle, tmp_path_factory) -> Path:
+    """A folder with the install tree, the C library, and the bundle's OpenVINO files."""
+    root = tmp_path_factory.mktemp("root")
+    for component in ("Unspecified", "standalone"):
+        run("cmake", "--install", cpp_build.tree, "--prefix", root / PREFIX, "--strip",
+            "--component", component)  # fmt: skip
+    for file in (root / PREFIX / "lib").rglob("*.so*"):
+        for library in C_LIBRARY.findall(run("ldd", file).stdout):
+            target = root / library.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(library, target)
+    shutil.copytree(
+        shapes_bundle.path, root / "bundle", ignore=shutil.ignore_patterns("*.onnx*", "inference*")
+    )
+    (root / "tmp").mkdir()
+    return root
+
+
+def _in_root(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that sees `root` and nothing else."""
+    enter = ["chroot", str(root)] if os.geteuid() == 0 else ["unshare", "-r", "chroot", str(root)]
+    return subprocess.run(
+        [*enter, *command], capture_output=True, text=True, check=False, env={"HOME": "/tmp"}
+    )
+
+
+def test_it_renders_in_an_empty_root(empty_root, shapes_bundle):
+    held = [p.name for p in empty_root.rglob("*")]
+    assert not [name for name in held if "python" in name.lower()]
+    prompt = "a large blue star on the right"
+    done = _in_root(
+        empty_root, f"/{PREFIX}/bin/ldm-generate", "/bundle", prompt, "--output", "/pictures",
+        "--seed", "2", "--num-inference-steps", "10", "--threads", "2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (path,) = (empty_root / "pictures").iterdir()
+    pipe = LDMTextToImagePipeline.from_pretrained(shapes_bundle.path, runtime="openvino", threads=2)
+    (expected,) = pipe(prompt, num_inference_steps=10, guidance_scale=6.0, seed=2).images
+    difference = np.asarray(Image.open(path)).astype(int) - np.asarray(expected)
+    assert np.abs(difference).max() <= PIXEL_TOLERANCE
+
+
+def test_the_tree_holds_no_more_than_it_needs(empty_root):
+    files = [p for p in (empty_root / PREFIX).rglob("*") if p.is_file() and not p.is_symlink()]
+    size = sum(p.stat().st_size for p in files)
+    print(f"{size / 1e6:.1f} MB in {len(files)} files")
+    assert size < 120e6, [(p.name, p.stat().st_size) for p in files]
