@@ -44,7 +44,11 @@ def _in_root(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command that sees `root` and nothing else."""
     enter = ["chroot", str(root)] if os.geteuid() == 0 else ["unshare", "-r", "chroot", str(root)]
     return subprocess.run(
-        [*enter, *command], capture_output=True, text=True, check=False, env={"HOME": "/tmp"}
+        [*enter, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"HOME": "/tmp", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
     )
 
 
