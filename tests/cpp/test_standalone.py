@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -36,18 +35,21 @@ def empty_root(cpp_build, shapes_bundle, tmp_path_factory) -> Path:
     shutil.copytree(
         shapes_bundle.path, root / "bundle", ignore=shutil.ignore_patterns("*.onnx*", "inference*")
     )
-    (root / "tmp").mkdir()
+    for name in ("tmp", "proc", "sys"):
+        (root / name).mkdir()
     return root
 
 
 def _in_root(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that sees `root` and nothing else."""
-    enter = ["chroot", str(root)] if os.geteuid() == 0 else ["unshare", "-r", "chroot", str(root)]
+    """Run a command that sees `root`, the kernel's /proc and /sys, and nothing else."""
+    script = 'mount -t proc proc "$0/proc" && mount --rbind /sys "$0/sys" && exec chroot "$0" "$@"'
+    namespace = ["unshare", "--map-root-user", "--mount", "--pid", "--fork"]
     return subprocess.run(
-        [*enter, *command],
+        [*namespace, "sh", "-c", script, str(root), *command],
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
         env={"HOME": "/tmp", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
     )
 
