@@ -23,6 +23,7 @@ BENCH := build/bench
 
 # C++: the build tree, what is installed from it, and a project that uses what is installed.
 CPP := build/cpp
+JOBS ?= 2
 
 .PHONY: demo test cpp lint types bench bench-large clean
 
@@ -36,7 +37,7 @@ demo: $(VENV)/.export
 		--guidance-scale 2 --seed 0 --num-images 4 --grid --output $(DEMO)/images
 	@echo "Look at the contact sheet, the file named last."
 
-# The tests in tests/cpp need what cpp/install_packages.sh installs; they fail without, and are
+# The tests in tests/cpp need what cpp/install_packages.sh --tests installs; they fail without, and are
 # passed over with LDM_ENGINE_SKIP_CPP=1.
 test: lint types
 	$(BIN)/pytest
@@ -45,7 +46,7 @@ test: lint types
 cpp: $(DEMO)/bundle/bundle.json
 	OPENVINO=$$($(BIN)/python -c "from openvino.utils import get_cmake_path as p; print(p())") && \
 	cmake -S cpp -B $(CPP)/release -DOpenVINO_DIR=$$OPENVINO -DLDM_ENGINE_WERROR=ON
-	cmake --build $(CPP)/release --parallel $$(nproc)
+	cmake --build $(CPP)/release --parallel $(JOBS)
 	LDM_ENGINE_TEST_BUNDLE=$(abspath $(DEMO))/bundle \
 		ctest --test-dir $(CPP)/release --output-on-failure
 	cmake --install $(CPP)/release --prefix $(abspath $(CPP)/install)
@@ -105,4 +106,4 @@ $(VENV)/.dev: setup.py $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info $(DEMO)
+	rm -rf $(VENV) build dist *.egg-info $(DEMO) picture.png

@@ -17,6 +17,7 @@ from conftest import ROOT
 CPP = ROOT / "cpp"
 BUILD = ROOT / "build" / "cpp"
 SKIP = "LDM_ENGINE_SKIP_CPP"
+JOBS = 2  # a compiler takes up to 1 GB
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def require_tools(*names):
     if missing:
         pytest.fail(
             f"The C++ tests need {', '.join(missing)}. On Debian, as root: "
-            f"cpp/install_packages.sh. To pass them over: {SKIP}=1.",
+            f"cpp/install_packages.sh --tests. To pass them over: {SKIP}=1.",
             pytrace=False,
         )
 
@@ -70,4 +71,4 @@ def configure_and_build(source, tree, *options, target="all"):
 
     require_tools("cmake", "make", "c++")
     run("cmake", "-S", source, "-B", tree, f"-DOpenVINO_DIR={get_cmake_path()}", *options)
-    run("cmake", "--build", tree, "--parallel", os.cpu_count() or 1, "--target", target)
+    run("cmake", "--build", tree, "--parallel", JOBS, "--target", target)

@@ -134,7 +134,8 @@ void make_folder(const fs::path& path) {
   std::error_code error;
   const fs::path folder = path.empty() ? fs::path(".") : path;
   fs::create_directories(folder, error);
-  const bool is_folder = fs::is_directory(folder);
+  std::error_code ignored;
+  const bool is_folder = fs::is_directory(folder, ignored);
   if (!is_folder || ::access(folder.c_str(), W_OK | X_OK) != 0) {
     const int reason = is_folder ? errno : (error ? error.value() : ENOTDIR);
     throw OutputError("The folder " + folder.string() + " cannot be written to: " +

@@ -126,6 +126,17 @@ class OpenVINOProgram : public Program {
 
  protected:
   void bind() override {
+    try {
+      connect();
+    } catch (const ov::Exception& error) {
+      throw BundleError("The program " + name() +
+                        " cannot be given its tensors: " + last_line(error.what()) +
+                        " The bundle does not fit its manifest: export it again.");
+    }
+  }
+
+ private:
+  void connect() {
     request_ = ov::InferRequest();  // frees what it holds before the next is made
     ov::CompiledModel compiled = models_->get(input_shapes());
     for (const Tensor& tensor : outputs()) {
@@ -146,7 +157,6 @@ class OpenVINOProgram : public Program {
     }
   }
 
- private:
   std::shared_ptr<CompiledModels> models_;
   ov::InferRequest request_;
 };

@@ -43,7 +43,7 @@ def empty_root(cpp_build, shapes_bundle, tmp_path_factory) -> Path:
 def _in_root(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command that sees `root`, the kernel's /proc and /sys, and nothing else."""
     script = 'mount -t proc proc "$0/proc" && mount --rbind /sys "$0/sys" && exec chroot "$0" "$@"'
-    namespace = ["unshare", "--map-root-user", "--mount", "--pid", "--fork"]
+    namespace = ["unshare", "--map-root-user", "--mount", "--pid", "--kill-child"]
     return subprocess.run(
         [*namespace, "sh", "-c", script, str(root), *command],
         capture_output=True,
