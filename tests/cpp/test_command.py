@@ -10,10 +10,12 @@ import sys
 import time
 
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from ldm_engine.images import slug
 
+BENCHMARK = ROOT / "benchmarks/cpp_beside_python.py"
 PYTHON = [sys.executable, "-c", "from ldm_engine.cli import main; main()", "generate"]
 REFUSED = {
     "no prompt": [],
@@ -105,3 +107,13 @@ def test_an_interrupt_ends_it_in_order(cpp_build, shapes_bundle, tmp_path):
     assert process.returncode == 130
     assert "Interrupted." in said
     assert not [p for p in tmp_path.iterdir() if p.suffix != ".png"]
+
+
+@pytest.mark.parametrize(
+    ("what", "says"), [("steps", "C++ / Python"), ("start", "kept cache, C++")]
+)
+def test_it_is_measured_beside_python(cpp_build, shapes_bundle, what, says):
+    options = ["--command", cpp_build.generate, "--rounds", 1, "--steps", 3]
+    done = _run(sys.executable, BENCHMARK, what, shapes_bundle.path, *options)
+    assert done.returncode == 0, done.stderr
+    assert says in done.stdout
