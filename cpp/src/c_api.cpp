@@ -25,6 +25,7 @@ namespace {
 constexpr std::size_t kFirstOptionsBytes = 56;
 constexpr std::size_t kFirstRequestBytes = 120;
 constexpr std::size_t kFirstTimingsBytes = 48;
+constexpr std::size_t kLargestBytes = 4096;  // no version will have more: the size is not set
 static_assert(sizeof(ldm_engine_options) == kFirstOptionsBytes);
 static_assert(sizeof(ldm_engine_request) == kFirstRequestBytes);
 static_assert(sizeof(ldm_engine_timings) == kFirstTimingsBytes);
@@ -75,11 +76,11 @@ void require(const void* pointer, const char* name) {
   }
 }
 
-template <typename Struct>
 void check_size(std::size_t size, std::size_t first, const char* name) {
-  if (size < first) {
+  if (size < first || size > kLargestBytes) {
     throw InvalidArgumentError(std::string("`") + name + "` tells a size of " +
-                               std::to_string(size) + " bytes; at least " + std::to_string(first) +
+                               std::to_string(size) + " bytes; " + std::to_string(first) + " to " +
+                               std::to_string(kLargestBytes) +
                                " are accepted. Set its `size` to its sizeof.");
   }
 }
@@ -88,11 +89,9 @@ void check_size(std::size_t size, std::size_t first, const char* name) {
 template <typename Struct>
 Struct read_struct(const Struct* given, Struct defaults, std::size_t first, const char* name) {
   if (!given) return defaults;
-  check_size<Struct>(given->size, first, name);
+  check_size(given->size, first, name);
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  constexpr std::size_t kLargest = 4096;
   const bool is_known =
-      given->size <= kLargest &&
       std::all_of(bytes + std::min(sizeof(Struct), given->size), bytes + given->size,
                   [](unsigned char byte) { return byte == 0; });
   if (!is_known) {
@@ -123,7 +122,7 @@ template <typename Struct>
 void write_struct(Struct* out, std::size_t size, const Struct& defaults, std::size_t first,
                   const char* name) {
   require(out, name);
-  check_size<Struct>(size, first, name);
+  check_size(size, first, name);
   std::memset(static_cast<void*>(out), 0, size);
   std::memcpy(static_cast<void*>(out), &defaults, std::min(size, sizeof(Struct)));
   out->size = size;

@@ -43,6 +43,8 @@ TEST_CASE("C: structs of other versions") {
   options.size = 1;
   CHECK(ldm_engine_open("/none", &options, &pipeline) == LDM_ENGINE_INVALID_ARGUMENT);
   CHECK(last_error_says("`options` tells a size of 1 bytes"));
+  options.size = static_cast<std::size_t>(-1);
+  CHECK(ldm_engine_open("/none", &options, &pipeline) == LDM_ENGINE_INVALID_ARGUMENT);
 
   // A newer caller, whose new fields are zero or not.
   alignas(ldm_engine_options) std::array<unsigned char, sizeof(ldm_engine_options) + 16> newer{};
@@ -91,6 +93,8 @@ TEST_CASE("C: a picture") {
   CHECK(image.width > 0);
   CHECK(ldm_engine_result_image(result, 2, &image) == LDM_ENGINE_INVALID_ARGUMENT);
   ldm_engine_timings timings;
+  timings.size = static_cast<std::size_t>(-1);
+  CHECK(ldm_engine_result_timings(result, &timings) == LDM_ENGINE_INVALID_ARGUMENT);
   timings.size = sizeof(timings);
   CHECK(ldm_engine_result_timings(result, &timings) == LDM_ENGINE_OK);
   CHECK(timings.total_ms > 0);

@@ -55,7 +55,9 @@ std::int64_t whole_number(const std::string& name, const char* value) {
 int small_number(const std::string& name, const char* value, std::int64_t least) {
   const std::int64_t number = whole_number(name, value);
   if (number < least || number > std::numeric_limits<int>::max()) {
-    refuse(name, value, "a whole number from " + std::to_string(least));
+    refuse(name, value,
+           "a whole number from " + std::to_string(least) + " to " +
+               std::to_string(std::numeric_limits<int>::max()));
   }
   return static_cast<int>(number);
 }
