@@ -113,7 +113,7 @@ def test_an_interrupt_ends_it_in_order(cpp_build, shapes_bundle, tmp_path):
     ("what", "says"), [("steps", "C++ / Python"), ("start", "kept cache, C++")]
 )
 def test_it_is_measured_beside_python(cpp_build, shapes_bundle, what, says):
-    options = ["--command", cpp_build.generate, "--rounds", 1, "--steps", 3]
+    options = ["--prefix", cpp_build.prefix, "--rounds", 1, "--steps", 3]
     done = _run(sys.executable, BENCHMARK, what, shapes_bundle.path, *options)
     assert done.returncode == 0, done.stderr
     assert says in done.stdout
