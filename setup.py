@@ -16,6 +16,9 @@ assert VERSION, 'engine/version.py must hold one line: __version__ = "X.Y.Z"'
 PADDLE = ["paddlepaddle>=3.2.2,<3.4"]
 OPENVINO = ["openvino>=2026.4,<2027"]
 ONNXRUNTIME = ["onnxruntime>=1.20"]
+# Shares its files with onnxruntime, and includes it. Paddle's package for GPUs is not on PyPI.
+# onnx is for fp16 there.
+ONNXRUNTIME_GPU = ["onnxruntime-gpu[cuda,cudnn]>=1.23", "onnx>=1.16.1"]
 EXPORT = [
     *PADDLE,
     "huggingface_hub>=0.25",
@@ -72,6 +75,7 @@ setup(
         "paddle": PADDLE,
         "openvino": OPENVINO,
         "onnxruntime": ONNXRUNTIME,
+        "onnxruntime-gpu": ONNXRUNTIME_GPU,
         "export": EXPORT,
         "int8": INT8,
         "render": RENDER,

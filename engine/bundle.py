@@ -30,9 +30,13 @@ FORMAT_FILES = {
     "onnx": ("model.onnx", "model.onnx.data"),
     "openvino": ("openvino_model.xml", "openvino_model.bin"),
     "openvino_int8": ("openvino_model_int8.xml", "openvino_model_int8.bin"),
+    "tensorrt": ("tensorrt.json", "tensorrt.pdiparams"),  # and the engines
 }
 #: The UNet is there in this format too where an export was asked for int8; other programs are not.
 INT8_FORMAT = "openvino_int8"
+#: The TensorRT graphs hold this before an engine's file name, which a runtime replaces by its path:
+#: Paddle reads engines from the paths in the graph, and at this one there never is a file.
+ENGINE_PLACE = "/dev/null/"
 #: Largest image height and width, in pixels; attention over more would need terabytes.
 MAX_SIZE = 8192
 _HASH_CHUNK_BYTES = 4 << 20
@@ -52,7 +56,7 @@ class FormatInfo:
     """One program in one format: its files relative to the bundle, and how it stores weights."""
 
     files: tuple[str, ...]  #: graph first
-    weights: str = "fp32"  #: or "fp16", "int8"
+    weights: str = "fp32"  #: or "fp16", "int8"; in TensorRT's programs what they compute in
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,25 @@ def program_file_names(program: str, format_name: str) -> tuple[str, ...]:
     return tuple(f"{program}/{name}" for name in FORMAT_FILES[format_name])
 
 
+def engine_file_name(program: str, number: int) -> str:
+    """Where a program's TensorRT engine of that number lies in a bundle."""
+    return f"{program}/tensorrt_{number}.trt"
+
+
+def are_program_files(program: str, format_name: str, names: tuple[str, ...]) -> bool:
+    """Whether `names` are those of a program in a format; TensorRT's has any number of engines."""
+    expected = program_file_names(program, format_name)
+    if format_name == "tensorrt":
+        count = len(names) - len(expected)
+        expected += tuple(engine_file_name(program, number) for number in range(count))
+    return names == expected
+
+
+def dimension_name(tensor: str, axis: int) -> str:
+    """What a dimension of any size is called in ONNX graphs."""
+    return f"{tensor}_{axis}"
+
+
 @dataclass(frozen=True)
 class Parity:
     """How far one program lies from the original model in one runtime, as the export measured."""
@@ -134,6 +157,18 @@ class FileInfo:
 
 
 @dataclass(frozen=True)
+class TensorRTBuild:
+    """What the bundle's TensorRT programs were built for, and where: they run there alone."""
+
+    precision: str  #: "fp16" or "fp32"
+    gpu: str  #: its name
+    tensorrt: str  #: version
+    cuda: str  #: version
+    batch: tuple[int, int, int]  #: fewest, usual and most images at once
+    size: tuple[int, int, int]  #: least, usual and largest height and width, in pixels
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A validated manifest and the folder it describes."""
 
@@ -144,6 +179,7 @@ class Bundle:
     #: runtime -> precision -> program, or "end_to_end"
     parity: Mapping[str, Mapping[str, Mapping[str, Parity]]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    tensorrt: TensorRTBuild | None = None  #: None where there are no TensorRT programs
     #: of ``bundle.json`` when it was read; None while an export is still writing
     manifest_stamp: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
 

@@ -21,6 +21,7 @@ from .cpu import free_memory_bytes
 from .errors import RuntimeUnavailableError
 from .files import make_folder
 from .golden import TOLERANCE, check_golden, why_not_applicable
+from .gpu import find_gpu
 from .images import contact_sheet, save_png, slug
 from .manifest import open_bundle
 from .noise import resolve_seeds
@@ -31,12 +32,13 @@ from .rendering.command import render
 from .request import check_request
 from .runtimes import (
     Choice,
+    Device,
     choose_runtime,
     resolve_options,
     select_runtimes,
     weight_bytes,
 )
-from .runtimes.paddle import import_remedy
+from .runtimes.paddle_predictor import import_remedy
 from .verification import check_runtime, load_references, require_passed, sample
 from .version import __version__
 
@@ -64,7 +66,8 @@ def cli() -> None:
 @click.argument("bundle", type=_FOLDER)
 @click.option(
     "--formats",
-    help="Comma-separated: paddle, onnx, openvino. Default: paddle, and openvino if installed.",
+    help="Comma-separated: paddle, onnx, openvino, tensorrt. Default: paddle, and openvino if "
+    "installed.",
 )
 @click.option(
     "--weights",
@@ -81,6 +84,13 @@ def cli() -> None:
     metavar="FILE",
     help="A prompt a line, to calibrate int8 with. Default: the checkpoint's own, or general ones.",
 )
+@click.option("--precision", help="Of the format tensorrt: fp16 or fp32. Default: fp16.")
+@click.option("--min-batch", type=int, help="Fewest images at once in the format tensorrt.")
+@click.option("--opt-batch", type=int, help="What it is to be fastest for.")
+@click.option("--max-batch", type=int, help="Most. Default: from 1 to 4, fastest for 1.")
+@click.option("--min-size", type=int, help="Least height and width of its images, in pixels.")
+@click.option("--opt-size", type=int, help="What it is to be fastest for.")
+@click.option("--max-size", type=int, help="Largest. Default: as trained, to twice that.")
 @click.option(
     "--hub",
     type=click.Choice(["huggingface", "paddlenlp"]),
@@ -105,6 +115,7 @@ def export(
     revision: str | None,
     vocab: Path | None,
     force: bool,
+    **tensorrt: Any,
 ) -> None:
     """Turn CHECKPOINT into a verified BUNDLE.
 
@@ -119,6 +130,7 @@ def export(
         from ldm_engine.export.hub import fetch
         from ldm_engine.export.quantization import check_int8
         from ldm_engine.export.target import check_target
+        from ldm_engine.export.tensorrt_programs import Asked, check_tensorrt
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"Exporting needs more than running: {error}. "
@@ -127,6 +139,8 @@ def export(
     wanted = _split(formats) if formats is not None else default_formats()
     check_formats(wanted, weights)  # before a download
     check_int8(wanted, int8, calibration_prompts)
+    asked = Asked(**tensorrt)
+    check_tensorrt(wanted, asked)
     bundle = check_target(bundle, force)
     folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
     opened = open_checkpoint(folder, vocab=vocab)
@@ -139,6 +153,7 @@ def export(
             weights=weights,
             int8=int8,
             calibration_prompts=calibration_prompts,
+            tensorrt=asked,
             force=force,
             source=source,
             progress=progress,
@@ -172,14 +187,15 @@ def _as_json(bundle: Bundle) -> dict[str, Any]:
 @cli.command()
 @click.argument("bundle", type=_FOLDER)
 @click.option("--runtime", default="all", show_default=True, help="all, or the name of one.")
-@click.option("--precision", default="all", show_default=True, help="all, or fp32, bf16, int8.")
+@click.option("--precision", default="all", show_default=True, help="all, or the name of one.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, or gpu:0, gpu:1, ...")
 @click.option(
     "--golden",
     is_flag=True,
     help="Compare with the published image slice of CompVis/ldm-text2im-large-256 as well.",
 )
 @console.debug_option
-def verify(bundle: Path, runtime: str, precision: str, golden: bool) -> None:
+def verify(bundle: Path, runtime: str, precision: str, device: str, golden: bool) -> None:
     """Check BUNDLE's files and outputs.
 
     Every file's hash, then every program and a short loop against samples of the original model's
@@ -187,30 +203,33 @@ def verify(bundle: Path, runtime: str, precision: str, golden: bool) -> None:
     has. The checkpoint is not needed.
     """
     opened = open_bundle(bundle)
+    checks, refusals = select_runtimes(opened, runtime, precision, device)
     with console.byte_bar("hashing", sum(f.bytes for f in opened.files.values())) as on_bytes:
         opened.check_files(on_bytes=on_bytes)
     console.out.print(f"{len(opened.files)} files have the hashes that the manifest lists.")
     references = load_references(opened)
-    checks, refusals = select_runtimes(opened, runtime, precision)
     for refusal in refusals:
         console.err.print(f"Not checked: {refusal}", markup=False)
     findings = []
     with console.stages(len(checks) * (len(PROGRAMS) + 1)) as progress:
         for choice, used_precision in checks:
-            options = resolve_options(choice.runtime, "cpu", used_precision, None)
+            options = resolve_options(choice.runtime, device, used_precision, None)
             findings += check_runtime(opened, choice, options, references, sample, progress)
     console.print_findings(findings)
     require_passed(findings, f"The bundle {bundle}")
     if golden:
-        _verify_golden(opened, checks[0][0])
+        _verify_golden(opened, checks[0][0], device)
 
 
-def _verify_golden(bundle: Bundle, choice: Choice) -> None:
+def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:
     reason = why_not_applicable(bundle)
     if reason:
         console.out.print(f"golden: does not apply to this bundle: {reason}.")
         return
-    options = resolve_options(choice.runtime, "cpu", "fp32", None)
+    choice = choose_runtime(
+        bundle, choice.runtime.wide_runtime or choice.runtime.name, "fp32", device
+    )
+    options = resolve_options(choice.runtime, device, "fp32", None)
     result = check_golden(LDMTextToImagePipeline.from_bundle(bundle, choice, options))
     verdict = "pass" if result.passed else "FAIL"
     console.out.print(
@@ -253,8 +272,11 @@ def _verify_golden(bundle: Bundle, choice: Choice) -> None:
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--grid", is_flag=True, help="Write a contact sheet, grid.png, too.")
 @click.option("--runtime", default="auto", show_default=True, help="auto, or the name of one.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or int8.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, or gpu:0, gpu:1, ...")
+@click.option(
+    "--gpu-pool-mb", type=int, help="What Paddle's memory pool takes of the GPU at first."
+)
 @click.option("--threads", type=int, help="Default: all cores of this process.")
 @click.option(
     "--memory",
@@ -277,6 +299,7 @@ def generate(
     runtime: str,
     precision: str,
     device: str,
+    gpu_pool_mb: int | None,
     threads: int | None,
     memory: str,
     **settings: Any,
@@ -287,7 +310,7 @@ def generate(
     """
     if from_image is not None:
         check_given(click.get_current_context())
-        path = generate_again(bundle, from_image, output, device, _memory_mode(memory))
+        path = generate_again(bundle, from_image, output, device, _memory_mode(memory, device))
         console.out.print(str(path), markup=False)
         return
     if not prompts:
@@ -296,9 +319,9 @@ def generate(
     seeds = resolve_seeds(seed, len(jobs))
     opened = open_bundle(bundle)
     check_request(opened, prompt=list(prompts), **settings)
-    choice = choose_runtime(opened, runtime, precision)
-    resolve_options(choice.runtime, device, precision, threads)
-    memory = _memory_mode(memory)(opened, choice, precision)
+    choice = choose_runtime(opened, runtime, precision, device)
+    resolve_options(choice.runtime, device, precision, threads, gpu_pool_mb)
+    memory = _memory_mode(memory, device)(opened, choice, precision)
     make_folder(output)
     with console.busy(f"opening {bundle}"):
         pipe = LDMTextToImagePipeline.from_pretrained(
@@ -308,6 +331,7 @@ def generate(
             precision=precision,
             threads=threads,
             memory=memory,
+            gpu_pool_mb=gpu_pool_mb,
         )
     images = []
     with console.step_bar(len(jobs) * settings["num_inference_steps"]) as advance:
@@ -330,15 +354,23 @@ def generate(
         console.out.print(str(save_png(sheet, output, "grid")), markup=False)
 
 
-def _memory_mode(told: str) -> Callable[[Bundle, Choice, str], str]:
+def _memory_mode(told: str, device: str) -> Callable[[Bundle, Choice, str], str]:
     """What tells the memory mode: the one asked for, or with "auto" the choice."""
-    return _choose_memory if told == "auto" else lambda bundle, choice, precision: told
+    if told != "auto":
+        return lambda bundle, choice, precision: told
+    where = Device.parse(device)
+
+    def choose(bundle: Bundle, choice: Choice, precision: str) -> str:
+        if where.kind == "gpu":
+            return _choose_memory(bundle, choice, precision, find_gpu(where.index).memory_bytes)
+        return _choose_memory(bundle, choice, precision, free_memory_bytes())
+
+    return choose
 
 
-def _choose_memory(bundle: Bundle, choice: Choice, precision: str) -> str:
-    """Which memory mode suits one run of this command."""
+def _choose_memory(bundle: Bundle, choice: Choice, precision: str, free: int | None) -> str:
+    """Which memory mode suits one run of this command, where so many bytes are `free`."""
     needed = sum(weight_bytes(bundle, choice.runtime, name, precision) for name in PROGRAMS)
-    free = free_memory_bytes()
     if free is None or needed <= free / 2:
         return "resident"
     console.err.print(
@@ -371,6 +403,7 @@ def _recipe(
         precision=pipe.options.precision,
         threads=pipe.options.threads,
         batch_size=batch_size,
+        device=Device.parse(pipe.options.device).kind,
     )
 
 

@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from .bundle import PROGRAMS, Bundle
+from .bundle import PROGRAMS, Bundle, TensorRTBuild
 from .errors import (
     ArgumentTypeError,
     InvalidArgumentError,
@@ -33,8 +33,9 @@ from .errors import (
     OutputError,
     RuntimeUnavailableError,
 )
+from .gpu import find_gpus
 from .interrupts import Interrupts
-from .runtimes import choose_runtime, usable_runtimes
+from .runtimes import PREFERENCE, RUNTIMES, choose_runtime, usable_runtimes
 from .verification import Finding
 
 #: Results go to stdout, everything else to stderr.
@@ -203,7 +204,11 @@ def print_bundle(bundle: Bundle) -> None:
         "made with": ", ".join(f"{n} {v}" for n, v in bundle.versions.items()),
         "runtime here": _describe_choice(bundle),
         "runs here in": _describe_usable(bundle),
+        "GPU here": _describe_gpu(bundle),
+        "order there": _describe_order(bundle),
     }
+    if bundle.tensorrt is not None:
+        facts["TensorRT"] = _describe_build(bundle.tensorrt)
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         table.add_row(f"[dim]{name}[/]", plain(value))
@@ -278,9 +283,9 @@ def print_findings(findings: Sequence[Finding]) -> None:
     print_whole(table)
 
 
-def _describe_choice(bundle: Bundle) -> str:
+def _describe_choice(bundle: Bundle, precision: str = "fp32", device: str = "cpu") -> str:
     try:
-        choice = choose_runtime(bundle)
+        choice = choose_runtime(bundle, precision=precision, device=device)
     except RuntimeUnavailableError as error:
         return f"none. {error}"
     return f"{choice.runtime.name} {choice.runtime.version()}: {choice.reason}"
@@ -291,6 +296,37 @@ def _describe_usable(bundle: Bundle) -> str:
     for choice, precision in usable_runtimes(bundle):
         precisions.setdefault(choice.runtime.name, []).append(precision)
     return "; ".join(f"{name} {', '.join(p)}" for name, p in precisions.items()) or "nothing"
+
+
+def _describe_gpu(bundle: Bundle) -> str:
+    try:
+        gpus = ", ".join(f"gpu:{gpu.index} {gpu.name}" for gpu in find_gpus())
+    except RuntimeUnavailableError as error:
+        return f"none: {error}"
+    precision = "fp32" if bundle.tensorrt is None else bundle.tensorrt.precision
+    return f"{gpus}; in {precision} {_describe_choice(bundle, precision, 'gpu:0')}"
+
+
+def _describe_order(bundle: Bundle) -> str:
+    """What a GPU would run the bundle with, the preferred one first."""
+    order = []
+    for runtime in (RUNTIMES[name] for name in PREFERENCE["gpu"]):
+        precisions: Sequence[str] = runtime.precisions["gpu"]
+        if runtime.name == "tensorrt" and bundle.tensorrt is not None:
+            precisions = [bundle.tensorrt.precision]
+        held = runtime.format in bundle.formats
+        told = ", ".join(precisions) if held else f"not here: needs the format {runtime.format}"
+        order.append(f"{runtime.name} ({told})")
+    return ", else ".join(order)
+
+
+def _describe_build(build: TensorRTBuild) -> str:
+    batch, size = build.batch, build.size
+    return (
+        f"{build.precision} for {build.gpu}, TensorRT {build.tensorrt}, CUDA {build.cuda}; "
+        f"{batch[0]} to {batch[2]} images at once, best {batch[1]}; "
+        f"{size[0]} to {size[2]} pixels, best {size[1]}"
+    )
 
 
 def plain(text: str) -> str:

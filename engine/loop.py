@@ -28,7 +28,8 @@ def run_loop(
 ) -> int:
     """Denoise ``unet.inputs["latents"]`` in place and return the number of steps run.
 
-    ``unet.inputs["text_kv"]`` is bound by the caller, once. The body allocates nothing that grows
+    ``unet.inputs["text_kv"]`` is written by the caller, once, and read by the first step alone
+    where the UNet runs on a device with memory of its own. The body allocates nothing that grows
     with the image or the step count.
 
     Args:
@@ -45,7 +46,7 @@ def run_loop(
     count = len(latents)
     for index, step in enumerate(steps):
         np.copyto(unet.inputs["time_shift"], time_shift[index : index + 1])
-        unet.run()
+        unet.run(unchanged=("text_kv",) if index else ())
         if guidance is not None:
             unconditional, prediction = noise_pred[:count], noise_pred[count:]
             prediction -= unconditional

@@ -29,9 +29,10 @@ from .bundle import (
     ModelInfo,
     Parity,
     ProgramInfo,
+    TensorRTBuild,
     TensorSpec,
+    are_program_files,
     manifest_stamp,
-    program_file_names,
     program_tensors,
     read_json_object,
 )
@@ -60,6 +61,8 @@ def save_manifest(bundle: Bundle) -> None:
         },
         "versions": bundle.versions,
     }
+    if bundle.tensorrt is not None:
+        content["tensorrt"] = asdict(bundle.tensorrt)
     write_atomically(bundle.path / MANIFEST, seal(content))
 
 
@@ -145,7 +148,10 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Bundle:
                 for runtime, precisions in raw["parity"].items()
             },
             versions={_typed(n, str): _typed(v, str) for n, v in raw["versions"].items()},
+            tensorrt=_parse_tensorrt(raw["tensorrt"]) if "tensorrt" in raw else None,
         )
+        if ("tensorrt" in bundle.formats) != (bundle.tensorrt is not None):
+            raise ValueError("there are TensorRT programs without how they were built, or it alone")
         for name in (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *bundle.program_files_listed):
             bundle.files[name]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -187,7 +193,7 @@ def _parse_program(name: str, raw: dict[str, Any], expected: Contract) -> Progra
     formats = {}
     for format_name, entry in raw["formats"].items():
         files = tuple(_safe(n) for n in entry["files"])
-        if format_name in FORMAT_FILES and files != program_file_names(name, format_name):
+        if format_name in FORMAT_FILES and not are_program_files(name, format_name, files):
             raise ValueError(f"the {format_name} files of {name} are {files}")
         formats[_typed(format_name, str)] = FormatInfo(files, _typed(entry["weights"], str))
     return ProgramInfo(inputs, outputs, formats)
@@ -200,6 +206,18 @@ def _parse_tensor(raw: dict[str, Any]) -> TensorSpec:
 
 def _parse_parity(raw: dict[str, Any]) -> Parity:
     return Parity(float(raw["relative_l2_error"]), float(raw["tolerance"]))
+
+
+def _parse_tensorrt(raw: dict[str, Any]) -> TensorRTBuild:
+    values: dict[str, Any] = {
+        name: _typed(raw[name], str) for name in ("precision", "gpu", "tensorrt", "cuda")
+    }
+    for name in ("batch", "size"):
+        least, best, most = (_typed(value, int) for value in raw[name])
+        if not 0 < least <= best <= most:
+            raise ValueError(f"`{name}` of the TensorRT programs is {raw[name]}, no range")
+        values[name] = (least, best, most)
+    return TensorRTBuild(**values)
 
 
 def _parse_file(raw: dict[str, Any]) -> FileInfo:

@@ -25,6 +25,7 @@ from .scheduler import DDIMScheduler
 from .tokenizer import Tokenizer
 
 MEMORY_MODES = ("resident", "sequential")
+_OVERFLOW = "fp16 ends at 65504, which this model may exceed: use bf16 or fp32. "
 
 
 class FlatImageWarning(UserWarning):
@@ -100,21 +101,24 @@ class LDMTextToImagePipeline:
         threads: int | None = None,
         memory: str = "resident",
         check_hashes: bool = True,
+        gpu_pool_mb: int | None = None,
     ) -> LDMTextToImagePipeline:
         """Open a bundle folder.
 
         Args:
             path: what ``ldm-engine export`` wrote.
-            device: "cpu".
+            device: "cpu", or "gpu:0" for the first GPU, "gpu:1", ...
             runtime: "auto" or the name of a runtime; ``ldm-engine info`` tells which and why.
-            precision: "fp32", "bf16" or "int8"; never another than asked for. The time encoder runs
-                in fp32 always; in int8 the UNet alone is quantized, and the rest runs in bf16 where
-                the CPU has it.
+            precision: "fp32", "fp16" (GPUs), "bf16" or "int8" (the CPU); never another than asked
+                for. The time encoder runs in fp32 always, and the decoder where fp16 is asked for;
+                in int8 the UNet alone is quantized, and the rest runs in bf16 where the CPU has it.
             threads: cores to use; None for all that this process may use.
             memory: "resident" keeps all programs loaded; "sequential" loads each when it is its
                 turn and frees it after, which needs less memory and more time for every call.
             check_hashes: compare every file's sha256 with the manifest before it is opened; a file
                 that was whole is read again only when its size or times have changed.
+            gpu_pool_mb: what Paddle's memory pool takes of the GPU at first, in megabytes; it
+                grows. None: 256.
 
         Raises:
             BundleNotFoundError: if there is no such folder.
@@ -123,8 +127,8 @@ class LDMTextToImagePipeline:
             RuntimeUnavailableError: if the runtime, device or precision is not to be had here.
         """
         bundle = open_bundle(path)
-        choice = choose_runtime(bundle, runtime, precision)
-        options = resolve_options(choice.runtime, device, precision, threads)
+        choice = choose_runtime(bundle, runtime, precision, device)
+        options = resolve_options(choice.runtime, device, precision, threads, gpu_pool_mb)
         if not isinstance(memory, str) or memory not in MEMORY_MODES:
             raise InvalidArgumentError(
                 f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
@@ -247,9 +251,9 @@ class LDMTextToImagePipeline:
             )
         try:
             latents, steps_run = self._denoise(request, callback_on_step_end)
-            _check_finite(latents, request, "the UNet")
+            _check_finite(latents, request, "the UNet", self.options.precision)
             pixels = self.decode(latents)
-            _check_finite(pixels, request, "the decoder")
+            _check_finite(pixels, request, "the decoder", self.options.precision)
         finally:
             self._in_use.release()
         _warn_of_flat_images(pixels, request.seeds)
@@ -373,14 +377,16 @@ def is_flat(image: NDArray[np.float32]) -> bool:
     return all(float(np.ptp(image[..., channel])) < 1 / 255 for channel in range(3))
 
 
-def _check_finite(values: NDArray[np.float32], request: Request, where: str) -> None:
+def _check_finite(
+    values: NDArray[np.float32], request: Request, where: str, precision: str
+) -> None:
     bad = non_finite_rows(values)
     if bad:
         seeds = ", ".join(str(request.seeds[i]) for i in bad)
         raise NonFiniteError(
             f"{len(bad)} of {len(values)} images came out of {where} as NaN or infinity "
-            f"(seeds {seeds}). Check the bundle with `ldm-engine verify`; a very large "
-            "guidance_scale can cause this too."
+            f"(seeds {seeds}). {_OVERFLOW if precision == 'fp16' else ''}Check the bundle with "
+            "`ldm-engine verify`; a very large guidance_scale can cause this too."
         )
 
 

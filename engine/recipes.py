@@ -44,6 +44,7 @@ class Recipe:
     precision: str
     threads: int | None = None  #: of the process; bf16 rounds differently with another count
     batch_size: int = 1  #: rows of the UNet; some runtimes round differently with another count
+    device: str = "cpu"  #: or "gpu", which rounds differently
     version: str = __version__
 
     def settings(self) -> dict[str, Any]:

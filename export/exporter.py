@@ -6,7 +6,8 @@ import gc
 import json
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +30,7 @@ from ldm_engine.bundle import (
 )
 from ldm_engine.errors import ConfigError
 from ldm_engine.manifest import save_manifest
-from ldm_engine.runtimes.paddle import restore_termination_handler
+from ldm_engine.runtimes.paddle_predictor import restore_termination_handler
 from ldm_engine.tokenizer import Tokenizer
 from ldm_engine.verification import References, save_references
 
@@ -41,6 +42,7 @@ from .programs import Models, build_programs
 from .progress import Progress, silent
 from .quantization import add_int8, check_int8, choose_prompts
 from .target import check_target, staging_folder
+from .tensorrt_programs import Asked, add_tensorrt, check_tensorrt, plan_build
 from .verify import compute_references, gate, parity_report
 
 
@@ -52,6 +54,7 @@ def export_bundle(
     weights: str = "fp32",
     int8: bool = False,
     calibration_prompts: Path | None = None,
+    tensorrt: Asked | None = None,
     force: bool = False,
     source: str | None = None,
     progress: Progress = silent,
@@ -61,12 +64,13 @@ def export_bundle(
     Args:
         checkpoint: from ``open_checkpoint``.
         out: the bundle folder; must not exist, or be empty, or be a bundle and `force` given.
-        formats: "paddle", "onnx", "openvino"; by default Paddle, and OpenVINO where it is
-            installed.
+        formats: of "paddle", "onnx", "openvino", "tensorrt"; by default Paddle, and OpenVINO where
+            it is installed.
         weights: "fp32", or "fp16" to store them in half precision; computing stays as wide.
         int8: add a quantized UNet to the format openvino.
         calibration_prompts: a text file with a prompt a line to calibrate it with; by default the
             checkpoint's own calibration_prompts.txt, or else general ones.
+        tensorrt: what the format tensorrt is to be built for; by default fp16 and usual sizes.
         force: replace a bundle that is there; it stays until the new one is complete.
         source: what to call the checkpoint in the manifest; by default its folder's name.
         progress: told of each stage.
@@ -82,18 +86,22 @@ def export_bundle(
     formats = default_formats() if formats is None else tuple(formats)
     check_formats(formats, weights)
     check_int8(formats, int8, calibration_prompts)
+    asked = tensorrt or Asked()
+    check_tensorrt(formats, asked)
     prompts = choose_prompts(checkpoint.path, calibration_prompts) if int8 else None
     out = check_target(out, force)
     restore_termination_handler()
-    with staging_folder(out) as staging:
+    with staging_folder(out) as staging, _on_cpu():
         # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
         with paddle.utils.unique_name.guard():
             draft, references = _export_into(
-                staging, checkpoint, formats, weights, source, progress
+                staging, checkpoint, formats, weights, asked, source, progress
             )
         gc.collect()  # the runtimes need the models' memory
         if prompts is not None:
             draft = add_int8(draft, prompts, progress)
+        if draft.tensorrt is not None:
+            draft = add_tensorrt(draft, draft.tensorrt, progress)
         bundle = _verified(draft, references, progress)
         save_manifest(bundle)
     return replace(bundle, path=out)
@@ -104,10 +112,11 @@ def _export_into(
     checkpoint: Checkpoint,
     formats: Sequence[str],
     weights: str,
+    asked: Asked,
     source: str | None,
     progress: Progress,
 ) -> tuple[Bundle, References]:
-    """Write everything but the manifest and the int8 UNet; nothing is checked yet."""
+    """Write all but the manifest, the int8 UNet and TensorRT's programs; nothing is checked yet."""
     configs = read_configs(checkpoint)
     _check_vocabulary(checkpoint, configs[0])
     models = load_models(checkpoint, configs, progress)
@@ -115,23 +124,36 @@ def _export_into(
     (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
     shutil.copyfile(checkpoint.vocab_path, folder / VOCABULARY)
     model = _model_info(checkpoint, models, source)
+    build = plan_build(asked, model) if "tensorrt" in formats else None
     programs = build_programs(models, model)
+    traced = [f for f in formats if f != "tensorrt"]
     infos = {
         p.name: ProgramInfo(
             p.inputs,
             p.outputs,
-            {f: FormatInfo(program_file_names(p.name, f), weights) for f in formats},
+            {f: FormatInfo(program_file_names(p.name, f), weights) for f in traced},
         )
         for p in programs
     }
-    draft = Bundle(folder, model, infos, files={})
+    draft = Bundle(folder, model, infos, files={}, tensorrt=build)
     references = compute_references(draft, models, programs, progress)
     save_references(draft, references)
     for program in programs:
         progress(f"writing {program.name}")
         (folder / program.name).mkdir()
-        write_program(program, folder / program.name, formats, weights)
+        write_program(program, folder / program.name, traced, weights)
     return draft, references
+
+
+@contextmanager
+def _on_cpu() -> Iterator[None]:
+    """Have dygraph compute on the CPU, where fp32 is fp32, also with a Paddle for GPUs."""
+    before = paddle.get_device()
+    paddle.set_device("cpu")
+    try:
+        yield
+    finally:
+        paddle.set_device(before)
 
 
 def _verified(draft: Bundle, references: References, progress: Progress) -> Bundle:

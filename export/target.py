@@ -15,6 +15,7 @@ from ldm_engine.bundle import (
     REFERENCE,
     SCHEDULER_CONFIG,
     VOCABULARY,
+    engine_file_name,
     program_file_names,
     read_json_object,
 )
@@ -63,7 +64,7 @@ def check_target(out: Path, force: bool) -> Path:
 
 
 def _check_replaceable(out: Path, present: set[str], force: bool) -> None:
-    foreign = sorted(present - _OWN_NAMES)
+    foreign = sorted(name for name in present - _OWN_NAMES if not _is_engine(name))
     if not _is_bundle(out) and (foreign or not force):
         raise OutputError(
             f"{out} exists and is not a bundle; it is left alone. Choose a folder that does not "
@@ -79,6 +80,17 @@ def _check_replaceable(out: Path, present: set[str], force: bool) -> None:
             f"{', '.join(foreign[:5])}{' …' if len(foreign) > 5 else ''}. "
             "Move it, or choose another folder."
         )
+
+
+def _is_engine(name: str) -> bool:
+    """Whether it is that of a TensorRT engine, of which there can be any number."""
+    number = Path(name).stem.rpartition("_")[2]
+    program = name.partition("/")[0]
+    return (
+        program in PROGRAMS
+        and number.isdecimal()
+        and name == engine_file_name(program, int(number))
+    )
 
 
 def _is_bundle(folder: Path) -> bool:

@@ -6,6 +6,8 @@ as in the paper, so that neither the cutting into programs nor the loop can be w
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import paddle
 from numpy.typing import NDArray
@@ -13,7 +15,13 @@ from numpy.typing import NDArray
 from ldm_engine.bundle import Bundle, Parity
 from ldm_engine.cpu import available_threads
 from ldm_engine.noise import NoiseStream
-from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, choose_runtime, usable_runtimes
+from ldm_engine.runtimes import (
+    PREFERENCE,
+    RUNTIMES,
+    RuntimeOptions,
+    choose_runtime,
+    usable_runtimes,
+)
 from ldm_engine.scheduler import DDIMScheduler
 from ldm_engine.tokenizer import Tokenizer
 from ldm_engine.verification import (
@@ -29,6 +37,7 @@ from ldm_engine.verification import (
 
 from .programs import Models, ProgramSpec
 from .progress import Progress
+from .tensorrt_programs import DEVICE
 
 
 def compute_references(
@@ -53,12 +62,20 @@ def gate(bundle: Bundle, references: References, progress: Progress) -> list[Fin
         VerificationError: naming each program outside its tolerance.
         RuntimeUnavailableError: if no installed runtime reads one of the formats.
     """
-    for runtime in RUNTIMES.values():
-        if runtime.format in bundle.formats:
-            choose_runtime(bundle, runtime.name)  # what cannot be checked is not to be shipped
+    for name in PREFERENCE["cpu"]:
+        if RUNTIMES[name].format in bundle.formats:
+            choose_runtime(bundle, name)  # what cannot be checked is not to be shipped
+    checks = [
+        (choice, RuntimeOptions(precision=precision))
+        for choice, precision in usable_runtimes(bundle)
+    ]
+    if bundle.tensorrt is not None:
+        options = RuntimeOptions(str(DEVICE), bundle.tensorrt.precision)
+        choice = choose_runtime(bundle, "tensorrt", options.precision, options.device)
+        checks.append((choice, options))
     findings: list[Finding] = []
-    for choice, precision in usable_runtimes(bundle):
-        options = RuntimeOptions(precision=precision, threads=available_threads())
+    for choice, options in checks:
+        options = replace(options, threads=available_threads())
         findings += check_runtime(bundle, choice, options, references, on_check=progress)
     require_passed(findings, "The exported bundle")
     return findings

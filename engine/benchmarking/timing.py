@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ..bundle import PROGRAMS, Bundle
 from ..runtimes import Program, Runtime, RuntimeOptions
@@ -17,7 +17,7 @@ class TimedRuntime(Runtime):
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        facts = ("name", "format", "distributions", "install", "devices", "precisions")
+        facts = ("name", "format", "distributions", "install", "precisions")
         vars(self).update({fact: getattr(runtime, fact) for fact in facts})
         self.durations_s: dict[str, list[float]] = {name: [] for name in PROGRAMS}
         self.opened: dict[str, Program] = {}  #: the program last opened under each name
@@ -25,6 +25,10 @@ class TimedRuntime(Runtime):
     def format_of(self, program: str, precision: str) -> str:
         """As the other runtime says."""
         return self._runtime.format_of(program, precision)
+
+    def computes_in(self, bundle: Bundle, program: str, precision: str) -> str:
+        """As the other runtime says."""
+        return self._runtime.computes_in(bundle, program, precision)
 
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> Program:
         """Load one program; its runs are timed."""
@@ -54,10 +58,10 @@ class _TimedProgram(Program):
     def _bind(self) -> None:
         self._program._bind()
 
-    def run(self) -> None:
+    def run(self, unchanged: Collection[str] = ()) -> None:
         """Compute ``outputs`` from ``inputs`` and note the time."""
         began = time.perf_counter()
-        self._program.run()
+        self._program.run(unchanged)
         self._durations_s.append(time.perf_counter() - began)
 
     def clone(self) -> Program:

@@ -17,7 +17,7 @@ from ..manifest import open_bundle
 from ..pipeline import LDMTextToImagePipeline
 from ..recipes import Recipe, read_recipe
 from ..request import MAX_BATCH, check_request
-from ..runtimes import Choice, choose_runtime, resolve_options
+from ..runtimes import Choice, Device, choose_runtime, resolve_options
 from .plan import MIN_ROWS
 
 #: Options of ``generate`` that do not change the image.
@@ -56,7 +56,12 @@ def generate_again(
     recipe = read_recipe(image_path)
     bundle = open_bundle(bundle_path)
     _check(image_path, recipe, bundle)
-    choice = choose_runtime(bundle, recipe.runtime, recipe.precision)
+    if Device.parse(device).kind != recipe.device:
+        raise InvalidArgumentError(
+            f"{image_path} was rendered on the {str(recipe.device)[:10]}, and the pixels would "
+            f"differ on {device}. Choose with --device."
+        )
+    choice = choose_runtime(bundle, recipe.runtime, recipe.precision, device)
     resolve_options(choice.runtime, device, recipe.precision, recipe.threads)
     make_folder(output)
     with console.busy(f"opening {bundle_path}"):

@@ -65,8 +65,11 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     help="What --batch-size auto may use for all workers, e.g. 6GiB. Default: most that is free.",
 )
 @click.option("--runtime", default="auto", show_default=True, help="auto, or the name of one.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or int8.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, or gpu:0, gpu:1, ...")
+@click.option(
+    "--gpu-pool-mb", type=int, help="What Paddle's memory pool takes of the GPU at first."
+)
 @click.option("--threads", type=int, help="Of each process. Default: all cores, divided evenly.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes here.")
 @click.option("--shard", default="1/1", metavar="I/N", help="Render part I of N, split by id.")

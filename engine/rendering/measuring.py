@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..benchmarking.memory import PeakMemory
 from ..cpu import free_memory_bytes
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, LDMEngineError
 from ..runtimes import RUNTIMES
 from .identity import identify
 from .jobs import Group, Task
@@ -60,9 +60,14 @@ def choose_batch_size(
     found: dict[int, Costs] = {}
     before = 0
     for size in BATCH_SIZES:
-        with PeakMemory(os.getpid()) as watch:
-            costs = measure_costs(renderer, group, size)
-            renderer.pipe.decode(_zeros(renderer, group))
+        try:
+            with PeakMemory(os.getpid()) as watch:
+                costs = measure_costs(renderer, group, size)
+                renderer.pipe.decode(_zeros(renderer, group))
+        except LDMEngineError:
+            if not found:
+                raise
+            break  # too large for a GPU's memory, or not what its programs were built for
         memory = watch.peak.anonymous
         if not found:
             _check_one(memory, memory_limit, group)
@@ -102,7 +107,7 @@ def measure_costs(renderer: Renderer, group: Group, batch_size: int) -> Costs:
         rounds += 1
     # A step is most of what a batch takes: if it seems next to nothing, `short` was disturbed.
     step = max((long - short) / _STEPS, long / (1 + _STEPS) / 2)
-    is_free = RUNTIMES[renderer.pipe.runtime].rounds_alike
+    is_free = RUNTIMES[renderer.pipe.runtime].rounds_alike and renderer.pipe.options.device == "cpu"
     return Costs(max(first - short, 0.0) if is_free else None, step / batch_size)
 
 

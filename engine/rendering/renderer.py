@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..manifest import open_bundle
 from ..pipeline import LDMTextToImagePipeline, is_flat, non_finite_rows, to_pil
 from ..recipes import IMAGE_FORMATS, Recipe, encode_image
 from ..request import Request, resolve_request
-from ..runtimes import RUNTIMES, Choice, RuntimeOptions
+from ..runtimes import RUNTIMES, Choice, Device, RuntimeOptions
 from ..tokenizer import PromptTruncatedWarning
 from .jobs import Task
 from .plan import Batch
@@ -45,6 +45,11 @@ class RendererSettings:
     quality: int
     folder: str = IMAGES  #: in the output
 
+    def runtime_for(self, precision: str) -> str:
+        """The name of the runtime that renders in `precision`: the run's own, or fp32."""
+        other = RUNTIMES[self.runtime].wide_runtime
+        return self.runtime if precision == self.options.precision or other is None else other
+
     def open_pipeline(self, precision: str, memory: str) -> LDMTextToImagePipeline:
         """A pipeline over the bundle; its files were checked when the run began."""
         bundle = open_bundle(self.bundle)
@@ -53,8 +58,8 @@ class RendererSettings:
                 f"The bundle {self.bundle} was replaced since the run began. Start again with the "
                 "bundle as it was, or with --force for pictures of the new one."
             )
-        options = RuntimeOptions(self.options.device, precision, self.options.threads)
-        choice = Choice(RUNTIMES[self.runtime], "asked for")
+        options = replace(self.options, precision=precision)
+        choice = Choice(RUNTIMES[self.runtime_for(precision)], "asked for")
         return LDMTextToImagePipeline.from_bundle(bundle, choice, options, memory)
 
 
@@ -244,10 +249,11 @@ class Renderer:
             width=task.width,
             model=bundle.model.source,
             bundle=self._settings.digest,
-            runtime=self._settings.runtime,
+            runtime=self._settings.runtime_for(precision),
             precision=precision,
             threads=self._settings.options.threads,
             batch_size=rows,
+            device=Device.parse(self._settings.options.device).kind,
         )
 
 

@@ -15,7 +15,7 @@ from ..cpu import available_threads
 from ..errors import LDMEngineError
 from ..manifest import open_bundle
 from ..pipeline import needed_files
-from ..runtimes import Choice, choose_runtime, resolve_options
+from ..runtimes import Choice, Device, choose_runtime, resolve_options
 from ..scheduler import DDIMScheduler
 from ..version import __version__
 from .executors import Commit, render_in_workers
@@ -75,8 +75,10 @@ class Run:
         options, shard = self.options, Shard.parse(self.options.shard)
         jobs_format = check_jobs(self.jobs, options.jobs_format)
         bundle = open_bundle(self.bundle_path)
-        choice = choose_runtime(bundle, options.runtime, options.precision)
-        resolve_options(choice.runtime, options.device, options.precision, options.threads)
+        choice = choose_runtime(bundle, options.runtime, options.precision, options.device)
+        resolve_options(
+            choice.runtime, options.device, options.precision, options.threads, options.gpu_pool_mb
+        )
         scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
         reader = RowReader(bundle.model, scheduler.num_train_timesteps, self.defaults)
         if options.memory_limit is not None:
@@ -145,7 +147,7 @@ class Run:
             "runtime": choice.runtime.name,
             "runtime_version": choice.runtime.version(),
             "precision": options.precision,
-            "device": options.device,
+            "device": str(Device.parse(options.device)),
             "threads": options.threads,
             "batch_size": options.batch_size,
             "image_format": options.image_format,
@@ -201,8 +203,9 @@ class Run:
             threads = held.fingerprint["threads"]
         if threads is None:
             threads = max(1, available_threads() // self.options.workers)
+        asked = self.options
         options = resolve_options(
-            choice.runtime, self.options.device, self.options.precision, threads
+            choice.runtime, asked.device, asked.precision, threads, asked.gpu_pool_mb
         )
         settings = RendererSettings(
             bundle=str(Path(self.bundle_path).absolute()),

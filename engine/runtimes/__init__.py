@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..bundle import Bundle
-from ..cpu import available_threads, supports_bf16
+from ..cpu import available_threads
 from ..errors import InvalidArgumentError, RuntimeUnavailableError
 from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
-from .onnxruntime import ONNXRuntimeRuntime
+from .device import Device
+from .onnxruntime import ONNXRuntimeRuntime, ONNXRuntimeTensorRTRuntime
 from .openvino import OpenVINORuntime
 from .paddle import PaddleRuntime
+from .tensorrt import TensorRTRuntime
 
 __all__ = [
     "PRECISIONS",
+    "PREFERENCE",
     "RUNTIMES",
     "Choice",
+    "Device",
     "Program",
     "Runtime",
     "RuntimeOptions",
@@ -31,12 +35,24 @@ __all__ = [
 ]
 
 MAX_THREADS = 1024  #: libraries abort the process when they cannot start their threads
-PRECISIONS = ("fp32", "bf16", "int8")
-_DEVICE = re.compile(r"cpu|gpu(:\d+)?")
+MAX_POOL_MB = 1 << 20
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
-#: In the order in which ``runtime="auto"`` prefers them, which docs/runtimes.md gives reasons for.
 RUNTIMES: dict[str, Runtime] = {
-    r.name: r for r in (OpenVINORuntime(), ONNXRuntimeRuntime(), PaddleRuntime())
+    r.name: r
+    for r in (
+        OpenVINORuntime(),
+        ONNXRuntimeRuntime(),
+        PaddleRuntime(),
+        TensorRTRuntime(),
+        ONNXRuntimeTensorRTRuntime(),
+    )
+}
+#: For each kind of device the order in which ``runtime="auto"`` prefers runtimes:
+#: docs/runtimes.md and docs/gpu.md give reasons.
+PREFERENCE = {
+    "cpu": ("openvino", "onnxruntime", "paddle"),
+    "gpu": ("tensorrt", "paddle", "onnxruntime", "onnxruntime-tensorrt"),
 }
 
 
@@ -48,55 +64,62 @@ class Choice:
     reason: str
 
 
-def choose_runtime(bundle: Bundle, name: str = "auto", precision: str = "fp32") -> Choice:
-    """The runtime called `name`, or for "auto" the first that can open `bundle` here.
+def choose_runtime(
+    bundle: Bundle, name: str = "auto", precision: str = "fp32", device: str = "cpu"
+) -> Choice:
+    """The runtime called `name`, or for "auto" the first that can open `bundle` on `device` here.
 
     Raises:
-        InvalidArgumentError: if there is no runtime or no precision of that name.
+        InvalidArgumentError: if there is no runtime, no precision or no device of that name.
         RuntimeUnavailableError: if it is not installed, the bundle lacks its format, or the
-            precision is not to be had.
+            precision or device is not to be had.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise InvalidArgumentError(
             f"`precision` is {precision!r}; {', '.join(PRECISIONS)} is accepted."
         )
+    where = Device.parse(device)
     if name != "auto":
         if not isinstance(name, str) or name not in RUNTIMES:
             raise InvalidArgumentError(
                 f"`runtime` is {name!r}; auto or {', '.join(RUNTIMES)} is accepted."
             )
-        obstacle = _obstacle(bundle, RUNTIMES[name], precision)
+        obstacle = _obstacle(bundle, RUNTIMES[name], precision, where)
         if obstacle:
-            raise RuntimeUnavailableError(
-                f"The runtime {name} cannot be used for {precision}: {obstacle}."
-            )
+            raise RuntimeUnavailableError(_refusal(name, precision, where, obstacle))
         return Choice(RUNTIMES[name], "asked for")
+    candidates = [RUNTIMES[name] for name in PREFERENCE[where.kind]]
+    if where.kind == "gpu":
+        candidates = [r for r in candidates if r.format in bundle.formats] or candidates
     passed_over: list[str] = []
-    for runtime in RUNTIMES.values():
-        obstacle = _obstacle(bundle, runtime, precision)
+    for runtime in candidates:
+        obstacle = _obstacle(bundle, runtime, precision, where)
         if not obstacle:
-            reason = "the fastest that this bundle has a format for and this machine has installed"
+            # On GPUs nothing was measured yet.
+            first = "fastest" if where.kind == "cpu" else "first in the order of preference"
+            reason = f"the {first} that this bundle has a format for and this machine has installed"
             if passed_over:
                 reason += f" ({'; '.join(passed_over)})"
             return Choice(runtime, reason)
         passed_over.append(f"{runtime.name}: {obstacle}")
     raise RuntimeUnavailableError(
-        f"No installed runtime can open this bundle for {precision}: {'; '.join(passed_over)}."
+        f"No installed runtime can open this bundle for {_aim(precision, where)}: "
+        f"{'; '.join(passed_over)}."
     )
 
 
-def usable_runtimes(bundle: Bundle) -> list[tuple[Choice, str]]:
-    """Every runtime and precision that can run `bundle` on this machine."""
-    return _sort_runtimes(bundle, "all", "all")[0]
+def usable_runtimes(bundle: Bundle, device: str = "cpu") -> list[tuple[Choice, str]]:
+    """Every runtime and precision that can run `bundle` on this machine's `device`."""
+    return _sort_runtimes(bundle, "all", "all", device)[0]
 
 
 def select_runtimes(
-    bundle: Bundle, runtime: str, precision: str
+    bundle: Bundle, runtime: str, precision: str, device: str = "cpu"
 ) -> tuple[list[tuple[Choice, str]], list[str]]:
     """What can run `bundle` here of one or "all" runtimes and precisions, and why the rest cannot.
 
     Raises:
-        InvalidArgumentError: if there is no runtime or no precision of that name.
+        InvalidArgumentError: if there is no runtime, no precision or no device of that name.
         RuntimeUnavailableError: if none can, with all the reasons.
     """
     for what, given, known in (
@@ -107,71 +130,131 @@ def select_runtimes(
             raise InvalidArgumentError(
                 f"`{what}` is {given!r}; all or one of {', '.join(known)} is accepted."
             )
-    usable, refusals = _sort_runtimes(bundle, runtime, precision)
+    usable, refusals = _sort_runtimes(bundle, runtime, precision, device)
     if not usable:
         raise RuntimeUnavailableError("\n".join(refusals))
     return usable, refusals
 
 
 def _sort_runtimes(
-    bundle: Bundle, runtime: str, precision: str
+    bundle: Bundle, runtime: str, precision: str, device: str
 ) -> tuple[list[tuple[Choice, str]], list[str]]:
-    usable, refusals = [], []
-    for name in RUNTIMES if runtime == "all" else [runtime]:
-        for used in PRECISIONS if precision == "all" else [precision]:
-            try:
-                usable.append((choose_runtime(bundle, name, used), used))
-            except RuntimeUnavailableError as error:
-                refusals.append(str(error))
+    usable: list[tuple[Choice, str]] = []
+    refusals: list[str] = []
+    where = Device.parse(device)
+    for name in PREFERENCE[where.kind] if runtime == "all" else [runtime]:
+        refused: dict[str, list[str]] = {}
+        for used in _offered_on(where.kind) if precision == "all" else [precision]:
+            obstacle = _obstacle(bundle, RUNTIMES[name], used, where)
+            if obstacle:
+                refused.setdefault(obstacle, []).append(used)
+            else:
+                usable.append((Choice(RUNTIMES[name], "asked for"), used))
+        refusals += [_refusal(name, ", ".join(p), where, o) for o, p in refused.items()]
     return usable, refusals
 
 
-def _obstacle(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:
-    """Why `runtime` cannot run `bundle` in `precision` here, or None."""
-    if runtime.format not in bundle.formats:
-        held = ", ".join(bundle.formats) or "no format"
-        wanted = ",".join([*bundle.formats, runtime.format])
-        return (
-            f"the bundle holds {held}, not {runtime.format}; export again with --formats {wanted}"
-        )
-    if precision not in runtime.precisions:
-        return f"it computes in {', '.join(runtime.precisions)} only"
+def _offered_on(kind: str) -> list[str]:
+    """The precisions that any runtime has on that kind of device."""
+    runtimes = [RUNTIMES[name] for name in PREFERENCE[kind]]
+    return [p for p in PRECISIONS if any(p in r.precisions[kind] for r in runtimes)]
+
+
+def _refusal(runtime: str, precision: str, device: Device, obstacle: str) -> str:
+    return f"The runtime {runtime} cannot be used for {_aim(precision, device)}: {obstacle}."
+
+
+def _aim(precision: str, device: Device) -> str:
+    return precision if device.kind == "cpu" else f"{precision} on {device}"
+
+
+def _obstacle(bundle: Bundle, runtime: Runtime, precision: str, device: Device) -> str | None:
+    """Why `runtime` cannot run `bundle` in `precision` on `device` here, or None."""
+    if device.kind not in runtime.precisions:
+        return f"it runs on {_kinds(runtime)} only, not on {device}"
+    wrong = _no_precision(runtime, precision, device)
+    if wrong:
+        return wrong
+    lacks = (runtime.missing(precision, device), _no_program(bundle, runtime, precision))
+    if device.kind == "cpu":
+        return lacks[1] or lacks[0]
+    # All at once: another export does not help where there is no GPU.
+    return "; ".join(filter(None, lacks)) or runtime.mismatch(bundle, precision, device)
+
+
+def _kinds(runtime: Runtime) -> str:
+    return " and ".join({"cpu": "the CPU", "gpu": "GPUs"}[kind] for kind in runtime.precisions)
+
+
+def _no_precision(runtime: Runtime, precision: str, device: Device) -> str | None:
+    offered = runtime.precisions[device.kind]
+    if precision in offered:
+        return None
+    where = "" if device.kind == "cpu" else "on GPUs "
+    return f"{where}it computes in {', '.join(offered)} only"
+
+
+def _no_format(bundle: Bundle, runtime: Runtime) -> str | None:
+    if runtime.format in bundle.formats:
+        return None
+    held = ", ".join(bundle.formats) or "no format"
+    wanted = ",".join([*bundle.formats, runtime.format])
+    return f"the bundle holds {held}, not {runtime.format}; export again with --formats {wanted}"
+
+
+def _no_program(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:
     for name, program in bundle.programs.items():
         if runtime.format_of(name, precision) not in program.formats:
-            return (
+            return _no_format(bundle, runtime) or (
                 f"the bundle holds no {precision} {name}; "
                 f"export again with --formats {','.join(bundle.formats)} --{precision}"
             )
-    if runtime.version() is None:
-        return f"it is not installed; install it with: {runtime.install}"
-    if precision == "bf16" and not supports_bf16():
-        return "this CPU has no bf16 instructions (avx512_bf16 or amx_bf16); use fp32"
     return None
 
 
 def resolve_options(
-    runtime: Runtime, device: str, precision: str, threads: int | None
+    runtime: Runtime,
+    device: str,
+    precision: str,
+    threads: int | None,
+    gpu_pool_mb: int | None = None,
 ) -> RuntimeOptions:
-    """Check device and threads, and fill in the thread count; `precision` was chosen for before.
+    """Check device, threads and pool, and fill in defaults; `precision` was chosen for before.
 
     Raises:
-        InvalidArgumentError: if a value is none that any runtime knows.
+        InvalidArgumentError: if a value is none that any runtime knows, or not this one.
         RuntimeUnavailableError: if this runtime does not offer that device.
     """
-    if not isinstance(device, str) or not _DEVICE.fullmatch(device):
-        offered = ", ".join(runtime.devices)
-        raise InvalidArgumentError(f"`device` is {device!r}; {offered} is accepted.")
-    if device not in runtime.devices:
+    where = Device.parse(device)
+    if where.kind not in runtime.precisions:
         raise RuntimeUnavailableError(
-            f"`device` is {device!r}; the {runtime.name} runtime of this version offers "
-            f"{', '.join(runtime.devices)} only."
+            f"`device` is {device!r}; the {runtime.name} runtime of this version runs on "
+            f"{_kinds(runtime)} only."
         )
     if threads is None:
         threads = available_threads()
-    whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
-    if not whole or not 1 <= threads <= MAX_THREADS:
+    if not _is_whole(threads, MAX_THREADS):
         raise InvalidArgumentError(
             f"`threads` is {threads!r}; a whole number from 1 to {MAX_THREADS}, or None for all "
             f"{available_threads()} cores, is accepted."
         )
-    return RuntimeOptions(device, precision, int(threads))
+    options = RuntimeOptions(str(where), precision, int(threads))
+    if gpu_pool_mb is None:
+        return options
+    if where.kind != "gpu" or not runtime.has_gpu_pool:
+        pooled = ", ".join(r.name for r in RUNTIMES.values() if r.has_gpu_pool)
+        raise InvalidArgumentError(
+            f"`gpu_pool_mb` is given for {runtime.name} on {where}; it is accepted for {pooled} on "
+            "a GPU, the others' pools grow as they are used. Leave it out."
+        )
+    if not _is_whole(gpu_pool_mb, MAX_POOL_MB):
+        raise InvalidArgumentError(
+            f"`gpu_pool_mb` is {gpu_pool_mb!r}; a whole number of megabytes from 1 to "
+            f"{MAX_POOL_MB} is accepted."
+        )
+    return replace(options, gpu_pool_mb=int(gpu_pool_mb))
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and bool(1 <= value <= most)

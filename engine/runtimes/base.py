@@ -9,7 +9,7 @@ must not import its library before it is asked to open.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, ClassVar
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..cpu import supports_bf16
-from ..errors import ShapeError
+from ..errors import RuntimeUnavailableError, ShapeError
+from ..gpu import find_gpu
+from .device import Device
 
 Array = NDArray[Any]
 
@@ -28,19 +30,21 @@ Array = NDArray[Any]
 class RuntimeOptions:
     """Where and how programs run."""
 
-    device: str = "cpu"
+    device: str = "cpu"  #: or "gpu:N"
     precision: str = "fp32"
     threads: int = 1
     cache: bool = True  #: keep compiled models in the user's cache folder
+    gpu_pool_mb: int = 256  #: what Paddle's memory pool takes of the GPU at first
 
 
 def program_precision(program: str, precision: str) -> str:
-    """What `program` runs in where `precision` was asked for: "fp32", "bf16" or "int8".
+    """What `program` runs in where `precision` was asked for: "fp32", "fp16", "bf16" or "int8".
 
-    The time encoder always runs in fp32: in bf16 its frequencies are off by whole units. In int8
-    only the UNet does, and all else runs in bf16 where the CPU has it.
+    The time encoder always runs in fp32: in bf16 its frequencies are off by whole units. So does
+    the decoder where fp16 is asked for: autoencoders of this kind overflow in it. In int8 only the
+    UNet does, and all else runs in bf16 where the CPU has it.
     """
-    if program == "time_encoder":
+    if program == "time_encoder" or (program == "vae_decoder" and precision == "fp16"):
         return "fp32"
     if precision == "int8" and program != "unet":
         return "bf16" if supports_bf16() else "fp32"
@@ -97,8 +101,12 @@ class Program(ABC):
         """Connect ``inputs`` and ``outputs`` to the library, without copies where it can."""
 
     @abstractmethod
-    def run(self) -> None:
-        """Compute ``outputs`` from ``inputs``."""
+    def run(self, unchanged: Collection[str] = ()) -> None:
+        """Compute ``outputs`` from ``inputs``.
+
+        Inputs named in `unchanged` were not written since the last ``run()`` with these arrays: on
+        a device with memory of its own they are there already.
+        """
 
     @abstractmethod
     def clone(self) -> Program:
@@ -118,27 +126,72 @@ class Runtime(ABC):
     format: ClassVar[str]  #: the bundle format it reads
     distributions: ClassVar[tuple[str, ...]]  #: names it is installed under
     install: ClassVar[str]  #: the command that installs it
-    devices: ClassVar[tuple[str, ...]]
-    precisions: ClassVar[tuple[str, ...]]
-    #: An image has the same last bit in batches of two rows or more, as far as was measured.
+    #: What it computes in, by the kind of device.
+    precisions: ClassVar[Mapping[str, tuple[str, ...]]]
+    gpu_distribution: ClassVar[str]  #: of `distributions`, the one that runs on GPUs
+    gpu_install: ClassVar[str]  #: how to get that one, as a clause
+    has_gpu_pool: ClassVar[bool] = False  #: ``RuntimeOptions.gpu_pool_mb`` means something to it
+    #: The name of the runtime that computes in fp32 from the same bundle; None: this one does.
+    wide_runtime: ClassVar[str | None] = None
+    #: On the CPU an image has the same last bit in batches of two rows or more, as was measured.
     rounds_alike: ClassVar[bool] = True
 
     def version(self) -> str | None:
         """The installed library's version without importing it, or None."""
-        for distribution in self.distributions:
-            try:
-                return metadata.version(distribution)
-            except metadata.PackageNotFoundError:
-                continue
-        return None
+        return next(filter(None, map(installed_version, self.distributions)), None)
 
     def format_of(self, program: str, precision: str) -> str:
         """The bundle format that `program` is opened in when `precision` is asked for."""
         return self.format
 
+    def computes_in(self, bundle: Bundle, program: str, precision: str) -> str:
+        """What `program` of `bundle` runs in where `precision` was asked for."""
+        return program_precision(program, precision)
+
+    def missing(self, precision: str, device: Device) -> str | None:
+        """What this machine lacks for that, and how to get it, or None; nothing is imported."""
+        if device.kind == "gpu":
+            return "; ".join(self._missing_for_gpu(precision, device)) or None
+        if self.version() is None:
+            return f"it is not installed; install it with: {self.install}"
+        if precision == "bf16" and not supports_bf16():
+            return "this CPU has no bf16 instructions (avx512_bf16 or amx_bf16); use fp32"
+        return None
+
+    def _missing_for_gpu(self, precision: str, device: Device) -> list[str]:
+        lacks = []
+        try:
+            gpu = find_gpu(device.index)
+        except RuntimeUnavailableError as error:
+            lacks.append(str(error))
+        else:
+            if precision == "bf16" and not gpu.supports_bf16:
+                lacks.append(f"the {gpu.name} has no bf16; use fp16 or fp32")
+        if installed_version(self.gpu_distribution) is None:
+            version = self.version()
+            instead = "" if version is None else f" (what is, {version}, is for CPUs)"
+            lacks.append(f"{self.gpu_distribution} is not installed{instead}; {self.gpu_install}")
+        return lacks
+
+    def mismatch(self, bundle: Bundle, precision: str, device: Device) -> str | None:
+        """Why this bundle's programs do not suit that, and what to do, or None."""
+        return None
+
+    def covers(self, bundle: Bundle, program: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether `program` can be run on inputs of these `shapes`."""
+        return True
+
     @abstractmethod
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> Program:
         """Load one program with its weights."""
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def weight_bytes(bundle: Bundle, runtime: Runtime, program: str, precision: str) -> int:
@@ -146,6 +199,6 @@ def weight_bytes(bundle: Bundle, runtime: Runtime, program: str, precision: str)
     format_name = runtime.format_of(program, precision)
     stored = sum(p.stat().st_size for p in bundle.program_files(program, format_name))
     widened = bundle.programs[program].formats[format_name].weights == "fp16" and (
-        program_precision(program, precision) == "fp32"
+        runtime.computes_in(bundle, program, precision) == "fp32"
     )
     return 2 * stored if widened else stored

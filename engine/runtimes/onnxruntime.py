@@ -1,19 +1,38 @@
-"""ONNX Runtime on CPU: one session a program, inputs and outputs bound by address."""
+"""ONNX Runtime: on the CPU inputs and outputs are bound by address, on GPUs in device memory."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ..bundle import Bundle
+from ..cache import cache_folder
 from ..cpu import available_threads
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
-from .base import Program, Runtime, RuntimeOptions
+from ..gpu import find_gpu
+from .base import Program, Runtime, RuntimeOptions, weight_bytes
+from .by_shape import describe
+from .device import Device
+from .onnx_half import MISSING
+from .onnxruntime_gpu import (
+    CPU,
+    TENSORRT,
+    ONNXRuntimeGPUProgram,
+    Plan,
+    Sessions,
+    cuda_plan,
+    reason,
+    tensorrt_plan,
+)
+from .tensorrt import import_tensorrt, missing_tensorrt
 
 _FATAL_ONLY = 4  # of its log severities; what fails is raised as well
 
 
 class ONNXRuntimeProgram(Program):
-    """One binding; see ``Program`` for how long its outputs live."""
+    """One binding on the CPU; see ``Program`` for how long its outputs live."""
 
     def __init__(self, name: str, bundle: Bundle, session: Any) -> None:
         super().__init__(name, bundle)
@@ -29,15 +48,15 @@ class ONNXRuntimeProgram(Program):
             for name, array in arrays.items():
                 bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def run(self) -> None:
+    def run(self, unchanged: Collection[str] = ()) -> None:
         """Compute ``outputs`` from ``inputs``."""
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in self.inputs.items())
+            shapes = describe({n: a.shape for n, a in self.inputs.items()})
             raise LDMEngineError(
                 f"ONNX Runtime could not run the program {self.name} on {shapes}: "
-                f"{_reason(error)} If these are large for this machine, ask for a smaller height, "
+                f"{reason(error)} If these are large for this machine, ask for a smaller height, "
                 "width or batch; else check the bundle with `ldm-engine verify`."
             ) from error
 
@@ -46,40 +65,111 @@ class ONNXRuntimeProgram(Program):
         return ONNXRuntimeProgram(self.name, self._bundle, self._session)
 
 
-class ONNXRuntimeRuntime(Runtime):
-    """Opens ``model.onnx`` programs."""
+class _ONNXRuntimeLibrary(Runtime):
+    """What the runtimes that are ONNX Runtime's have in common."""
 
-    name = "onnxruntime"
     format = "onnx"
-    distributions = ("onnxruntime",)
+    distributions = ("onnxruntime", "onnxruntime-gpu")
     install = "pip install 'ldm-engine[onnxruntime]'"
-    devices = ("cpu",)
-    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    gpu_distribution = "onnxruntime-gpu"
+    gpu_install = (
+        "get it with `pip uninstall onnxruntime`, whose files it shares, then `pip install "
+        "'ldm-engine[onnxruntime-gpu]'`"
+    )
 
-    def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> ONNXRuntimeProgram:
-        """Load one program; the weights are in memory afterwards."""
+    def _import(self, provider: str) -> Any:
+        """The library, with what `provider` needs loaded.
+
+        Raises:
+            RuntimeUnavailableError: if it cannot be imported, or is without that provider.
+        """
         try:
-            from onnxruntime import InferenceSession, SessionOptions
+            import onnxruntime
         except ImportError as error:
             raise RuntimeUnavailableError(
                 f"ONNX Runtime cannot be imported: {error}. Install it with: {self.install}"
             ) from error
+        if provider not in onnxruntime.get_available_providers():
+            raise RuntimeUnavailableError(
+                f"The installed ONNX Runtime {onnxruntime.__version__} has no {provider}: "
+                f"{self.gpu_distribution} is needed; {self.gpu_install}."
+            )
+        return onnxruntime
+
+    def _open_on_gpu(
+        self, bundle: Bundle, program: str, options: RuntimeOptions, plan: Plan
+    ) -> ONNXRuntimeGPUProgram:
+        self._import(plan.providers[0][0]).preload_dlls()  # CUDA from pip's packages
+        size = weight_bytes(bundle, self, program, options.precision)
+        return ONNXRuntimeGPUProgram(program, bundle, Sessions(bundle, program, plan, size))
+
+
+class ONNXRuntimeRuntime(_ONNXRuntimeLibrary):
+    """Opens ``model.onnx`` programs."""
+
+    name = "onnxruntime"
+    precisions: ClassVar[dict[str, tuple[str, ...]]] = {"cpu": ("fp32",), "gpu": ("fp32", "fp16")}
+
+    def _missing_for_gpu(self, precision: str, device: Device) -> list[str]:
+        lacks = super()._missing_for_gpu(precision, device)
+        without = precision == "fp16" and importlib.util.find_spec("onnx") is None
+        return [*lacks, MISSING] if without else lacks
+
+    def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> Program:
+        """Load one program; on the CPU the weights are in memory afterwards."""
+        device = Device.parse(options.device)
+        if device.kind == "gpu":
+            kind = self.computes_in(bundle, program, options.precision)
+            plan = cuda_plan(program, device.index, kind)
+            return self._open_on_gpu(bundle, program, options, plan)
+        onnxruntime = self._import(CPU)
         graph = bundle.program_files(program, self.format)[0]
-        settings = SessionOptions()
+        settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         if options.threads > available_threads():  # threads that spin would starve the others
             settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.inter_op_num_threads = 1
         settings.log_severity_level = _FATAL_ONLY
         try:
-            session = InferenceSession(str(graph), settings, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(str(graph), settings, providers=[CPU])
         except Exception as error:
             raise BundleError(
-                f"ONNX Runtime {self.version()} cannot load {graph}: {_reason(error)} "
+                f"ONNX Runtime {self.version()} cannot load {graph}: {reason(error)} "
                 "Run `ldm-engine verify` on the bundle; if it is whole, export it again."
             ) from error
         return ONNXRuntimeProgram(program, bundle, session)
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+class ONNXRuntimeTensorRTRuntime(_ONNXRuntimeLibrary):
+    """Opens ``model.onnx`` programs with TensorRT engines that are built when they are first used.
+
+    What computes in fp32 where fp16 is asked for runs with CUDA: TensorRT would round it to TF32.
+    """
+
+    name = "onnxruntime-tensorrt"
+    wide_runtime = "onnxruntime"
+    precisions: ClassVar[dict[str, tuple[str, ...]]] = {"gpu": ("fp16",)}
+
+    def _missing_for_gpu(self, precision: str, device: Device) -> list[str]:
+        return [*super()._missing_for_gpu(precision, device), *missing_tensorrt()]
+
+    def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> Program:
+        """Prepare one program; its engine is built, or found, when it is first given shapes."""
+        index = Device.parse(options.device).index
+        if self.computes_in(bundle, program, options.precision) == "fp32":
+            plan = cuda_plan(program, index, "fp32")
+        else:
+            self._import(TENSORRT)
+            import_tensorrt()
+            cache = self._cache(bundle, program, index) if options.cache else None
+            plan = tensorrt_plan(program, index, cache)
+        return self._open_on_gpu(bundle, program, options, plan)
+
+    def _cache(self, bundle: Bundle, program: str, index: int) -> Path | None:
+        """Where engines are kept: for this version, exactly these files, one GPU."""
+        names = bundle.programs[program].formats[self.format].files
+        if not bundle.files.keys() >= set(names):  # an export that is still checking
+            return None
+        gpu = find_gpu(index).name.replace(" ", "-").replace("/", "-")
+        digest = bundle.files_digest(names)[:16]
+        return cache_folder("onnxruntime-tensorrt", f"{self.version()}-{digest}-{gpu}")

@@ -6,9 +6,7 @@ Inputs and outputs are shared with the library, so that a step copies nothing. T
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,14 +15,9 @@ from ..cache import cache_folder, drop_unsealed, seal_files
 from ..cpu import supports_bf16
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
 from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
+from .by_shape import ByShape, Shapes, describe
 
-#: Compiled models of one program are kept while their weights together are below this; each has
-#: its own copy of them, and the latest is always kept.
-_KEPT_BYTES = 4 << 30
-_KEPT_SHAPES = 4
 _BLOBS = "*.blob"  # what OpenVINO calls the compiled models in its cache
-
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class OpenVINOProgram(Program):
@@ -54,7 +47,7 @@ class OpenVINOProgram(Program):
         for name, array in (self.inputs | self.outputs).items():
             self._request.set_tensor(name, Tensor(array, shared_memory=True))
 
-    def run(self) -> None:
+    def run(self, unchanged: Collection[str] = ()) -> None:
         """Compute ``outputs`` from ``inputs``."""
         try:
             self._request.infer()
@@ -69,7 +62,7 @@ class OpenVINOProgram(Program):
         return OpenVINOProgram(self.name, self._bundle, self._models)
 
 
-class _CompiledModels:
+class _CompiledModels(ByShape[Any]):
     """One program compiled for the shapes in use; shared by a program and its clones."""
 
     def __init__(
@@ -78,25 +71,12 @@ class _CompiledModels:
         """`find_files` tells graph and weights, or raises; `size` is that of a copy in bytes."""
         from openvino import Core
 
+        super().__init__(size)
         self._core = Core()
         self._find_files = find_files
         self._config = dict(config)
-        self._capacity = max(1, min(_KEPT_SHAPES, _KEPT_BYTES // max(1, size)))
-        self._compiled: OrderedDict[Shapes, Any] = OrderedDict()
-        self._lock = threading.Lock()
 
-    def get(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        """The model for these input shapes, compiled unless it was among the latest."""
-        key = tuple(sorted(shapes.items()))
-        with self._lock:
-            if key not in self._compiled:
-                while len(self._compiled) >= self._capacity:
-                    self._compiled.popitem(last=False)  # before the new one takes memory
-                self._compiled[key] = self._compile(shapes)
-            self._compiled.move_to_end(key)
-            return self._compiled[key]
-
-    def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    def _make(self, shapes: Shapes) -> Any:
         graph, weights = self._find_files()
         try:
             # Shapes that are known beforehand make faster code.
@@ -104,9 +84,8 @@ class _CompiledModels:
             model.reshape({name: list(shape) for name, shape in shapes.items()})
             return self._compile_cached(model)
         except RuntimeError as error:
-            told = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
             raise LDMEngineError(
-                f"OpenVINO cannot compile {graph} for {told}: {last_lines(error)} "
+                f"OpenVINO cannot compile {graph} for {describe(shapes)}: {last_lines(error)} "
                 "Run `ldm-engine verify` on the bundle; if it is whole, ask for a smaller height, "
                 "width or batch, or export it again with this version of OpenVINO."
             ) from error
@@ -134,8 +113,7 @@ class OpenVINORuntime(Runtime):
     format = "openvino"
     distributions = ("openvino",)
     install = "pip install 'ldm-engine[openvino]'"
-    devices = ("cpu",)
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "bf16", "int8")
+    precisions: ClassVar[dict[str, tuple[str, ...]]] = {"cpu": ("fp32", "bf16", "int8")}
 
     def format_of(self, program: str, precision: str) -> str:
         """The UNet has a graph of its own for int8."""

@@ -1,34 +1,34 @@
-"""Paddle Inference on CPU with oneDNN.
+"""Paddle Inference: on the CPU with oneDNN, on GPUs as ``paddle_gpu.py`` says.
 
-Input arrays are shared with the predictor through DLPack, and its outputs are read through DLPack
-views, so that a step makes no array.
+On the CPU input arrays are shared with the predictor through DLPack, and its outputs are read
+through DLPack views, so that a step makes no array.
 """
 
 from __future__ import annotations
 
-import ctypes
-import signal
-import threading
-import warnings
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
-from .base import Program, Runtime, RuntimeOptions, program_precision
+from .base import Array, RuntimeOptions, program_precision
+from .device import Device
+from .paddle_gpu import PaddleGPUProgram, open_on_gpu
+from .paddle_predictor import (
+    PaddleLibrary,
+    PredictorProgram,
+    import_inference,
+    keep_freed_memory,
+    open_predictor,
+)
 
-# glibc's malloc.h has these; there is no header here to read them from.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_MAX_INT = 2**31 - 1
 
-
-class PaddleProgram(Program):
-    """One predictor; see ``Program`` for how long its outputs live."""
+class PaddleProgram(PredictorProgram):
+    """One predictor on the CPU."""
 
     def __init__(self, name: str, bundle: Bundle, predictor: Any) -> None:
-        super().__init__(name, bundle)
-        self._predictor = predictor
+        super().__init__(name, bundle, predictor)
         self._output_order: list[str] = predictor.get_output_names()
         self._tensors: list[Any] = []
 
@@ -41,102 +41,40 @@ class PaddleProgram(Program):
             tensor.name = name  # the predictor feeds by name
             self._tensors.append(tensor)
 
-    def run(self) -> None:
-        """Compute ``outputs`` from ``inputs``."""
+    def _compute(self, unchanged: Collection[str]) -> Mapping[str, Array]:
         # Output handles can be given memory too, but then some programs leave it untouched.
-        try:
-            results = self._predictor.run(self._tensors)
-        except Exception as error:
-            shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in self.inputs.items())
-            raise LDMEngineError(
-                f"Paddle could not run the program {self.name} on {shapes}: {last_lines(error, 2)} "
-                "If these are large for this machine, ask for a smaller height, width or batch; "
-                "else check the bundle with `ldm-engine verify`."
-            ) from error
-        for name, tensor in zip(self._output_order, results, strict=True):
-            result, array = np.from_dlpack(tensor), self.outputs[name]
-            if result.shape != array.shape:
-                raise BundleError(
-                    f"`{name}` of program {self.name} came out with shape {result.shape}; the "
-                    f"inputs lead to {array.shape}. The bundle does not fit its manifest: export "
-                    "it again."
-                )
-            np.copyto(array, result)
-
-    def clone(self) -> PaddleProgram:
-        """Another predictor over the same weights; call this in the thread that opened it."""
-        return PaddleProgram(self.name, self._bundle, self._predictor.clone())
+        results = self._predictor.run(self._tensors)
+        return {
+            name: np.from_dlpack(tensor)
+            for name, tensor in zip(self._output_order, results, strict=True)
+        }
 
 
-class PaddleRuntime(Runtime):
+class PaddleRuntime(PaddleLibrary):
     """Opens ``inference.json`` programs."""
 
     name = "paddle"
     format = "paddle"
-    distributions = ("paddlepaddle", "paddlepaddle-gpu")
-    install = "pip install 'ldm-engine[paddle]'"
     rounds_alike = False  # oneDNN orders its sums by the batch size: 2e-6 on a tiny model
-    devices = ("cpu",)
-    precisions = ("fp32", "bf16")
+    precisions: ClassVar[dict[str, tuple[str, ...]]] = {
+        "cpu": ("fp32", "bf16"),
+        "gpu": ("fp32", "fp16", "bf16"),
+    }
 
-    def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> PaddleProgram:
+    def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> PredictorProgram:
         """Load one program; the weights are in memory afterwards."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Paddle warns about ccache and the like on import
-            try:
-                from paddle.inference import Config, create_predictor
-            except ImportError as error:
-                raise RuntimeUnavailableError(
-                    f"Paddle cannot be imported: {error}. {import_remedy(error, self.install)}"
-                ) from error
-        restore_termination_handler()
-        keep_freed_memory()
         graph, weights = bundle.program_files(program, self.format)
-        config = Config(str(graph), str(weights))
+        precision = program_precision(program, options.precision)
+        if Device.parse(options.device).kind == "gpu":
+            files = (graph, weights)
+            return open_on_gpu(PaddleGPUProgram, bundle, program, files, precision, options)
+        inference = import_inference(self.install)
+        keep_freed_memory()
+        config = inference.Config(str(graph), str(weights))
         _configure(config, options)
-        if program_precision(program, options.precision) == "bf16":
+        if precision == "bf16":
             _use_bf16(config)
-        try:
-            predictor = create_predictor(config)
-        except Exception as error:
-            raise LDMEngineError(
-                f"Paddle {self.version()} cannot load {graph}: {last_lines(error, 2)} "
-                "Run `ldm-engine verify` on the bundle; if it is whole, export it again with this "
-                "version of Paddle."
-            ) from error
-        return PaddleProgram(program, bundle, predictor)
-
-
-def import_remedy(error: ImportError, install: str) -> str:
-    """What to do about an `error` of importing Paddle, or what `install` installs with it."""
-    if "libgomp" in str(error):
-        return "It needs a library of the system. Install it with: apt-get install libgomp1"
-    return f"Install it with: {install}"
-
-
-def restore_termination_handler() -> None:
-    """Give SIGTERM back to the application: Paddle takes it for itself when it is imported."""
-    handler = signal.getsignal(signal.SIGTERM)
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-
-
-def keep_freed_memory() -> None:
-    """Let this process's malloc reuse large blocks instead of returning them to the system.
-
-    Paddle allocates each large tensor anew in every run. By default glibc maps such a block and
-    unmaps it when it is freed, so every page of it is faulted in and cleared again: 140,000 faults
-    in each step of the full-size UNet, an eighth of its time. Up to 2 GB are kept at the end of
-    the heap, and what lies between blocks in use; an application can return it with glibc's
-    ``malloc_trim(0)``. Without glibc this does nothing, and in threads other than the main one
-    glibc goes on mapping blocks above 64 MB.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, _MAX_INT)
+        return PaddleProgram(program, bundle, open_predictor(inference, config, graph))
 
 
 def _use_bf16(config: Any) -> None:

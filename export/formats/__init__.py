@@ -18,6 +18,7 @@ NEEDS = {
     "onnx": ("onnx", "paddle2onnx"),
     "openvino": ("onnx", "paddle2onnx", "openvino"),
     "paddle": ("paddle",),
+    "tensorrt": ("paddle",),  # and a GPU: see tensorrt_programs.py
 }
 WEIGHTS = ("fp32", "fp16")  #: how weights can be stored
 _SCRATCH = "onnx-scratch"

@@ -19,7 +19,7 @@ from onnx import (
     helper,
 )
 
-from ldm_engine.bundle import TensorSpec
+from ldm_engine.bundle import TensorSpec, dimension_name
 from ldm_engine.errors import LDMEngineError
 
 
@@ -190,7 +190,7 @@ def describe_tensors(
 
 def _value_info(tensor: TensorSpec) -> ValueInfoProto:
     kinds = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
-    dims = [f"{tensor.name}_{i}" if d == -1 else d for i, d in enumerate(tensor.shape)]
+    dims = [dimension_name(tensor.name, i) if d == -1 else d for i, d in enumerate(tensor.shape)]
     return helper.make_tensor_value_info(tensor.name, kinds[tensor.dtype], dims)
 
 

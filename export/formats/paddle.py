@@ -53,7 +53,7 @@ def write_paddle(spec: ProgramSpec, folder: Path, weights: str = "fp32") -> None
     written = data.stat().st_size if data.is_file() else 0
     if written < expected:
         raise _incomplete(data, f"{written} bytes, at least {expected} were to be written")
-    _name_outputs(program, [t.name for t in spec.outputs])
+    name_outputs(program, [t.name for t in spec.outputs])
     _drop_scopes(program)
     graph.write_text(json.dumps(program, separators=(",", ":")))
 
@@ -94,7 +94,7 @@ def _weight_bytes(program: dict[str, Any]) -> int:
     return sum((2 if "f16" in kind["#"] else 4) * int(math.prod(s)) for kind, s in types)
 
 
-def _name_outputs(program: dict[str, Any], names: list[str]) -> None:
+def name_outputs(program: dict[str, Any], names: list[str]) -> None:
     """Give the program's outputs their own names; ``jit.save`` calls them ``fetch_name_0``, ..."""
     fetches = _operations(program, "1.fetch")
     if len(fetches) != len(names):

@@ -17,6 +17,7 @@ from ldm_engine import LDMTextToImagePipeline, __version__, cli
 from ldm_engine.bundle import PROGRAMS, FileInfo, hash_file
 from ldm_engine.cpu import supports_bf16
 from ldm_engine.errors import RuntimeUnavailableError
+from ldm_engine.gpu import GPU
 from ldm_engine.manifest import save_manifest
 from ldm_engine.recipes import read_recipe
 from ldm_engine.runtimes import choose_runtime
@@ -130,7 +131,7 @@ def test_a_second_run_overwrites_nothing(tiny_bundle, tmp_path):
         (["generate", "BUNDLE", "a", "--precision", "bf16", "--runtime", "onnxruntime"], 1, "onnx"),
         (["generate", "BUNDLE", "a", "--threads", "0"], 2, "1024"),
         (["generate", "BUNDLE", "a", "--memory", "banana"], 2, "sequential"),
-        (["verify", "BUNDLE", "--precision", "banana"], 2, "fp32, bf16, int8"),
+        (["verify", "BUNDLE", "--precision", "banana"], 2, "fp32, fp16, bf16, int8"),
         (["verify", "BUNDLE", "--runtime", "paddle", "--precision", "int8"], 1, "fp32, bf16 only"),
         (["verify", "BUNDLE", "--runtime", "onnxruntime"], 1, "--formats paddle,onnx"),
         (["export", "CHECKPOINT", "out", "--formats", "tflite"], 2, "onnx, openvino, paddle"),
@@ -156,9 +157,9 @@ def test_mistakes_end_in_one_paragraph(
         ("onnxruntime", "fp32", 1, 0),
         ("openvino", "fp32", 1, 0),
         ("openvino", "bf16", 1, 0),
-        ("onnxruntime", "all", 1, 2),
+        ("onnxruntime", "all", 1, 1),
         ("all", "fp32", 2, 1),
-        ("all", "all", 3, 6),
+        ("all", "all", 3, 4),
     ],
 )
 def test_verify_checks_what_was_asked_for(
@@ -217,14 +218,22 @@ def test_memory_is_chosen_and_told(
     assert (tmp_path / "a-0.png").exists()
 
 
-def test_half_of_the_free_memory_is_enough(tiny_onnx_bundle, monkeypatch):
+def test_half_of_the_free_memory_is_enough(tiny_onnx_bundle):
     """Counted are the files of the runtime that is used, not all of the bundle's."""
     choice = choose_runtime(tiny_onnx_bundle, "onnxruntime")
     files = tiny_onnx_bundle.files
     needed = sum(files[n].bytes for n in files if "/model.onnx" in n)
     for free, expected in ((2 * needed, "resident"), (2 * needed - 1, "sequential")):
-        monkeypatch.setattr(cli, "free_memory_bytes", lambda f=free: f)
-        assert cli._choose_memory(tiny_onnx_bundle, choice, "fp32") == expected
+        assert cli._choose_memory(tiny_onnx_bundle, choice, "fp32", free) == expected
+
+
+def test_on_a_gpu_its_own_memory_counts(tiny_onnx_bundle, monkeypatch):
+    choice = choose_runtime(tiny_onnx_bundle, "onnxruntime")
+    for memory, expected in ((1000, "sequential"), (24 << 30, "resident")):
+        gpu = GPU(0, "NVIDIA A10", (8, 6), memory)
+        monkeypatch.setattr(cli, "find_gpu", lambda index, gpu=gpu: gpu)
+        assert cli._memory_mode("auto", "gpu:0")(tiny_onnx_bundle, choice, "fp32") == expected
+    assert cli._memory_mode("resident", "gpu:0")(tiny_onnx_bundle, choice, "fp32") == "resident"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

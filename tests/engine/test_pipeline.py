@@ -19,7 +19,8 @@ from ldm_engine.errors import (
 )
 from ldm_engine.loop import run_loop
 from ldm_engine.noise import NoiseStream
-from ldm_engine.pipeline import _warn_of_flat_images
+from ldm_engine.pipeline import _check_finite, _warn_of_flat_images
+from ldm_engine.request import check_request
 from ldm_engine.scheduler import batch_steps
 
 # oneDNN orders its sums by the batch size; over the steps this reached 2e-6 here. 1/255 is 4e-3.
@@ -336,6 +337,15 @@ def test_nan_is_an_error_and_not_an_image(tiny_pipe):
 
     with pytest.raises(NonFiniteError, match=r"1 of 2 images.*seeds 8"):
         render(tiny_pipe, ["a", "b"], seed=7, callback_on_step_end=poison)
+
+
+@pytest.mark.parametrize(("precision", "is_told"), [("fp16", True), ("bf16", False)])
+def test_in_fp16_nan_may_be_an_overflow(tiny_pipe, precision, is_told):
+    request = check_request(tiny_pipe.bundle, prompt=["a"])
+    values = np.full((1, 4, 8, 8), np.inf, np.float32)
+    with pytest.raises(NonFiniteError) as caught:
+        _check_finite(values, request, "the UNet", precision)
+    assert ("use bf16 or fp32" in str(caught.value)) is is_told
 
 
 def test_a_flat_image_is_warned_about():

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from ldm_engine import LDMTextToImagePipeline, runtimes
+from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.bundle import FormatInfo
 from ldm_engine.cpu import available_threads, supports_bf16
 from ldm_engine.errors import (
@@ -19,6 +19,7 @@ from ldm_engine.errors import (
     ShapeError,
 )
 from ldm_engine.runtimes import (
+    PREFERENCE,
     RUNTIMES,
     RuntimeOptions,
     base,
@@ -55,7 +56,7 @@ BF16_MEAN_STEPS = 4
 FP32, BF16 = 1e-4, 3e-2  # relative L2 of a program's outputs, the gate's own
 
 
-@pytest.fixture(params=list(RUNTIMES))
+@pytest.fixture(params=PREFERENCE["cpu"])
 def runtime(request):
     return RUNTIMES[request.param]
 
@@ -208,7 +209,7 @@ def test_a_clone_renders_in_another_thread_at_the_same_time(unet, bundle):
 
 def test_the_time_encoder_is_never_in_less_than_full_precision(runtime, bundle):
     """In bf16 its frequencies are off by whole units."""
-    if "bf16" not in runtime.precisions or not supports_bf16():
+    if "bf16" not in runtime.precisions["cpu"] or not supports_bf16():
         pytest.skip("no bf16 here")
     results = []
     for precision in ("fp32", "bf16"):
@@ -224,7 +225,7 @@ def test_the_time_encoder_is_never_in_less_than_full_precision(runtime, bundle):
 def test_the_precision_is_the_one_asked_for(runtime, bundle):
     """Left to itself, OpenVINO takes bf16 where the CPU has it."""
     outputs = {}
-    for precision in runtime.precisions:
+    for precision in runtime.precisions["cpu"]:
         if precision == "int8" or (precision == "bf16" and not supports_bf16()):
             continue
         options = RuntimeOptions(precision=precision, threads=1)
@@ -328,19 +329,19 @@ def test_a_library_that_is_listed_but_cannot_be_imported_is_told(
 
 
 def test_auto_prefers_openvino_then_onnxruntime_then_paddle(shapes_bundle, monkeypatch):
-    assert list(RUNTIMES) == ["openvino", "onnxruntime", "paddle"]
-    for name in RUNTIMES:
+    assert PREFERENCE["cpu"] == ("openvino", "onnxruntime", "paddle")
+    for name in PREFERENCE["cpu"]:
         choice = choose_runtime(shapes_bundle)
         assert choice.runtime.name == name
         monkeypatch.setattr(type(RUNTIMES[name]), "version", lambda self: None)
     with pytest.raises(RuntimeUnavailableError) as caught:
         choose_runtime(shapes_bundle)
-    for runtime in RUNTIMES.values():
-        assert runtime.install in str(caught.value)
+    for name in PREFERENCE["cpu"]:
+        assert RUNTIMES[name].install in str(caught.value)
 
 
 def test_auto_passes_over_what_has_not_the_precision(tiny_onnx_bundle, monkeypatch):
-    monkeypatch.setattr(runtimes, "supports_bf16", lambda: True)
+    monkeypatch.setattr(base, "supports_bf16", lambda: True)
     assert choose_runtime(tiny_onnx_bundle, precision="bf16").runtime.name == "openvino"
     with pytest.raises(RuntimeUnavailableError, match="it computes in fp32 only"):
         choose_runtime(tiny_onnx_bundle, "onnxruntime", "bf16")
@@ -353,14 +354,14 @@ def test_auto_passes_over_what_has_not_the_precision(tiny_onnx_bundle, monkeypat
 
 @pytest.mark.parametrize("name", ["auto", "openvino", "paddle"])
 def test_bf16_is_refused_where_the_cpu_has_none(shapes_bundle, monkeypatch, name):
-    monkeypatch.setattr(runtimes, "supports_bf16", lambda: False)
+    monkeypatch.setattr(base, "supports_bf16", lambda: False)
     with pytest.raises(RuntimeUnavailableError, match="no bf16 instructions"):
         choose_runtime(shapes_bundle, name, "bf16")
     assert {p for _, p in usable_runtimes(shapes_bundle)} == {"fp32", "int8"}
 
 
 def test_usable_are_all_that_can_be_chosen(shapes_bundle, monkeypatch):
-    monkeypatch.setattr(runtimes, "supports_bf16", lambda: True)
+    monkeypatch.setattr(base, "supports_bf16", lambda: True)
     usable = [
         (choice.runtime.name, precision) for choice, precision in usable_runtimes(shapes_bundle)
     ]
@@ -384,7 +385,7 @@ def test_int8_needs_a_unet_in_int8(tiny_onnx_bundle, name):
 
 @pytest.mark.parametrize("precision", ["banana", "FP32", "", None, 32])
 def test_an_unknown_precision_is_refused(tiny_onnx_bundle, precision):
-    with pytest.raises(InvalidArgumentError, match="fp32, bf16, int8"):
+    with pytest.raises(InvalidArgumentError, match="fp32, fp16, bf16, int8"):
         choose_runtime(tiny_onnx_bundle, "auto", precision)
 
 
@@ -401,6 +402,10 @@ def test_an_unknown_precision_is_refused(tiny_onnx_bundle, precision):
         ("text_encoder", "int8", True, "bf16"),
         ("text_encoder", "int8", False, "fp32"),
         ("vae_decoder", "int8", False, "fp32"),
+        ("unet", "fp16", True, "fp16"),
+        ("text_encoder", "fp16", True, "fp16"),
+        ("vae_decoder", "fp16", True, "fp32"),
+        ("time_encoder", "fp16", True, "fp32"),
     ],
 )
 def test_what_each_program_runs_in(monkeypatch, program, precision, supported, expected):
@@ -419,7 +424,7 @@ def render(bundle, runtime, precision="fp32"):
 
 @pytest.fixture(scope="module")
 def pictures(shapes_bundle):
-    return {name: render(shapes_bundle, name) for name in RUNTIMES}
+    return {name: render(shapes_bundle, name) for name in PREFERENCE["cpu"]}
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])

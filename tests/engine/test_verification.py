@@ -89,6 +89,10 @@ def stored_as(bundle, weights):
         ("unet", "bf16", "fp16", 3e-2),
         ("time_encoder", "bf16", "fp32", 1e-4),  # it runs in fp32 all the same
         ("time_encoder", "bf16", "fp16", 3e-3),
+        ("unet", "fp16", "fp32", 2e-2),
+        ("unet", "fp16", "fp16", 2e-2),
+        ("time_encoder", "fp16", "fp32", 1e-4),
+        ("vae_decoder", "fp16", "fp32", 1e-4),
     ],
 )
 def test_tolerances_follow_precision_and_stored_weights(
@@ -109,7 +113,31 @@ def test_tolerances_follow_precision_and_stored_weights(
 )
 def test_tolerances_of_the_loop(tiny_bundle, precision, weights, expected):
     bundle = stored_as(tiny_bundle, weights)
-    assert end_to_end_tolerance(bundle, RUNTIMES["paddle"], precision) == expected
+    image = np.zeros((1, 8, 8, 3), np.float32)
+    assert end_to_end_tolerance(bundle, RUNTIMES["paddle"], precision, image) == expected
+
+
+def test_in_fp16_images_are_held_by_their_psnr(tiny_bundle):
+    image = np.random.RandomState(0).uniform(size=(2, 8, 8, 3))
+    tolerance = end_to_end_tolerance(tiny_bundle, RUNTIMES["paddle"], "fp16", image)
+    for psnr, passes in ((34.9, False), (35.1, True)):
+        given = image + 10 ** (-psnr / 20)  # that far in each value
+        found = Finding("paddle", "fp16", "end_to_end", "", relative_error(given, image), tolerance)
+        assert found.passed is passes
+
+
+def test_what_a_program_was_not_built_for_is_not_checked(tiny_bundle, monkeypatch):
+    choice = choose_runtime(tiny_bundle)
+    monkeypatch.setattr(
+        type(choice.runtime), "covers", lambda self, b, name, shapes: name != "vae_decoder"
+    )
+    references = load_references(tiny_bundle)
+    findings = check_runtime(
+        tiny_bundle, choice, RuntimeOptions(threads=1), references, prepare=sample
+    )
+    assert {f.program for f in findings} == {
+        "text_encoder", "time_encoder", "unet", "end_to_end"
+    }  # fmt: skip
 
 
 def test_a_wrong_reference_is_found(tiny_bundle):

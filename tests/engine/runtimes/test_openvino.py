@@ -16,7 +16,7 @@ from ldm_engine import open_bundle
 from ldm_engine.bundle import FileInfo, hash_file
 from ldm_engine.cpu import supports_bf16
 from ldm_engine.manifest import save_manifest
-from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, base
+from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, base, by_shape
 from ldm_engine.runtimes import openvino as module
 
 RUNTIME = RUNTIMES["openvino"]
@@ -115,7 +115,7 @@ def encode(program):
 
 def compiled(program):
     """The one compiled model that the program holds."""
-    (model,) = program._models._compiled.values()
+    (model,) = program._models._made.values()
     return model
 
 
@@ -170,8 +170,8 @@ def test_the_latest_shapes_are_kept_and_no_more(tiny_onnx_bundle):
     first = time_shift(tiny_onnx_bundle, program, 1)
     for count in (2, 3, 1, 4, 5, 6):
         time_shift(tiny_onnx_bundle, program, count)
-        assert len(program._models._compiled) <= module._KEPT_SHAPES
-    kept = [dict(key)["timesteps"] for key in program._models._compiled]
+        assert len(program._models._made) <= by_shape._KEPT_SHAPES
+    kept = [dict(key)["timesteps"] for key in program._models._made]
     assert kept == [(1,), (4,), (5,), (6,)]  # the one used again stayed, 2 and 3 went
     for count in (1, 2, 6):
         np.testing.assert_allclose(
@@ -180,23 +180,23 @@ def test_the_latest_shapes_are_kept_and_no_more(tiny_onnx_bundle):
 
 
 def test_of_large_models_the_latest_alone_is_kept(tiny_onnx_bundle, monkeypatch):
-    monkeypatch.setattr(module, "_KEPT_BYTES", 1)
+    monkeypatch.setattr(by_shape, "_KEPT_BYTES", 1)
     program = RUNTIME.open(tiny_onnx_bundle, "time_encoder", OPTIONS)
     for count in (1, 2, 1):
         time_shift(tiny_onnx_bundle, program, count)
-        assert len(program._models._compiled) == 1
+        assert len(program._models._made) == 1
 
 
 def test_clones_share_compiled_models_and_outlive_their_eviction(tiny_onnx_bundle, monkeypatch):
-    monkeypatch.setattr(module, "_KEPT_BYTES", 1)
+    monkeypatch.setattr(by_shape, "_KEPT_BYTES", 1)
     program = RUNTIME.open(tiny_onnx_bundle, "time_encoder", OPTIONS)
     twin = program.clone()
     first = time_shift(tiny_onnx_bundle, program, 3)
     time_shift(tiny_onnx_bundle, twin, 3)
-    (model,) = program._models._compiled.values()
+    (model,) = program._models._made.values()
     assert twin._models is program._models
     time_shift(tiny_onnx_bundle, twin, 5)
-    assert model not in program._models._compiled.values()
+    assert model not in program._models._made.values()
     program.inputs["timesteps"][:] = np.arange(3)
     program.run()
     np.testing.assert_array_equal(program.outputs["time_shift"], first)

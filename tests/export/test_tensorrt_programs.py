@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import paddle
+import pytest
+
+from ldm_engine.errors import InvalidArgumentError, OutputError, RuntimeUnavailableError
+from ldm_engine.export import exporter, tensorrt_programs
+from ldm_engine.export.checkpoint import open_checkpoint
+from ldm_engine.export.exporter import export_bundle
+from ldm_engine.export.target import check_target
+from ldm_engine.export.tensorrt_programs import Asked, check_tensorrt, plan_build
+from ldm_engine.runtimes import RUNTIMES
+
+BOTH = ("paddle", "tensorrt")
+FACTS = {"gpu": "NVIDIA A10", "tensorrt": "10.5.0", "cuda": "12.6"}
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch):
+    """A machine that lacks nothing for it."""
+    kind = type(RUNTIMES["tensorrt"])
+    monkeypatch.setattr(kind, "missing", lambda self, precision, device: None)
+    monkeypatch.setattr(tensorrt_programs, "facts_here", lambda index: FACTS)
+
+
+def lacks_a_gpu():
+    return RUNTIMES["tensorrt"].missing("fp16", tensorrt_programs.DEVICE) is not None
+
+
+@pytest.mark.skipif(not lacks_a_gpu(), reason="this machine has all that it takes")
+def test_without_a_gpu_it_is_refused_before_any_work(tiny_checkpoint, tmp_path):
+    with pytest.raises(RuntimeUnavailableError, match=r"cannot be built here: .*; "):
+        check_tensorrt(BOTH, Asked())
+    with pytest.raises(RuntimeUnavailableError, match="cannot be built here"):
+        export_bundle(open_checkpoint(tiny_checkpoint), tmp_path / "out", formats=BOTH)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("formats", "asked", "message"),
+    [
+        (("paddle",), Asked(precision="fp16"), "without the format tensorrt"),
+        (("paddle",), Asked(max_size=512), "without the format tensorrt"),
+        (("onnx", "tensorrt"), Asked(), "Add paddle to --formats"),
+        (BOTH, Asked(precision="bf16"), "fp16 or fp32"),
+        (BOTH, Asked(precision="int8"), "fp16 or fp32"),
+        (BOTH, Asked(min_batch=0), "from 1 to 1024"),
+        (BOTH, Asked(min_batch=3), "2 among them"),
+        (BOTH, Asked(max_batch=1), "2 among them"),
+        (BOTH, Asked(min_batch=2, opt_batch=1), "at least the one before"),
+        (BOTH, Asked(max_batch=5000), "from 1 to 1024"),
+        (BOTH, Asked(min_size=512, max_size=256), "512, 256"),
+        (BOTH, Asked(opt_size=-64), "-64"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(gpu_machine, formats, asked, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        check_tensorrt(formats, asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "batch"),
+    [
+        (Asked(), (1, 1, 4)),
+        (Asked(max_batch=8), (1, 1, 8)),
+        (Asked(opt_batch=8), (1, 8, 8)),
+        (Asked(min_batch=2), (2, 2, 4)),
+        (Asked(max_batch=2, opt_batch=2), (1, 2, 2)),
+    ],
+)
+def test_batches_that_are_not_told(gpu_machine, asked, batch):
+    check_tensorrt(BOTH, asked)
+    assert asked.batch() == batch
+
+
+def test_sizes_are_the_models(gpu_machine, tiny_bundle):
+    model = tiny_bundle.model
+    own, multiple = model.default_size, model.pixel_multiple
+    build = plan_build(Asked(), model)
+    assert (build.size, build.precision) == ((own, own, 2 * own), "fp16")
+    assert {name: getattr(build, name) for name in FACTS} == FACTS
+    assert plan_build(Asked(max_size=own, precision="fp32"), model).size == (own, own, own)
+    for asked in (Asked(min_size=own + multiple), Asked(max_size=own + 1), Asked(opt_size=own - 1)):
+        with pytest.raises(InvalidArgumentError, match=f"multiples of {multiple} pixels"):
+            plan_build(asked, model)
+
+
+def test_a_bundle_with_engines_can_be_replaced(tiny_bundle, tmp_path):
+    path = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    for name in ("tensorrt.json", "tensorrt.pdiparams", "tensorrt_0.trt", "tensorrt_12.trt"):
+        (path / "unet" / name).touch()
+    assert check_target(path, force=True) == path
+    for name in ("tensorrt_.trt", "tensorrt_01.trt", "notes.trt"):
+        (path / "unet" / name).touch()
+        with pytest.raises(OutputError, match=name):
+            check_target(path, force=True)
+        (path / "unet" / name).unlink()
+
+
+def test_the_gate_checks_them_on_the_gpu(gpu_machine, tiny_checkpoint, tmp_path, monkeypatch):
+    """All but conversion and GPU is real: the gate asks the runtime tensorrt, which refuses."""
+    asked = []
+
+    def add(draft, build, progress):
+        asked.append(build)
+        programs = {
+            name: replace(info, formats={**info.formats, "tensorrt": info.formats["paddle"]})
+            for name, info in draft.programs.items()
+        }
+        return replace(draft, programs=programs)
+
+    monkeypatch.setattr(exporter, "add_tensorrt", add)
+    monkeypatch.setattr(
+        type(RUNTIMES["tensorrt"]), "mismatch", lambda self, *_: "this is another machine"
+    )
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"tensorrt .* fp16 on gpu:0: this is another"
+    ):
+        export_bundle(open_checkpoint(tiny_checkpoint), tmp_path / "out", formats=BOTH)
+    assert [build.gpu for build in asked] == ["NVIDIA A10"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_references_are_computed_on_the_cpu(tiny_checkpoint, tmp_path, monkeypatch):
+    """Dygraph would take a GPU where there is one, and round to TF32 there."""
+    devices = []
+    real = exporter.compute_references
+
+    def compute(*arguments):
+        devices.append(paddle.get_device())
+        return real(*arguments)
+
+    monkeypatch.setattr(exporter, "compute_references", compute)
+    before = paddle.get_device()
+    export_bundle(open_checkpoint(tiny_checkpoint), tmp_path / "out", formats=["paddle"])
+    assert devices == ["cpu"]
+    assert paddle.get_device() == before
