@@ -37,6 +37,8 @@ INT8_FORMAT = "openvino_int8"
 #: The TensorRT graphs hold this before an engine's file name, which a runtime replaces by its path:
 #: Paddle reads engines from the paths in the graph, and at this one there never is a file.
 ENGINE_PLACE = "/dev/null/"
+#: What TensorRT programs are built in.
+BUILT_PRECISIONS = ("fp16", "fp32")
 #: Largest image height and width, in pixels; attention over more would need terabytes.
 MAX_SIZE = 8192
 _HASH_CHUNK_BYTES = 4 << 20

@@ -310,7 +310,8 @@ def generate(
     """
     if from_image is not None:
         check_given(click.get_current_context())
-        path = generate_again(bundle, from_image, output, device, _memory_mode(memory, device))
+        choose_memory = _memory_mode(memory, device)
+        path = generate_again(bundle, from_image, output, device, gpu_pool_mb, choose_memory)
         console.out.print(str(path), markup=False)
         return
     if not prompts:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .bundle import (
+    BUILT_PRECISIONS,
     FORMAT_FILES,
     MANIFEST,
     MAX_SIZE,
@@ -150,8 +151,7 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Bundle:
             versions={_typed(n, str): _typed(v, str) for n, v in raw["versions"].items()},
             tensorrt=_parse_tensorrt(raw["tensorrt"]) if "tensorrt" in raw else None,
         )
-        if ("tensorrt" in bundle.formats) != (bundle.tensorrt is not None):
-            raise ValueError("there are TensorRT programs without how they were built, or it alone")
+        _check_tensorrt(bundle)
         for name in (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *bundle.program_files_listed):
             bundle.files[name]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -212,12 +212,32 @@ def _parse_tensorrt(raw: dict[str, Any]) -> TensorRTBuild:
     values: dict[str, Any] = {
         name: _typed(raw[name], str) for name in ("precision", "gpu", "tensorrt", "cuda")
     }
+    if values["precision"] not in BUILT_PRECISIONS:
+        raise ValueError(f"TensorRT programs cannot be in {values['precision']!r}")
     for name in ("batch", "size"):
         least, best, most = (_typed(value, int) for value in raw[name])
         if not 0 < least <= best <= most:
             raise ValueError(f"`{name}` of the TensorRT programs is {raw[name]}, no range")
         values[name] = (least, best, most)
     return TensorRTBuild(**values)
+
+
+def _check_tensorrt(bundle: Bundle) -> None:
+    """Raise ``ValueError`` unless there are TensorRT programs and how they were built, or neither.
+
+    With them Paddle's are there too, which they were made from and which do what they cannot.
+    """
+    has_programs = "tensorrt" in bundle.formats
+    if has_programs != (bundle.tensorrt is not None):
+        raise ValueError("there are TensorRT programs without how they were built, or it alone")
+    if not has_programs:
+        return
+    if "paddle" not in bundle.formats:
+        raise ValueError("there are TensorRT programs without Paddle's")
+    for name, program in bundle.programs.items():
+        weights = program.formats["tensorrt"].weights
+        if weights not in BUILT_PRECISIONS:
+            raise ValueError(f"the TensorRT program {name} cannot be in {weights!r}")
 
 
 def _parse_file(raw: dict[str, Any]) -> FileInfo:

@@ -218,7 +218,7 @@ def check_runtime(
 
 def program_tolerance(bundle: Bundle, runtime: Runtime, program: str, precision: str) -> float:
     """How far one program's outputs may lie from the original model's, relative L2."""
-    stored = bundle.programs[program].formats[runtime.format_of(program, precision)].weights
+    stored = runtime.stored_weights(bundle, program, precision)
     tolerance = PROGRAM_TOLERANCES[runtime.computes_in(bundle, program, precision)]
     return max(tolerance, HALVED_TOLERANCE) if stored == "fp16" else tolerance
 
@@ -229,7 +229,7 @@ def end_to_end_tolerance(
     """The same for the images of the short loop, whose reference is `image`."""
     if precision in MIN_PSNR:
         return relative_error_of_psnr(MIN_PSNR[precision], image)
-    stored = bundle.programs["unet"].formats[runtime.format_of("unet", precision)].weights
+    stored = runtime.stored_weights(bundle, "unet", precision)
     tolerance = END_TO_END_TOLERANCES[precision]
     return max(tolerance, HALVED_END_TO_END_TOLERANCE) if stored == "fp16" else tolerance
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ldm_engine.bundle import Bundle, FormatInfo, ModelInfo, ProgramInfo, TensorRTBuild
+from ldm_engine.bundle import (
+    BUILT_PRECISIONS,
+    MAX_SIZE,
+    Bundle,
+    FormatInfo,
+    ModelInfo,
+    ProgramInfo,
+    TensorRTBuild,
+)
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError
 from ldm_engine.runtimes import RUNTIMES, Device, program_precision
 from ldm_engine.runtimes.tensorrt import facts_here, shape_ranges
@@ -15,7 +23,6 @@ from .formats.tensorrt import run_in_process, write_tensorrt
 from .formats.tensorrt_conversion import Request
 from .progress import Progress
 
-PRECISIONS = ("fp16", "fp32")
 #: The GPU that Paddle converts on, always its first; CUDA_VISIBLE_DEVICES says which that is.
 DEVICE = Device("gpu", 0)
 _CHECKED_BATCH = len(END_TO_END_PROMPTS)
@@ -38,6 +45,11 @@ class Asked:
     def is_empty(self) -> bool:
         """Whether nothing was asked for."""
         return self == Asked()
+
+    @property
+    def in_precision(self) -> str:
+        """What they are to compute in."""
+        return BUILT_PRECISIONS[0] if self.precision is None else self.precision
 
     def batch(self) -> tuple[int, int, int]:
         """Fewest, usual and most images at once."""
@@ -93,11 +105,11 @@ def check_tensorrt(formats: Sequence[str], asked: Asked) -> None:
             f"The format tensorrt was asked for with the formats {', '.join(formats)}; it is made "
             "from paddle, which also is its fallback. Add paddle to --formats."
         )
-    precision = asked.precision or PRECISIONS[0]
-    if precision not in PRECISIONS:
+    precision = asked.in_precision
+    if precision not in BUILT_PRECISIONS:
         raise InvalidArgumentError(
-            f"--precision is {precision!r}; {' or '.join(PRECISIONS)} is accepted for TensorRT "
-            "programs (Paddle's conversion takes fp32 where bf16 is asked for)."
+            f"--precision is {precision!r}; {' or '.join(BUILT_PRECISIONS)} is accepted for "
+            "TensorRT programs (Paddle's conversion takes fp32 where bf16 is asked for)."
         )
     _check_ranges(asked)
     runtime = RUNTIMES["tensorrt"]
@@ -118,10 +130,10 @@ def _check_ranges(asked: Asked) -> None:
             "them, which the check draws at once."
         )
     size = [n for n in (asked.min_size, asked.opt_size, asked.max_size) if n is not None]
-    if size != sorted(size) or any(n <= 0 for n in size):
+    if size != sorted(size) or any(not 0 < n <= MAX_SIZE for n in size):
         raise InvalidArgumentError(
             f"--min-size, --opt-size and --max-size are {_told(size)}; whole numbers of pixels "
-            "are accepted, each at least the one before."
+            f"up to {MAX_SIZE} are accepted, each at least the one before."
         )
 
 
@@ -134,7 +146,7 @@ def plan_build(asked: Asked, model: ModelInfo) -> TensorRTBuild:
     """
     size = asked.size(model)
     facts = facts_here(DEVICE.index)
-    return TensorRTBuild(asked.precision or PRECISIONS[0], batch=asked.batch(), size=size, **facts)
+    return TensorRTBuild(asked.in_precision, batch=asked.batch(), size=size, **facts)
 
 
 def add_tensorrt(

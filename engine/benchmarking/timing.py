@@ -30,6 +30,10 @@ class TimedRuntime(Runtime):
         """As the other runtime says."""
         return self._runtime.computes_in(bundle, program, precision)
 
+    def stored_weights(self, bundle: Bundle, program: str, precision: str) -> str:
+        """As the other runtime says."""
+        return self._runtime.stored_weights(bundle, program, precision)
+
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> Program:
         """Load one program; its runs are timed."""
         opened = self._runtime.open(bundle, program, options)

@@ -21,7 +21,7 @@ from ..runtimes import Choice, Device, choose_runtime, resolve_options
 from .plan import MIN_ROWS
 
 #: Options of ``generate`` that do not change the image.
-_FREE = ("bundle", "output", "device", "memory", "from_image")
+_FREE = ("bundle", "output", "device", "gpu_pool_mb", "memory", "from_image")
 
 
 def check_given(context: click.Context) -> None:
@@ -45,6 +45,7 @@ def generate_again(
     image_path: Path,
     output: Path,
     device: str,
+    gpu_pool_mb: int | None,
     choose_memory: Callable[[Bundle, Choice, str], str],
 ) -> Path:
     """Render the image of a file again and return where it was written.
@@ -62,7 +63,7 @@ def generate_again(
             f"differ on {device}. Choose with --device."
         )
     choice = choose_runtime(bundle, recipe.runtime, recipe.precision, device)
-    resolve_options(choice.runtime, device, recipe.precision, recipe.threads)
+    resolve_options(choice.runtime, device, recipe.precision, recipe.threads, gpu_pool_mb)
     make_folder(output)
     with console.busy(f"opening {bundle_path}"):
         pipe = LDMTextToImagePipeline.from_pretrained(
@@ -72,10 +73,11 @@ def generate_again(
             precision=recipe.precision,
             threads=recipe.threads,
             memory=choose_memory(bundle, choice, recipe.precision),
+            gpu_pool_mb=gpu_pool_mb,
         )
     # A batch as large as the one it came from, where that decides about last bits.
     rows = recipe.batch_size
-    if choice.runtime.rounds_alike:
+    if choice.runtime.rounds_alike(device):
         rows = min(rows, MIN_ROWS)
     with console.step_bar(recipe.num_inference_steps) as advance:
         rendered = pipe(

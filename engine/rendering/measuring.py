@@ -107,7 +107,7 @@ def measure_costs(renderer: Renderer, group: Group, batch_size: int) -> Costs:
         rounds += 1
     # A step is most of what a batch takes: if it seems next to nothing, `short` was disturbed.
     step = max((long - short) / _STEPS, long / (1 + _STEPS) / 2)
-    is_free = RUNTIMES[renderer.pipe.runtime].rounds_alike and renderer.pipe.options.device == "cpu"
+    is_free = RUNTIMES[renderer.pipe.runtime].rounds_alike(renderer.pipe.options.device)
     return Costs(max(first - short, 0.0) if is_free else None, step / batch_size)
 
 

@@ -13,6 +13,7 @@ import PIL
 from ..bundle import Bundle
 from ..cpu import available_threads
 from ..errors import LDMEngineError
+from ..gpu import find_gpu
 from ..manifest import open_bundle
 from ..pipeline import needed_files
 from ..runtimes import Choice, Device, choose_runtime, resolve_options
@@ -147,7 +148,7 @@ class Run:
             "runtime": choice.runtime.name,
             "runtime_version": choice.runtime.version(),
             "precision": options.precision,
-            "device": str(Device.parse(options.device)),
+            "device": _describe_device(options.device),
             "threads": options.threads,
             "batch_size": options.batch_size,
             "image_format": options.image_format,
@@ -292,3 +293,9 @@ class Run:
                 self.should_stop,
             )
         return render_in_workers(settings, output, label, workers, batches, commit)
+
+
+def _describe_device(name: str) -> str:
+    """What of a device changes pixels: which GPU it is, but not its number."""
+    device = Device.parse(name)
+    return device.kind if device.kind == "cpu" else f"gpu: {find_gpu(device.index).name}"

@@ -8,6 +8,7 @@ must not import its library before it is asked to open.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from ..gpu import find_gpu
 from .device import Device
 
 Array = NDArray[Any]
+_NO_VERSION = (0, 0, 0)  # what builds of a day call themselves
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,11 @@ class Runtime(ABC):
     #: What it computes in, by the kind of device.
     precisions: ClassVar[Mapping[str, tuple[str, ...]]]
     gpu_distribution: ClassVar[str]  #: of `distributions`, the one that runs on GPUs
+    gpu_oldest: ClassVar[str]  #: version of that one that will do
     gpu_install: ClassVar[str]  #: how to get that one, as a clause
     has_gpu_pool: ClassVar[bool] = False  #: ``RuntimeOptions.gpu_pool_mb`` means something to it
     #: The name of the runtime that computes in fp32 from the same bundle; None: this one does.
     wide_runtime: ClassVar[str | None] = None
-    #: On the CPU an image has the same last bit in batches of two rows or more, as was measured.
-    rounds_alike: ClassVar[bool] = True
 
     def version(self) -> str | None:
         """The installed library's version without importing it, or None."""
@@ -167,11 +168,24 @@ class Runtime(ABC):
         else:
             if precision == "bf16" and not gpu.supports_bf16:
                 lacks.append(f"the {gpu.name} has no bf16; use fp16 or fp32")
-        if installed_version(self.gpu_distribution) is None:
-            version = self.version()
-            instead = "" if version is None else f" (what is, {version}, is for CPUs)"
+        version = installed_version(self.gpu_distribution)
+        if version is None:
+            other = self.version()
+            instead = "" if other is None else f" (what is, {other}, is for CPUs)"
             lacks.append(f"{self.gpu_distribution} is not installed{instead}; {self.gpu_install}")
+        elif _NO_VERSION < _numbers(version) < _numbers(self.gpu_oldest):
+            lacks.append(
+                f"{self.gpu_distribution} {version} is installed, and {self.gpu_oldest} or later "
+                f"is needed; {self.gpu_install}"
+            )
         return lacks
+
+    def rounds_alike(self, device: str) -> bool:
+        """Whether an image has the same last bit in batches of two rows or more, as was measured.
+
+        On GPUs nothing was.
+        """
+        return Device.parse(device).kind == "cpu"
 
     def mismatch(self, bundle: Bundle, precision: str, device: Device) -> str | None:
         """Why this bundle's programs do not suit that, and what to do, or None."""
@@ -180,6 +194,10 @@ class Runtime(ABC):
     def covers(self, bundle: Bundle, program: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Whether `program` can be run on inputs of these `shapes`."""
         return True
+
+    def stored_weights(self, bundle: Bundle, program: str, precision: str) -> str:
+        """How the weights were stored that `program` computes with: "fp32", "fp16" or "int8"."""
+        return bundle.programs[program].formats[self.format_of(program, precision)].weights
 
     @abstractmethod
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> Program:
@@ -192,6 +210,10 @@ def installed_version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
 def weight_bytes(bundle: Bundle, runtime: Runtime, program: str, precision: str) -> int:

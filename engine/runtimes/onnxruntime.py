@@ -72,6 +72,7 @@ class _ONNXRuntimeLibrary(Runtime):
     distributions = ("onnxruntime", "onnxruntime-gpu")
     install = "pip install 'ldm-engine[onnxruntime]'"
     gpu_distribution = "onnxruntime-gpu"
+    gpu_oldest = "1.23"
     gpu_install = (
         "get it with `pip uninstall onnxruntime`, whose files it shares, then `pip install "
         "'ldm-engine[onnxruntime-gpu]'`"

@@ -15,15 +15,12 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
-from .base import Array, Program, Runtime, installed_version
+from .base import Array, Program, Runtime
 from .by_shape import describe
-from .device import Device
 
 # glibc's malloc.h has these; there is no header here to read them from.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _MAX_INT = 2**31 - 1
-
-_OLDEST = 3  # version of Paddle that reads these programs; builds of a day call themselves 0.0.0
 
 
 class PaddleLibrary(Runtime):
@@ -33,21 +30,12 @@ class PaddleLibrary(Runtime):
     install = "pip install 'ldm-engine[paddle]'"
     has_gpu_pool = True
     gpu_distribution = "paddlepaddle-gpu"
+    gpu_oldest = "3.2.2"
     gpu_install = (
-        "PyPI's stops at 2.6.2, and 3.x comes from Paddle's own index: `pip uninstall paddlepaddle`"
-        ", then `pip install paddlepaddle-gpu==3.3.1 -i "
-        "https://www.paddlepaddle.org.cn/packages/stable/cu126/`"
+        "PyPI's paddlepaddle-gpu stops at 2.6.2, and 3.x comes from Paddle's own package index: "
+        "run `pip uninstall paddlepaddle`, then the command that Paddle's installation page gives "
+        "for the machine's CUDA version (docs/gpu.md)"
     )
-
-    def _missing_for_gpu(self, precision: str, device: Device) -> list[str]:
-        lacks = super()._missing_for_gpu(precision, device)
-        version = installed_version(self.gpu_distribution)
-        if version is not None and 0 < int(version.split(".")[0]) < _OLDEST:
-            lacks.append(
-                f"{self.gpu_distribution} {version} is installed, and 3.x is needed; "
-                f"{self.gpu_install}"
-            )
-        return lacks
 
 
 Self = TypeVar("Self", bound="PredictorProgram")

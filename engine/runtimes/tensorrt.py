@@ -9,6 +9,7 @@ import ctypes.util
 import importlib
 import importlib.util
 import json
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,9 +68,19 @@ def missing_tensorrt() -> list[str]:
 
 
 def import_tensorrt() -> None:
-    """Load the libraries of TensorRT's package, if that is how it was installed."""
-    if importlib.util.find_spec("tensorrt"):
+    """Load the libraries of TensorRT's package, if that is how it was installed.
+
+    Raises:
+        RuntimeUnavailableError: if it is broken.
+    """
+    if importlib.util.find_spec("tensorrt") is None:
+        return
+    try:
         importlib.import_module("tensorrt")
+    except (ImportError, OSError) as error:
+        raise RuntimeUnavailableError(
+            f"TensorRT's package cannot be imported: {error}. Install it again: `{INSTALL}`."
+        ) from error
 
 
 def facts_here(index: int) -> dict[str, str]:
@@ -97,6 +108,7 @@ def rebuild_command(bundle: Bundle, build: TensorRTBuild) -> str:
     """What makes the bundle again on this machine as it was made."""
     formats = [f for f in bundle.formats if f != "tensorrt"]
     unet = bundle.programs["unet"].formats
+    folder = shlex.quote(str(bundle.path))
     options = [
         f"--formats {','.join([*formats, 'tensorrt'])}",
         f"--precision {build.precision}",
@@ -105,7 +117,7 @@ def rebuild_command(bundle: Bundle, build: TensorRTBuild) -> str:
         *(["--weights fp16"] if unet["paddle"].weights == "fp16" else []),
         *(["--int8"] if INT8_FORMAT in unet else []),
     ]
-    return f"ldm-engine export CHECKPOINT {bundle.path} --force {' '.join(options)}"
+    return f"ldm-engine export CHECKPOINT {folder} --force {' '.join(options)}"
 
 
 class TensorRTProgram(PaddleGPUProgram):
@@ -142,6 +154,10 @@ class TensorRTRuntime(PaddleLibrary):
     def computes_in(self, bundle: Bundle, program: str, precision: str) -> str:
         """As it was built."""
         return bundle.programs[program].formats[self.format].weights
+
+    def stored_weights(self, bundle: Bundle, program: str, precision: str) -> str:
+        """As in Paddle's programs, which these were made from."""
+        return bundle.programs[program].formats["paddle"].weights
 
     def _missing_for_gpu(self, precision: str, device: Device) -> list[str]:
         return [*super()._missing_for_gpu(precision, device), *missing_tensorrt()]

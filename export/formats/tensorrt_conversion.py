@@ -13,8 +13,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-#: Operators that compute in fp32 in fp16 programs: sums of squares and of exponentials.
-WIDE_OPERATORS = ("pd_op.group_norm", "pd_op.softmax")
+from ldm_engine.runtimes.paddle_gpu import WIDE_OPERATORS
+
 WORKSPACE_BYTES = 4 << 30  # what TensorRT may take of the GPU while it tries kernels
 OPTIMIZATION_LEVEL = 3  # TensorRT's own default, of 0 to 5
 

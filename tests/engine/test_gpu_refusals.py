@@ -19,14 +19,17 @@ from ldm_engine.runtimes import (
     Device,
     base,
     choose_runtime,
-    paddle_predictor,
     resolve_options,
     select_runtimes,
 )
 
 COMMAND = Path(sys.executable).with_name("ldm-engine")
 GPU_0 = Device("gpu", 0)
-PADDLE = ("paddlepaddle-gpu is not installed", "PyPI's stops at 2.6.2", "packages/stable/cu126/")
+PADDLE = (
+    "paddlepaddle-gpu is not installed",
+    "PyPI's paddlepaddle-gpu stops at 2.6.2",
+    "3.x comes from Paddle's own package index",
+)
 ONNXRUNTIME = ("onnxruntime-gpu is not installed", "pip install 'ldm-engine[onnxruntime-gpu]'")
 TENSORRT = ("TensorRT (libnvinfer) is not installed", "pip install tensorrt")
 
@@ -119,13 +122,25 @@ def test_it_takes_no_import_of_a_runtime(broken):
     assert time.perf_counter() - began < 60
 
 
-def test_the_old_paddle_of_pypi_is_not_enough(monkeypatch):
-    monkeypatch.setattr(base, "installed_version", lambda name: "2.6.2")
-    monkeypatch.setattr(paddle_predictor, "installed_version", lambda name: "2.6.2")
-    for name in ("paddle", "tensorrt"):
-        told = RUNTIMES[name].missing("fp32", GPU_0)
-        assert "paddlepaddle-gpu 2.6.2 is installed, and 3.x is needed" in told
-        assert PADDLE[2] in told
+@pytest.mark.parametrize(
+    ("name", "version", "told"),
+    [
+        ("paddle", "2.6.2.post120", "2.6.2.post120 is installed, and 3.2.2 or later is needed"),
+        ("tensorrt", "2.6.2", PADDLE[2]),
+        ("onnxruntime", "1.18.1", "1.18.1 is installed, and 1.23 or later is needed"),
+        ("onnxruntime-tensorrt", "1.22", ONNXRUNTIME[1]),
+        ("paddle", "3.2.2", None),
+        ("paddle", "3.10.0rc1", None),
+        ("paddle", "0.0.0", None),  # a build of a day
+        ("onnxruntime", "1.23.0", None),
+    ],
+)
+def test_old_packages_are_not_enough(monkeypatch, name, version, told):
+    """Such as the only ones of Paddle that PyPI has."""
+    monkeypatch.setattr(base, "installed_version", lambda name: version)
+    found = RUNTIMES[name].missing("fp32", GPU_0)
+    assert (told or "driver") in found
+    assert ("or later is needed" in found) is (told is not None)
 
 
 def test_a_gpu_without_bf16_is_told(monkeypatch):
@@ -199,4 +214,4 @@ def test_a_picture_from_a_gpu_is_not_made_again_on_the_cpu(tiny_bundle, tmp_path
     )  # fmt: skip
     path = save_png(image, tmp_path, "a", replace(recipe, device="gpu"))
     with pytest.raises(InvalidArgumentError, match=r"rendered on the gpu.*--device"):
-        generate_again(tiny_bundle.path, path, tmp_path, "cpu", lambda *_: "resident")
+        generate_again(tiny_bundle.path, path, tmp_path, "cpu", None, lambda *_: "resident")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ldm_engine.bundle import PROGRAMS
+from ldm_engine.bundle import PROGRAMS, FormatInfo
 from ldm_engine.errors import BundleError, VerificationError
 from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, choose_runtime
 from ldm_engine.verification import (
@@ -100,6 +100,20 @@ def test_tolerances_follow_precision_and_stored_weights(
 ):
     bundle = stored_as(tiny_bundle, weights)
     assert program_tolerance(bundle, RUNTIMES["paddle"], program, precision) == expected
+
+
+@pytest.mark.parametrize(
+    ("built_in", "weights", "expected"),
+    [("fp32", "fp32", 1e-4), ("fp32", "fp16", 3e-3), ("fp16", "fp16", 2e-2)],
+)
+def test_tensorrt_programs_were_made_from_stored_weights(tiny_bundle, built_in, weights, expected):
+    bundle = stored_as(tiny_bundle, weights)
+    programs = {
+        name: replace(p, formats={**p.formats, "tensorrt": FormatInfo((), built_in)})
+        for name, p in bundle.programs.items()
+    }
+    bundle = replace(bundle, programs=programs)
+    assert program_tolerance(bundle, RUNTIMES["tensorrt"], "unet", "fp16") == expected
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from rendering_runs import files_of, images_of, read_lines, records_of
 import ldm_engine
 from ldm_engine.cpu import supports_bf16
 from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError
+from ldm_engine.gpu import GPU
 from ldm_engine.recipes import read_recipe
 from ldm_engine.rendering import measuring
 from ldm_engine.rendering import run as running
@@ -157,6 +158,14 @@ def test_a_run_with_other_settings_is_refused(render, change, told):
     with pytest.raises(FingerprintError, match="--force") as refused:
         render(JOBS[:1], **change)
     assert told in str(refused.value)
+
+
+def test_a_run_may_move_to_another_gpu_of_the_same_kind(monkeypatch):
+    gpus = [GPU(i, name, (8, 6), 1 << 30) for i, name in enumerate(["A10", "A10", "H200"])]
+    monkeypatch.setattr(running, "find_gpu", gpus.__getitem__)
+    assert running._describe_device("cpu") == "cpu"  # as runs of before say
+    assert running._describe_device("gpu") == running._describe_device("gpu:1") == "gpu: A10"
+    assert running._describe_device("gpu:2") == "gpu: H200"
 
 
 def test_force_starts_beside_and_goes_on_there(render, tmp_path):

@@ -166,6 +166,18 @@ def test_the_command_builds_the_same_again(bundle, build):
     )
 
 
+def test_a_folder_with_spaces_is_one_argument(bundle, build):
+    spaced = replace(bundle, path=bundle.path / "my bundle")
+    assert f"CHECKPOINT '{spaced.path}' --force" in rebuild_command(spaced, build)
+
+
+def test_a_package_that_cannot_be_imported_is_told(tmp_path, monkeypatch):
+    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: no such file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeUnavailableError, match=r"libnvinfer.*pip install tensorrt"):
+        tensorrt.import_tensorrt()
+
+
 def test_auto_takes_them_in_their_precision_and_else_paddle(bundle, gpu_machine, tiny_bundle):
     def chosen(opened, precision):
         from ldm_engine.runtimes import choose_runtime
@@ -222,6 +234,7 @@ def test_the_manifest_keeps_what_they_were_built_for(stored):
         ({"batch": (0, 1, 2)}, "no range"),
         ({"size": (64, 64)}, "values to unpack"),
         ({"gpu": 3}, "not a str"),
+        ({"precision": "int8"}, "cannot be in 'int8'"),
     ],
 )
 def test_a_record_that_makes_no_sense_is_refused(stored, change, message):
@@ -233,6 +246,25 @@ def test_a_record_that_makes_no_sense_is_refused(stored, change, message):
 def test_programs_without_a_record_are_refused(stored):
     save_manifest(replace(stored, tensorrt=None))
     with pytest.raises(BundleError, match="without how they were built"):
+        open_bundle(stored.path)
+
+
+def test_programs_without_paddles_are_refused(stored):
+    programs = {
+        name: replace(info, formats={"tensorrt": info.formats["tensorrt"]})
+        for name, info in stored.programs.items()
+    }
+    save_manifest(replace(stored, programs=programs))
+    with pytest.raises(BundleError, match="without Paddle's"):
+        open_bundle(stored.path)
+
+
+def test_a_program_in_a_precision_that_is_none_is_refused(stored):
+    unet = stored.programs["unet"]
+    formats = {**unet.formats, "tensorrt": replace(unet.formats["tensorrt"], weights="int8")}
+    programs = {**stored.programs, "unet": replace(unet, formats=formats)}
+    save_manifest(replace(stored, programs=programs))
+    with pytest.raises(BundleError, match="program unet cannot be in 'int8'"):
         open_bundle(stored.path)
 
 
