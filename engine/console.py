@@ -205,7 +205,7 @@ def print_bundle(bundle: Bundle) -> None:
         "runtime here": _describe_choice(bundle),
         "runs here in": _describe_usable(bundle),
         "GPU here": _describe_gpu(bundle),
-        "order there": _describe_order(bundle),
+        "order on GPUs": _describe_order(bundle),
     }
     if bundle.tensorrt is not None:
         facts["TensorRT"] = _describe_build(bundle.tensorrt)
@@ -315,7 +315,7 @@ def _describe_order(bundle: Bundle) -> str:
         if runtime.name == "tensorrt" and bundle.tensorrt is not None:
             precisions = [bundle.tensorrt.precision]
         held = runtime.format in bundle.formats
-        told = ", ".join(precisions) if held else f"not here: needs the format {runtime.format}"
+        told = ", ".join(precisions) if held else f"needs the format {runtime.format}"
         order.append(f"{runtime.name} ({told})")
     return ", else ".join(order)
 

@@ -129,11 +129,14 @@ def _check_ranges(asked: Asked) -> None:
             f"{MAX_BATCH} are accepted, each at least the one before, with {_CHECKED_BATCH} among "
             "them, which the check draws at once."
         )
-    size = [n for n in (asked.min_size, asked.opt_size, asked.max_size) if n is not None]
+    sizes = {"min": asked.min_size, "opt": asked.opt_size, "max": asked.max_size}
+    given = {f"--{end}-size": n for end, n in sizes.items() if n is not None}
+    size = list(given.values())
     if size != sorted(size) or any(not 0 < n <= MAX_SIZE for n in size):
+        told = ", ".join(f"{option} is {n}" for option, n in given.items())
         raise InvalidArgumentError(
-            f"--min-size, --opt-size and --max-size are {_told(size)}; whole numbers of pixels "
-            f"up to {MAX_SIZE} are accepted, each at least the one before."
+            f"{told}; whole numbers of pixels up to {MAX_SIZE} are accepted, each at least the "
+            "one before."
         )
 
 

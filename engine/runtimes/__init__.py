@@ -190,8 +190,10 @@ def _no_precision(runtime: Runtime, precision: str, device: Device) -> str | Non
     offered = runtime.precisions[device.kind]
     if precision in offered:
         return None
-    where = "" if device.kind == "cpu" else "on GPUs "
-    return f"{where}it computes in {', '.join(offered)} only"
+    where = {"cpu": "the CPU", "gpu": "GPUs"}[device.kind]
+    elsewhere = device.kind == "cpu" and precision in runtime.precisions.get("gpu", ())
+    hint = f', in {precision} on GPUs (device="gpu:0")' if elsewhere else ""
+    return f"on {where} it computes in {', '.join(offered)} only{hint}"
 
 
 def _no_format(bundle: Bundle, runtime: Runtime) -> str | None:

@@ -193,8 +193,8 @@ def test_info_tells_why_and_the_order(tiny_bundle, capsys):
     cli.cli.main(["info", str(tiny_bundle.path)], standalone_mode=False)
     shown = " ".join(capsys.readouterr().out.split())
     assert "GPU here none: " in shown
-    assert "order there tensorrt (not here: needs the format tensorrt), else paddle" in shown
-    assert "paddle (fp32, fp16, bf16), else onnxruntime (not here" in shown
+    assert "order on GPUs tensorrt (needs the format tensorrt), else paddle" in shown
+    assert "paddle (fp32, fp16, bf16), else onnxruntime (needs" in shown
     cli.cli.main(["info", str(tiny_bundle.path), "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["tensorrt"] is None
 

@@ -52,7 +52,7 @@ def test_without_a_gpu_it_is_refused_before_any_work(tiny_checkpoint, tmp_path):
         (BOTH, Asked(max_batch=1), "2 among them"),
         (BOTH, Asked(min_batch=2, opt_batch=1), "at least the one before"),
         (BOTH, Asked(max_batch=5000), "from 1 to 1024"),
-        (BOTH, Asked(min_size=512, max_size=256), "512, 256"),
+        (BOTH, Asked(min_size=512, max_size=256), "--min-size is 512, --max-size is 256"),
         (BOTH, Asked(opt_size=-64), "-64"),
         (BOTH, Asked(max_size=16384), "up to 8192"),
         (BOTH, Asked(precision=""), "'' "),
