@@ -23,6 +23,7 @@ from .onnxruntime_gpu import (
     Plan,
     Sessions,
     cuda_plan,
+    reach_gpu,
     reason,
     tensorrt_plan,
 )
@@ -100,7 +101,7 @@ class _ONNXRuntimeLibrary(Runtime):
     def _open_on_gpu(
         self, bundle: Bundle, program: str, options: RuntimeOptions, plan: Plan
     ) -> ONNXRuntimeGPUProgram:
-        self._import(plan.providers[0][0]).preload_dlls()  # CUDA from pip's packages
+        reach_gpu(self._import(plan.providers[0][0]), plan.device)
         size = weight_bytes(bundle, self, program, options.precision)
         return ONNXRuntimeGPUProgram(program, bundle, Sessions(bundle, program, plan, size))
 

@@ -6,6 +6,8 @@ file has not yet run on hardware; its programs are tested with buffers in the CP
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import threading
 import warnings
@@ -97,6 +99,29 @@ def tensorrt_provider(index: int, with_graph: bool, cache: Path | None) -> Provi
     return TENSORRT, options
 
 
+def reach_gpu(library: Any, device: tuple[str, int]) -> None:
+    """Load CUDA from pip's packages, if it is there, and touch the memory of `device`.
+
+    `library` is ``onnxruntime``; what it logs is silenced, in the whole process.
+
+    Raises:
+        RuntimeUnavailableError: if that fails, with what could not be loaded.
+    """
+    library.set_default_logger_severity(_FATAL_ONLY)  # what fails is told below
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        library.preload_dlls()
+    try:
+        library.OrtValue.ortvalue_from_shape_and_type([1], np.float32, *device)
+    except Exception as error:
+        told = [line for line in printed.getvalue().splitlines() if "Failed" in line]
+        raise RuntimeUnavailableError(
+            f"ONNX Runtime {library.__version__} cannot use {device[0]} device {device[1]}: "
+            f"{'; '.join(told) or reason(error)}. `pip install 'ldm-engine[onnxruntime-gpu]'` "
+            "installs CUDA and cuDNN; see docs/gpu.md."
+        ) from error
+
+
 class Sessions(ByShape[Any]):
     """One program's sessions, each for fixed shapes; shared by clones, which take turns."""
 
@@ -147,13 +172,13 @@ class Sessions(ByShape[Any]):
         except Exception as error:
             raise BundleError(
                 f"ONNX Runtime cannot load {graph} for {describe(shapes)}: {reason(error)} "
-                "Run `ldm-engine verify` on the bundle; if it is whole, export it again."
+                "If it misses a library, docs/gpu.md tells how to get it; else run `ldm-engine "
+                "verify` on the bundle, and if it is whole, export it again."
             ) from error
         if providers[0][0] not in session.get_providers():  # and this it does all the same
             raise RuntimeUnavailableError(
                 f"ONNX Runtime cannot use its {providers[0][0]}: a library that it needs is "
-                "missing or of another version. docs/gpu.md tells which; `python -c 'import "
-                "onnxruntime; onnxruntime.preload_dlls()'` tells what it does not find."
+                "missing or of another version; docs/gpu.md tells which it needs."
             )
         return session
 

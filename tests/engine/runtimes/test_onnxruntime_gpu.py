@@ -27,6 +27,7 @@ from ldm_engine.runtimes.onnxruntime_gpu import (
     Plan,
     Sessions,
     cuda_plan,
+    reach_gpu,
     tensorrt_plan,
 )
 from ldm_engine.verification import relative_error
@@ -279,6 +280,17 @@ def test_a_provider_that_cannot_be_had_is_an_error_and_not_the_cpu(make, tiny_on
         pytest.raises(RuntimeUnavailableError, match="cannot use its CUDAExecutionProvider"),
     ):
         make(plan=plan).allocate(shapes(tiny_onnx_bundle, 1, 2))
+
+
+def test_a_gpu_that_cannot_be_reached_is_told_when_it_is_opened(capsys):
+    """With the package for GPUs and without CUDA it says so; nothing of it is printed."""
+    import onnxruntime
+
+    reach_gpu(onnxruntime, ("cpu", 0))
+    with pytest.raises(RuntimeUnavailableError, match=r"cuda device 9: .*-gpu") as caught:
+        reach_gpu(onnxruntime, ("cuda", 9))
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
 
 
 def test_without_a_graph_it_goes_on_with_a_warning(make, tiny_onnx_bundle, expected):
