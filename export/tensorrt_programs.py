@@ -115,7 +115,9 @@ def check_tensorrt(formats: Sequence[str], asked: Asked) -> None:
     runtime = RUNTIMES["tensorrt"]
     missing = runtime.missing(precision, DEVICE)
     if missing:
-        raise RuntimeUnavailableError(f"The format tensorrt cannot be built here: {missing}.")
+        raise RuntimeUnavailableError(
+            f"The format tensorrt cannot be built here: {'; '.join(missing)}."
+        )
     facts_here(DEVICE.index)
 
 

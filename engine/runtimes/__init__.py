@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,27 +85,28 @@ def choose_runtime(
             raise InvalidArgumentError(
                 f"`runtime` is {name!r}; auto or {', '.join(RUNTIMES)} is accepted."
             )
-        obstacle = _obstacle(bundle, RUNTIMES[name], precision, where)
-        if obstacle:
-            raise RuntimeUnavailableError(_refusal(name, precision, where, obstacle))
+        obstacles = _obstacles(bundle, RUNTIMES[name], precision, where)
+        if obstacles:
+            raise RuntimeUnavailableError(_refusal(name, precision, where, obstacles))
         return Choice(RUNTIMES[name], "asked for")
     candidates = [RUNTIMES[name] for name in PREFERENCE[where.kind]]
     if where.kind == "gpu":
         candidates = [r for r in candidates if r.format in bundle.formats] or candidates
-    passed_over: list[str] = []
+    passed_over: dict[str, list[str]] = {}  # the names of runtimes by what is in their way
     for runtime in candidates:
-        obstacle = _obstacle(bundle, runtime, precision, where)
-        if not obstacle:
+        obstacles = _obstacles(bundle, runtime, precision, where)
+        if not obstacles:
             # On GPUs nothing was measured yet.
             first = "fastest" if where.kind == "cpu" else "first in the order of preference"
             reason = f"the {first} that this bundle has a format for and this machine has installed"
             if passed_over:
-                reason += f" ({'; '.join(passed_over)})"
+                reason += f" ({_told(passed_over)})"
             return Choice(runtime, reason)
-        passed_over.append(f"{runtime.name}: {obstacle}")
+        for obstacle in obstacles:
+            passed_over.setdefault(obstacle, []).append(runtime.name)
     raise RuntimeUnavailableError(
         f"No installed runtime can open this bundle for {_aim(precision, where)}: "
-        f"{'; '.join(passed_over)}."
+        f"{_told(passed_over)}."
     )
 
 
@@ -143,11 +145,11 @@ def _sort_runtimes(
     refusals: list[str] = []
     where = Device.parse(device)
     for name in PREFERENCE[where.kind] if runtime == "all" else [runtime]:
-        refused: dict[str, list[str]] = {}
+        refused: dict[tuple[str, ...], list[str]] = {}
         for used in _offered_on(where.kind) if precision == "all" else [precision]:
-            obstacle = _obstacle(bundle, RUNTIMES[name], used, where)
-            if obstacle:
-                refused.setdefault(obstacle, []).append(used)
+            obstacles = _obstacles(bundle, RUNTIMES[name], used, where)
+            if obstacles:
+                refused.setdefault(tuple(obstacles), []).append(used)
             else:
                 usable.append((Choice(RUNTIMES[name], "asked for"), used))
         refusals += [_refusal(name, ", ".join(p), where, o) for o, p in refused.items()]
@@ -160,26 +162,34 @@ def _offered_on(kind: str) -> list[str]:
     return [p for p in PRECISIONS if any(p in r.precisions[kind] for r in runtimes)]
 
 
-def _refusal(runtime: str, precision: str, device: Device, obstacle: str) -> str:
-    return f"The runtime {runtime} cannot be used for {_aim(precision, device)}: {obstacle}."
+def _refusal(runtime: str, precision: str, device: Device, obstacles: Sequence[str]) -> str:
+    aim = _aim(precision, device)
+    return f"The runtime {runtime} cannot be used for {aim}: {'; '.join(obstacles)}."
+
+
+def _told(passed_over: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{', '.join(names)}: {what}" for what, names in passed_over.items())
 
 
 def _aim(precision: str, device: Device) -> str:
     return precision if device.kind == "cpu" else f"{precision} on {device}"
 
 
-def _obstacle(bundle: Bundle, runtime: Runtime, precision: str, device: Device) -> str | None:
-    """Why `runtime` cannot run `bundle` in `precision` on `device` here, or None."""
+def _obstacles(bundle: Bundle, runtime: Runtime, precision: str, device: Device) -> list[str]:
+    """Why `runtime` cannot run `bundle` in `precision` on `device` here; empty if it can."""
     if device.kind not in runtime.precisions:
-        return f"it runs on {_kinds(runtime)} only, not on {device}"
+        return [f"it runs on {_kinds(runtime)} only, not on {device}"]
     wrong = _no_precision(runtime, precision, device)
     if wrong:
-        return wrong
-    lacks = (runtime.missing(precision, device), _no_program(bundle, runtime, precision))
-    if device.kind == "cpu":
-        return lacks[1] or lacks[0]
+        return [wrong]
+    no_program = _no_program(bundle, runtime, precision)
+    if device.kind == "cpu" and no_program:
+        return [no_program]
     # All at once: another export does not help where there is no GPU.
-    return "; ".join(filter(None, lacks)) or runtime.mismatch(bundle, precision, device)
+    lacks = [*runtime.missing(precision, device), no_program]
+    if not any(lacks):
+        lacks.append(runtime.mismatch(bundle, precision, device))
+    return [obstacle for obstacle in lacks if obstacle]
 
 
 def _kinds(runtime: Runtime) -> str:

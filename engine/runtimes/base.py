@@ -149,15 +149,15 @@ class Runtime(ABC):
         """What `program` of `bundle` runs in where `precision` was asked for."""
         return program_precision(program, precision)
 
-    def missing(self, precision: str, device: Device) -> str | None:
-        """What this machine lacks for that, and how to get it, or None; nothing is imported."""
+    def missing(self, precision: str, device: Device) -> list[str]:
+        """What this machine lacks for that, and how to get each; nothing is imported."""
         if device.kind == "gpu":
-            return "; ".join(self._missing_for_gpu(precision, device)) or None
+            return self._missing_for_gpu(precision, device)
         if self.version() is None:
-            return f"it is not installed; install it with: {self.install}"
+            return [f"it is not installed; install it with: {self.install}"]
         if precision == "bf16" and not supports_bf16():
-            return "this CPU has no bf16 instructions (avx512_bf16 or amx_bf16); use fp32"
-        return None
+            return ["this CPU has no bf16 instructions (avx512_bf16 or amx_bf16); use fp32"]
+        return []
 
     def _missing_for_gpu(self, precision: str, device: Device) -> list[str]:
         lacks = []

@@ -17,7 +17,7 @@ from ldm_engine.verification import relative_error
 FP32 = 1e-4  # relative L2 of a step's noise prediction to diffusers'
 FOLDER = ROOT / "benchmarks" / "gpu"
 without_gpu = pytest.mark.skipif(
-    any(RUNTIMES[n].missing("fp16", Device("gpu", 0)) is None for n in PREFERENCE["gpu"]),
+    any(not RUNTIMES[n].missing("fp16", Device("gpu", 0)) for n in PREFERENCE["gpu"]),
     reason="this machine has a GPU and a library for it",
 )
 

@@ -34,7 +34,7 @@ ONNXRUNTIME = ("onnxruntime-gpu is not installed", "pip install 'ldm-engine[onnx
 TENSORRT = ("TensorRT (libnvinfer) is not installed", "pip install tensorrt")
 
 pytestmark = pytest.mark.skipif(
-    any(RUNTIMES[name].missing("fp16", GPU_0) is None for name in PREFERENCE["gpu"]),
+    any(not RUNTIMES[name].missing("fp16", GPU_0) for name in PREFERENCE["gpu"]),
     reason="this machine has a GPU and a library for it",
 )
 
@@ -66,6 +66,7 @@ def test_all_that_is_missing_is_named_before_weights_are_read(broken, runtime, p
         )
     message = str(caught.value)
     assert "\n" not in message
+    assert message.count("NVIDIA driver") == 1  # told once for all runtimes
     assert "gpu:0" in message
     assert "NVIDIA" in message
     for text in told:
@@ -138,7 +139,7 @@ def test_it_takes_no_import_of_a_runtime(broken):
 def test_old_packages_are_not_enough(monkeypatch, name, version, told):
     """Such as the only ones of Paddle that PyPI has."""
     monkeypatch.setattr(base, "installed_version", lambda name: version)
-    found = RUNTIMES[name].missing("fp32", GPU_0)
+    found = "; ".join(RUNTIMES[name].missing("fp32", GPU_0))
     assert (told or "driver") in found
     assert ("or later is needed" in found) is (told is not None)
 
@@ -147,8 +148,8 @@ def test_a_gpu_without_bf16_is_told(monkeypatch):
     from ldm_engine.gpu import GPU
 
     monkeypatch.setattr(base, "find_gpu", lambda index: GPU(0, "Tesla T4", (7, 5), 16 << 30))
-    assert "the Tesla T4 has no bf16" in RUNTIMES["paddle"].missing("bf16", GPU_0)
-    assert "T4" not in RUNTIMES["paddle"].missing("fp16", GPU_0)
+    assert "the Tesla T4 has no bf16" in RUNTIMES["paddle"].missing("bf16", GPU_0)[0]
+    assert "T4" not in RUNTIMES["paddle"].missing("fp16", GPU_0)[0]
 
 
 @pytest.mark.parametrize(

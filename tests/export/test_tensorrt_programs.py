@@ -22,12 +22,12 @@ FACTS = {"gpu": "NVIDIA A10", "tensorrt": "10.5.0", "cuda": "12.6"}
 def gpu_machine(monkeypatch):
     """A machine that lacks nothing for it."""
     kind = type(RUNTIMES["tensorrt"])
-    monkeypatch.setattr(kind, "missing", lambda self, precision, device: None)
+    monkeypatch.setattr(kind, "missing", lambda self, precision, device: [])
     monkeypatch.setattr(tensorrt_programs, "facts_here", lambda index: FACTS)
 
 
 def lacks_a_gpu():
-    return RUNTIMES["tensorrt"].missing("fp16", tensorrt_programs.DEVICE) is not None
+    return bool(RUNTIMES["tensorrt"].missing("fp16", tensorrt_programs.DEVICE))
 
 
 @pytest.mark.skipif(not lacks_a_gpu(), reason="this machine has all that it takes")
