@@ -59,8 +59,8 @@ def generate_again(
     _check(image_path, recipe, bundle)
     if Device.parse(device).kind != recipe.device:
         raise InvalidArgumentError(
-            f"{image_path} was rendered on the {str(recipe.device)[:10]}, and the pixels would "
-            f"differ on {device}. Choose with --device."
+            f"{image_path} was rendered on a {str(recipe.device)[:10]}, and the pixels would "
+            f"differ on {device}. Give another --device."
         )
     choice = choose_runtime(bundle, recipe.runtime, recipe.precision, device)
     resolve_options(choice.runtime, device, recipe.precision, recipe.threads, gpu_pool_mb)

@@ -214,5 +214,5 @@ def test_a_picture_from_a_gpu_is_not_made_again_on_the_cpu(tiny_bundle, tmp_path
         open_bundle(tiny_bundle.path).digest, "paddle", "fp32", 1,
     )  # fmt: skip
     path = save_png(image, tmp_path, "a", replace(recipe, device="gpu"))
-    with pytest.raises(InvalidArgumentError, match=r"rendered on the gpu.*--device"):
+    with pytest.raises(InvalidArgumentError, match=r"rendered on a gpu.*--device"):
         generate_again(tiny_bundle.path, path, tmp_path, "cpu", None, lambda *_: "resident")
