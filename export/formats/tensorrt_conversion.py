@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,12 +50,16 @@ class Request:
     def from_json(cls, text: str) -> Request:
         """What ``to_json`` wrote."""
         raw = json.loads(text)
-        inputs = tuple(
-            Input(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-            for entry in raw.pop("inputs")
-        )
+        inputs = tuple(map(_read_input, raw.pop("inputs")))
         wide = tuple(raw.pop("wide_operators"))
         return cls(**raw, inputs=inputs, wide_operators=wide)
+
+
+def _read_input(entry: Mapping[str, Any]) -> Input:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()
+    }
+    return Input(**values)
 
 
 def convert(request: Request, library: Any) -> None:
