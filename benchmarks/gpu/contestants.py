@@ -21,7 +21,6 @@ from ldm_engine.tokenizer import Tokenizer
 
 PROMPT = "A painting of a squirrel eating a burger"
 TIMESTEP = 481
-TOKEN_LENGTH = 77
 
 Array = NDArray[np.float32]
 
@@ -129,10 +128,11 @@ def torch_device(device: str) -> Any:
 
 
 def _encode(pipe: Any, device: Any) -> Any:
-    """The texts' states [2, 77, .] in fp32, as diffusers' pipeline makes them."""
+    """The texts' states [2, T, .] in fp32, as diffusers' pipeline makes them."""
     import torch
 
-    arguments = {"padding": "max_length", "max_length": TOKEN_LENGTH, "truncation": True}
+    length = pipe.bert.config.max_position_embeddings
+    arguments = {"padding": "max_length", "max_length": length, "truncation": True}
     ids = pipe.tokenizer(["", PROMPT], return_tensors="pt", **arguments).input_ids
     with torch.inference_mode():
         states = pipe.bert.to(device).eval()(ids.to(device))[0]

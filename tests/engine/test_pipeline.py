@@ -341,7 +341,10 @@ def test_nan_is_an_error_and_not_an_image(tiny_pipe):
 
 @pytest.mark.parametrize(("precision", "is_told"), [("fp16", True), ("bf16", False)])
 def test_in_fp16_nan_may_be_an_overflow(tiny_pipe, precision, is_told):
-    request = check_request(tiny_pipe.bundle, prompt=["a"])
+    request = check_request(
+        tiny_pipe.bundle, prompt=["a"], height=None, width=None, num_inference_steps=1,
+        guidance_scale=1.0, eta=0.0,
+    )  # fmt: skip
     values = np.full((1, 4, 8, 8), np.inf, np.float32)
     with pytest.raises(NonFiniteError) as caught:
         _check_finite(values, request, "the UNet", precision)

@@ -55,7 +55,7 @@ def test_without_a_gpu_it_is_refused_before_any_work(tiny_checkpoint, tmp_path):
         (BOTH, Asked(min_size=512, max_size=256), "--min-size is 512, --max-size is 256"),
         (BOTH, Asked(opt_size=-64), "-64"),
         (BOTH, Asked(max_size=16384), "up to 8192"),
-        (BOTH, Asked(precision=""), "'' "),
+        (BOTH, Asked(precision=""), "--precision is '';"),
     ],
 )
 def test_what_makes_no_sense_is_refused(gpu_machine, formats, asked, message):
