@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import PROGRAMS, REFERENCE, Bundle, ModelInfo, read_json_object
-from .errors import BundleError, LDMEngineError, VerificationError
+from .errors import BundleError, LDMEngineError, RuntimeUnavailableError, VerificationError
 from .files import write_atomically
 from .pipeline import LDMTextToImagePipeline
 from .runtimes import Choice, Program, Runtime, RuntimeOptions
@@ -174,6 +174,9 @@ def check_runtime(
     """Run every case and the short loop with one runtime.
 
     `prepare` maps an output to what `references` holds of it: itself, or ``sample`` of it.
+
+    Raises:
+        RuntimeUnavailableError: if this machine turns out to lack what the runtime needs.
     """
     findings: list[Finding] = []
     options = replace(options, cache=False)  # the bundle is to be judged, not what was made of it
@@ -185,6 +188,8 @@ def check_runtime(
         error, note = float("inf"), ""
         try:
             outputs = run()
+        except RuntimeUnavailableError:  # the machine's fault, and not the bundle's
+            raise
         except LDMEngineError as failure:
             note = str(failure)
         else:
@@ -196,6 +201,8 @@ def check_runtime(
         tolerance = program_tolerance(bundle, runtime, name, precision)
         try:
             program = runtime.open(bundle, name, options)
+        except RuntimeUnavailableError:
+            raise
         except LDMEngineError as failure:
             found = Finding(runtime.name, precision, name, "opening", float("inf"), tolerance)
             findings.append(replace(found, note=str(failure)))

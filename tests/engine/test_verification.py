@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_engine.bundle import PROGRAMS, FormatInfo
-from ldm_engine.errors import BundleError, VerificationError
+from ldm_engine.errors import BundleError, RuntimeUnavailableError, VerificationError
 from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, choose_runtime
 from ldm_engine.verification import (
     END_TO_END_KEY,
@@ -152,6 +152,17 @@ def test_what_a_program_was_not_built_for_is_not_checked(tiny_bundle, monkeypatc
     assert {f.program for f in findings} == {
         "text_encoder", "time_encoder", "unet", "end_to_end"
     }  # fmt: skip
+
+
+def test_what_the_machine_lacks_is_not_laid_on_the_bundle(tiny_bundle, monkeypatch):
+    choice = choose_runtime(tiny_bundle)
+
+    def refuse(*_):
+        raise RuntimeUnavailableError("CUDA cannot be loaded")
+
+    monkeypatch.setattr(type(choice.runtime), "open", refuse)
+    with pytest.raises(RuntimeUnavailableError, match="CUDA"):
+        check_runtime(tiny_bundle, choice, RuntimeOptions(), load_references(tiny_bundle))
 
 
 def test_a_wrong_reference_is_found(tiny_bundle):
