@@ -20,6 +20,7 @@ from ldm_engine.rendering.plan import Costs
 from ldm_engine.rendering.renderer import Renderer
 from ldm_engine.rendering.run_file import FingerprintError
 from ldm_engine.rendering.sources import JobsError
+from ldm_engine.runtimes import RuntimeOptions
 
 SETTINGS = {
     "num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 4, "threads": 1,
@@ -377,7 +378,7 @@ def test_a_batch_size_is_measured(render, tmp_path):
 def test_a_disturbed_measurement_is_not_taken_for_speed(monkeypatch):
     """The short batches were held up: four steps seem to take as long as one."""
     monkeypatch.setattr(measuring, "_seconds", lambda renderer, task, size, steps: 0.4)
-    renderer = SimpleNamespace(pipe=SimpleNamespace(runtime="paddle"))
+    renderer = SimpleNamespace(pipe=SimpleNamespace(runtime="paddle", options=RuntimeOptions()))
     costs = measuring.measure_costs(renderer, (64, 64, 2, True), 2)
     assert costs.image_step_s == pytest.approx(0.4 / 4 / 2 / 2)
 
