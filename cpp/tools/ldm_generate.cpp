@@ -94,6 +94,11 @@ void save(const CommandLine& command, const ldm_engine::Info& info,
     const std::string name = slug(recipe.prompt) + "-" + std::to_string(recipe.seed);
     const std::string content = image.encode_png(recipe_texts(recipe, info));
     std::cout << ldm_engine::write_new(command.output, name, ".png", content).string() << std::endl;
+    if (!std::cout) {
+      throw ldm_engine::OutputError(
+          "Standard output cannot be written to. The pictures so far are saved; check the file or "
+          "the disk it goes to.");
+    }
   }
 }
 

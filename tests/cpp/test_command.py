@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -87,6 +88,16 @@ def test_names_of_pictures_and_no_overwriting(cpp_build, shapes_bundle, tmp_path
     assert {p.stem for p in tmp_path.iterdir()} == names | {f"{n}-2" for n in names}
     for path in tmp_path.iterdir():
         Image.open(path).verify()
+
+
+def test_output_that_cannot_be_written_is_told(cpp_build, shapes_bundle, tmp_path):
+    command = [cpp_build.generate, shapes_bundle.path, "a", "--num-inference-steps", 1, "-o"]
+    assert "cannot be written to" in _run(*command, shapes_bundle.path / "vocab.txt/x").stderr
+    words = [str(word) for word in (*command, tmp_path)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "Standard output cannot be written to" in done.stderr
 
 
 def test_a_long_prompt_is_warned_about(cpp_build, shapes_bundle, tmp_path):
