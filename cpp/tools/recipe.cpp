@@ -35,6 +35,7 @@ std::vector<ldm_engine::ImageText> recipe_texts(const Recipe& recipe,
       {"precision", info.precision},
       {"threads", info.threads},
       {"batch_size", recipe.batch_size},
+      {"device", "cpu"},
       {"version", ldm_engine::version()},
   };
   return {{"Description", recipe.prompt},

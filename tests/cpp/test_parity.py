@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from cpp_builds import run
@@ -9,7 +12,7 @@ from PIL import Image
 
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.cpu import supports_bf16
-from ldm_engine.recipes import read_recipe
+from ldm_engine.recipes import RECIPE_KEY, Recipe, read_recipe
 from ldm_engine.rendering.again import generate_again
 
 # One step of an 8-bit pixel. Seen in fp32 and bf16: none at all, the libraries being the same.
@@ -83,6 +86,8 @@ def test_a_picture_carries_a_recipe_that_python_renders_again(cpp_build, shapes_
     options = ["--negative-prompt", "a blue star", "--eta", 0.25]
     (path,) = _generate(cpp_build, shapes_bundle, tmp_path / "a", PROMPTS[2:3], *options)
     recipe = read_recipe(path)
+    with Image.open(path) as image:
+        assert list(json.loads(image.info[RECIPE_KEY])) == [f.name for f in fields(Recipe)]
     assert recipe.prompt == PROMPTS[2]
     assert (recipe.seed, recipe.runtime, recipe.eta) == (0, "openvino", 0.25)
     (tmp_path / "b").mkdir()
