@@ -91,6 +91,8 @@ def test_a_picture_carries_a_recipe_that_python_renders_again(cpp_build, shapes_
     assert recipe.prompt == PROMPTS[2]
     assert (recipe.seed, recipe.runtime, recipe.eta) == (0, "openvino", 0.25)
     (tmp_path / "b").mkdir()
-    again = generate_again(shapes_bundle.path, path, tmp_path / "b", "cpu", lambda *_: "resident")
+    again = generate_again(
+        shapes_bundle.path, path, tmp_path / "b", "cpu", None, lambda *_: "resident"
+    )
     pixels = np.asarray(Image.open(again))[None] / 255
     assert _difference([path], pixels) <= PIXEL_TOLERANCE
