@@ -56,6 +56,7 @@ const std::map<std::string, std::vector<std::string>>& format_files() {
       {"onnx", {"model.onnx", "model.onnx.data"}},
       {"openvino", {"openvino_model.xml", "openvino_model.bin"}},
       {kInt8Format, {"openvino_model_int8.xml", "openvino_model_int8.bin"}},
+      {kTensorRTFormat, {"tensorrt.json", "tensorrt.pdiparams"}},  // and the engines
   };
   return names;
 }
@@ -64,6 +65,17 @@ std::vector<std::string> program_file_names(const std::string& program, const st
   std::vector<std::string> names = format_files().at(format);
   for (std::string& name : names) name = program + "/" + name;
   return names;
+}
+
+bool are_program_files(const std::string& program, const std::string& format,
+                       const std::vector<std::string>& names) {
+  std::vector<std::string> expected = program_file_names(program, format);
+  if (format == kTensorRTFormat) {
+    for (std::size_t number = 0; expected.size() < names.size(); ++number) {
+      expected.push_back(program + "/tensorrt_" + std::to_string(number) + ".trt");
+    }
+  }
+  return names == expected;
 }
 
 std::vector<std::string> Bundle::formats() const {

@@ -22,6 +22,8 @@ inline constexpr std::array<const char*, 4> kPrograms = {"text_encoder", "time_e
                                                          "vae_decoder"};
 /// The UNet is there in this format too where an export was asked for int8.
 inline constexpr char kInt8Format[] = "openvino_int8";
+/// Programs for one kind of GPU; nothing here runs them.
+inline constexpr char kTensorRTFormat[] = "tensorrt";
 /// Largest image height and width, in pixels; attention over more would need terabytes.
 inline constexpr int kMaxSize = 8192;
 
@@ -41,7 +43,7 @@ struct TensorSpec {
 /// One program in one format: its files relative to the bundle, and how it stores weights.
 struct FormatInfo {
   std::vector<std::string> files;  ///< graph first
-  std::string weights;             ///< "fp32", "fp16" or "int8"
+  std::string weights;             ///< "fp32", "fp16" or "int8"; TensorRT's: what they compute in
 };
 
 /// A program's inputs and outputs, in order.
@@ -93,6 +95,10 @@ const std::map<std::string, std::vector<std::string>>& format_files();
 
 /// Where a program's files lie in a bundle, graph first.
 std::vector<std::string> program_file_names(const std::string& program, const std::string& format);
+
+/// Whether `names` are those of a program in a format; TensorRT's has any number of engines.
+bool are_program_files(const std::string& program, const std::string& format,
+                       const std::vector<std::string>& names);
 
 /// A validated manifest and the folder it describes.
 struct Bundle {

@@ -132,7 +132,7 @@ ProgramInfo parse_program(const std::string& name, const Json& raw, const Contra
   for (const auto& [format, entry] : object(member(raw, "formats"))) {
     FormatInfo info;
     for (const Json& file : list(member(entry, "files"))) info.files.push_back(safe_name(file));
-    if (format_files().count(format) && info.files != program_file_names(name, format)) {
+    if (format_files().count(format) && !are_program_files(name, format, info.files)) {
       throw Fault("the " + format + " files of " + name + " are " + joined(info.files));
     }
     info.weights = text(member(entry, "weights"));
@@ -156,6 +156,38 @@ void check_remarks(const Json& raw) {
   for (const auto& [name, version] : object(member(raw, "versions"))) text(version);
 }
 
+void check_built_precision(const std::string& precision) {
+  if (precision != "fp16" && precision != "fp32") {
+    throw Fault("TensorRT programs cannot be in " + in_quotes(precision));
+  }
+}
+
+/// How TensorRT programs were built is there if they are, and has the right form.
+void check_tensorrt(const Bundle& bundle, const Json& raw) {
+  const std::vector<std::string> formats = bundle.formats();
+  const auto holds = [&](const char* format) {
+    return std::find(formats.begin(), formats.end(), format) != formats.end();
+  };
+  const auto found = raw.find(kTensorRTFormat);
+  if (holds(kTensorRTFormat) != (found != raw.end())) {
+    throw Fault("there are TensorRT programs without how they were built, or it alone");
+  }
+  if (found == raw.end()) return;
+  check_built_precision(text(member(*found, "precision")));
+  for (const char* name : {"gpu", "tensorrt", "cuda"}) text(member(*found, name));
+  for (const char* name : {"batch", "size"}) {
+    std::vector<std::int64_t> sizes;
+    for (const Json& size : list(member(*found, name))) sizes.push_back(whole_number(size));
+    if (sizes.size() != 3 || sizes[0] < 1 || !std::is_sorted(sizes.begin(), sizes.end())) {
+      throw Fault("`" + std::string(name) + "` of the TensorRT programs is no range");
+    }
+  }
+  if (!holds("paddle")) throw Fault("there are TensorRT programs without Paddle's");
+  for (const auto& [name, program] : bundle.programs) {
+    check_built_precision(program.formats.at(kTensorRTFormat).weights);
+  }
+}
+
 Bundle parse_bundle(const fs::path& folder, const Json& raw) {
   Bundle bundle;
   bundle.path = folder;
@@ -170,6 +202,7 @@ Bundle parse_bundle(const fs::path& folder, const Json& raw) {
                                      whole_number(member(entry, "bytes"))};
   }
   check_remarks(raw);
+  check_tensorrt(bundle, raw);
   std::vector<std::string> needed = {kSchedulerConfig, kVocabulary, kReference};
   for (const auto& [name, program] : bundle.programs) {
     for (const auto& [format, info] : program.formats) {

@@ -14,7 +14,7 @@ namespace ldm_engine {
 namespace {
 
 constexpr int kMaxThreads = 1024;  // libraries abort the process when they cannot start theirs
-const std::vector<std::string> kPrecisions = {"fp32", "bf16", "int8"};
+const std::vector<std::string> kPrecisions = {"fp32", "fp16", "bf16", "int8"};
 
 bool contains(const std::vector<std::string>& items, const std::string& item) {
   return std::find(items.begin(), items.end(), item) != items.end();
@@ -22,15 +22,15 @@ bool contains(const std::vector<std::string>& items, const std::string& item) {
 
 /// Why `runtime` cannot run `bundle` in `precision` here, or nothing.
 std::string obstacle(const Bundle& bundle, const Runtime& runtime, const std::string& precision) {
+  if (!contains(runtime.precisions(), precision)) {
+    return "on the CPU it computes in " + joined(runtime.precisions()) + " only";
+  }
   std::vector<std::string> held = bundle.formats();
   if (!contains(held, runtime.format())) {
     const std::string told = held.empty() ? "no format" : joined(held);
     held.push_back(runtime.format());
     return "the bundle holds " + told + ", not " + runtime.format() +
            "; export again with --formats " + joined(held, ",");
-  }
-  if (!contains(runtime.precisions(), precision)) {
-    return "it computes in " + joined(runtime.precisions()) + " only";
   }
   for (const auto& [name, program] : bundle.programs) {
     if (!program.formats.count(runtime.format_of(name, precision))) {
@@ -87,14 +87,18 @@ const Runtime& choose_runtime(const Bundle& bundle, const std::string& name,
 }
 
 RuntimeOptions resolve_options(const Options& options) {
-  const bool is_numbered = options.device.size() > 4 && options.device.compare(0, 4, "gpu:") == 0 &&
-                           options.device.find_first_not_of("0123456789", 4) == std::string::npos;
-  if (options.device != "cpu" && options.device != "gpu" && !is_numbered) {
-    throw InvalidArgumentError("`device` is " + in_quotes(options.device) + "; cpu is accepted.");
+  const std::string& device = options.device;
+  const bool is_numbered = device.size() > 4 && device.size() < 8 &&
+                           device.compare(0, 4, "gpu:") == 0 &&
+                           device.find_first_not_of("0123456789", 4) == std::string::npos;
+  if (device != "cpu" && device != "gpu" && !is_numbered) {
+    throw InvalidArgumentError("`device` is " + in_quotes(device) +
+                               "; cpu, or gpu:0, gpu:1, ... is accepted.");
   }
-  if (options.device != "cpu") {
-    throw RuntimeUnavailableError("`device` is " + in_quotes(options.device) +
-                                  "; this version offers cpu only.");
+  if (device != "cpu") {
+    throw RuntimeUnavailableError("`device` is " + in_quotes(device) +
+                                  "; the C++ library runs on the CPU only. Use cpu, or the Python "
+                                  "package.");
   }
   const int threads = options.threads.value_or(available_threads());
   if (threads < 1 || threads > kMaxThreads) {

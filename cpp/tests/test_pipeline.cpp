@@ -191,8 +191,10 @@ TEST_CASE("options that are not to be had are refused") {
     set(options);
     Pipeline pipe(bundle, options);
   };
+  CHECK_THROWS_WITH_AS(with([](Options& o) { o.precision = "fp8"; }),
+                       doctest::Contains("`precision` is 'fp8'"), InvalidArgumentError);
   CHECK_THROWS_WITH_AS(with([](Options& o) { o.precision = "fp16"; }),
-                       doctest::Contains("`precision` is 'fp16'"), InvalidArgumentError);
+                       doctest::Contains("on the CPU it computes in"), RuntimeUnavailableError);
   CHECK_THROWS_WITH_AS(with([](Options& o) { o.runtime = "tensorrt"; }),
                        doctest::Contains("`runtime` is 'tensorrt'"), InvalidArgumentError);
   CHECK_THROWS_WITH_AS(with([](Options& o) { o.device = "gpu:0"; }),

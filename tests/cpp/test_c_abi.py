@@ -165,7 +165,7 @@ def test_failures_have_codes_and_the_texts_of_python(library, shapes_bundle, tmp
     assert "There is no bundle folder" in _error(library)
     assert _open(library, tmp_path)[0] == BUNDLE
     assert "is not a finished bundle" in _error(library)
-    assert _open(library, shapes_bundle.path, precision=b"fp16")[0] == INVALID_ARGUMENT
+    assert _open(library, shapes_bundle.path, precision=b"fp8")[0] == INVALID_ARGUMENT
     assert _open(library, shapes_bundle.path, size=7)[0] == INVALID_ARGUMENT
     _, pipeline = _open(library, shapes_bundle.path)
     for settings, expected, text in (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,6 @@ from PIL import Image
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.cpu import supports_bf16
 from ldm_engine.recipes import RECIPE_KEY, Recipe, read_recipe
-from ldm_engine.rendering.again import generate_again
 
 # One step of an 8-bit pixel. Seen in fp32 and bf16: none at all, the libraries being the same.
 PIXEL_TOLERANCE = 1
@@ -85,14 +86,13 @@ def test_without_guidance_in_another_size_one_program_at_a_time(
 def test_a_picture_carries_a_recipe_that_python_renders_again(cpp_build, shapes_bundle, tmp_path):
     options = ["--negative-prompt", "a blue star", "--eta", 0.25]
     (path,) = _generate(cpp_build, shapes_bundle, tmp_path / "a", PROMPTS[2:3], *options)
-    recipe = read_recipe(path)
+    recipe = read_recipe(Path(path))
     with Image.open(path) as image:
         assert list(json.loads(image.info[RECIPE_KEY])) == [f.name for f in fields(Recipe)]
     assert recipe.prompt == PROMPTS[2]
     assert (recipe.seed, recipe.runtime, recipe.eta) == (0, "openvino", 0.25)
-    (tmp_path / "b").mkdir()
-    again = generate_again(
-        shapes_bundle.path, path, tmp_path / "b", "cpu", None, lambda *_: "resident"
-    )
+    python = [sys.executable, "-c", "from ldm_engine.cli import main; main()", "generate"]
+    run(*python, shapes_bundle.path, "--from-image", path, "--output", tmp_path / "b")
+    (again,) = (tmp_path / "b").iterdir()
     pixels = np.asarray(Image.open(again))[None] / 255
     assert _difference([path], pixels) <= PIXEL_TOLERANCE

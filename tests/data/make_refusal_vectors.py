@@ -16,6 +16,7 @@ from ldm_engine.bundle import (
     SCHEDULER_CONFIG,
     VOCABULARY,
     ModelInfo,
+    engine_file_name,
     program_file_names,
     program_tensors,
 )
@@ -68,6 +69,50 @@ def base_manifest() -> dict[str, Any]:
         "parity": {"openvino": {"fp32": {"unet": {"relative_l2_error": 1e-7, "tolerance": 1e-4}}}},
         "versions": {"ldm-engine": "0.1.0"},
     }
+
+
+def tensorrt_manifest() -> dict[str, Any]:
+    """The same with programs for a GPU, and Paddle's, which they need."""
+    manifest = base_manifest()
+    for name, program in manifest["programs"].items():
+        engines = [engine_file_name(name, number) for number in range(2)]
+        for format_name, more in (("paddle", []), ("tensorrt", engines)):
+            files = [*program_file_names(name, format_name), *more]
+            program["formats"][format_name] = {"files": files, "weights": "fp32"}
+            manifest["files"] |= {f: {"sha256": "", "bytes": 1} for f in files}
+    manifest["tensorrt"] = {
+        "precision": "fp16", "gpu": "A GPU", "tensorrt": "10.3", "cuda": "12.4",
+        "batch": [1, 1, 4], "size": [256, 256, 512],
+    }  # fmt: skip
+    return manifest
+
+
+def tensorrt_cases() -> list[dict[str, Any]]:
+    """Cases as below, over the manifest with programs for a GPU."""
+    invalid = {"base": "tensorrt_base", "error": "BundleError", "says": "is not a valid manifest"}
+    build, unet = ["tensorrt"], [*UNET, "formats", "tensorrt"]
+    first, second = (engine_file_name("unet", number) for number in range(2))
+    graph = list(program_file_names("unet", "tensorrt"))
+    return [
+        {"base": "tensorrt_base", "path": [], "error": None},
+        {**invalid, "path": build, "remove": True, "says": "without how they were built"},
+        {**invalid, "path": unet, "remove": True, "says": "without how they were built"},
+        {**invalid, "path": [*UNET, "formats", "paddle"], "remove": True,
+         "says": "without Paddle's"},
+        *({**invalid, "path": [*build, k], "remove": True, "says": k}
+          for k in ("precision", "gpu", "tensorrt", "cuda", "batch", "size")),
+        *({**invalid, "path": [*build, k], "value": v} for k in ("precision", "gpu", "batch")
+          for v in (None, 1, [1, 2], {})),
+        {**invalid, "path": [*build, "precision"], "value": "int8", "says": "cannot be in 'int8'"},
+        {**invalid, "path": [*unet, "weights"], "value": "int8", "says": "cannot be in 'int8'"},
+        *({**invalid, "path": [*build, "size"], "value": v, "says": "no range"}
+          for v in ([0, 1, 2], [2, 1, 3], [1, 3, 2])),
+        *({**invalid, "path": [*unet, "files"], "value": v, "says": "files of unet"}
+          for v in ([*graph, second], [*graph, first, first], [first], [])),
+        {"base": "tensorrt_base", "path": [*unet, "files"], "value": graph, "error": None},
+        {"path": build, "value": tensorrt_manifest()["tensorrt"], "error": "BundleError",
+         "says": "or it alone"},
+    ]  # fmt: skip
 
 
 def manifest_cases() -> list[dict[str, Any]]:
@@ -155,6 +200,7 @@ def manifest_cases() -> list[dict[str, Any]]:
         {"name": t, "text": t, "error": "BundleError", "says": "a JSON object is expected"}
         for t in ("[]", "null", "1")
     ]
+    cases += tensorrt_cases()
     for number, case in enumerate(cases):
         case.setdefault("name", f"{number} {'.'.join(map(str, case.get('path', [])))}")
     return cases
@@ -261,6 +307,7 @@ def write(name: str, content: Any) -> None:
 
 
 if __name__ == "__main__":
-    write("manifests", {"base": base_manifest(), "cases": manifest_cases()})
+    bases = {"base": base_manifest(), "tensorrt_base": tensorrt_manifest()}
+    write("manifests", {**bases, "cases": manifest_cases()})
     write("requests", {"model": MODEL, "scheduler": CONFIG, "cases": request_cases()})
     write("scheduler_configs", {"config": CONFIG, "cases": scheduler_cases()})

@@ -30,7 +30,7 @@ def _manifest(case):
         return case["text"].encode()
     if "repeat" in case:
         return case["repeat"].encode() * REPEATED
-    sealed = json.loads(seal(MANIFESTS["base"]))
+    sealed = json.loads(seal(MANIFESTS[case.get("base", "base")]))
     *parents, last = case["path"] or [None]
     place = sealed
     for key in parents:
