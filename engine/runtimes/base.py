@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..cpu import supports_bf16
-from ..errors import RuntimeUnavailableError, ShapeError
+from ..errors import LDMEngineError, RuntimeUnavailableError, ShapeError
 from ..gpu import find_gpu
+from .by_shape import describe
 from .device import Device
 
 Array = NDArray[Any]
@@ -109,6 +110,15 @@ class Program(ABC):
         Inputs named in `unchanged` were not written since the last ``run()`` with these arrays: on
         a device with memory of its own they are there already.
         """
+
+    def _failure(self, library: str, reason: str) -> LDMEngineError:
+        """What ``run()`` raises where `library` fails for that `reason`."""
+        shapes = describe({n: a.shape for n, a in self.inputs.items()})
+        return LDMEngineError(
+            f"{library} could not run the program {self.name} on {shapes}: {reason} If these are "
+            "large for this machine, ask for a smaller height, width or batch; else check the "
+            "bundle with `ldm-engine verify`."
+        )
 
     @abstractmethod
     def clone(self) -> Program:

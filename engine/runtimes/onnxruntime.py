@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ..bundle import Bundle
-from ..cache import cache_folder
 from ..cpu import available_threads
-from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
+from ..errors import BundleError, RuntimeUnavailableError
 from ..gpu import find_gpu
-from .base import Program, Runtime, RuntimeOptions, weight_bytes
-from .by_shape import describe
+from .base import Program, Runtime, RuntimeOptions, installed_version, weight_bytes
 from .device import Device
 from .onnx_half import MISSING
 from .onnxruntime_gpu import (
     CPU,
+    FATAL_ONLY,
     TENSORRT,
     ONNXRuntimeGPUProgram,
     Plan,
@@ -28,8 +26,6 @@ from .onnxruntime_gpu import (
     tensorrt_plan,
 )
 from .tensorrt import import_tensorrt, missing_tensorrt
-
-_FATAL_ONLY = 4  # of its log severities; what fails is raised as well
 
 
 class ONNXRuntimeProgram(Program):
@@ -54,12 +50,7 @@ class ONNXRuntimeProgram(Program):
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            shapes = describe({n: a.shape for n, a in self.inputs.items()})
-            raise LDMEngineError(
-                f"ONNX Runtime could not run the program {self.name} on {shapes}: "
-                f"{reason(error)} If these are large for this machine, ask for a smaller height, "
-                "width or batch; else check the bundle with `ldm-engine verify`."
-            ) from error
+            raise self._failure("ONNX Runtime", reason(error)) from error
 
     def clone(self) -> ONNXRuntimeProgram:
         """Another binding over the same session."""
@@ -131,7 +122,7 @@ class ONNXRuntimeRuntime(_ONNXRuntimeLibrary):
         if options.threads > available_threads():  # threads that spin would starve the others
             settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.inter_op_num_threads = 1
-        settings.log_severity_level = _FATAL_ONLY
+        settings.log_severity_level = FATAL_ONLY
         try:
             session = onnxruntime.InferenceSession(str(graph), settings, providers=[CPU])
         except Exception as error:
@@ -167,11 +158,11 @@ class ONNXRuntimeTensorRTRuntime(_ONNXRuntimeLibrary):
             plan = tensorrt_plan(program, index, cache)
         return self._open_on_gpu(bundle, program, options, plan)
 
-    def _cache(self, bundle: Bundle, program: str, index: int) -> Path | None:
-        """Where engines are kept: for this version, exactly these files, one GPU."""
+    def _cache(self, bundle: Bundle, program: str, index: int) -> str | None:
+        """What folders of engines are called: for this version, exactly these files, one GPU."""
         names = bundle.programs[program].formats[self.format].files
         if not bundle.files.keys() >= set(names):  # an export that is still checking
             return None
         gpu = find_gpu(index).name.replace(" ", "-").replace("/", "-")
         digest = bundle.files_digest(names)[:16]
-        return cache_folder("onnxruntime-tensorrt", f"{self.version()}-{digest}-{gpu}")
+        return f"{installed_version(self.gpu_distribution)}-{digest}-{gpu}"

@@ -7,8 +7,8 @@ file has not yet run on hardware; its programs are tested with buffers in the CP
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
-import itertools
 import threading
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle, dimension_name
-from ..cache import drop_unsealed, seal_files
-from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
+from ..cache import cache_folder, drop_unsealed, seal_files
+from ..errors import BundleError, RuntimeUnavailableError
 from .base import Program
 from .by_shape import ByShape, Shapes, describe
 from .onnx_half import HalfProgram, halve_program
 
 Provider = tuple[str, dict[str, Any]]
 CUDA, TENSORRT, CPU = (f"{n}ExecutionProvider" for n in ("CUDA", "Tensorrt", "CPU"))
-_FATAL_ONLY = 4  # of its log severities; what fails is raised as well
+FATAL_ONLY = 4  # of its log severities; what fails is raised as well
 _ENGINES = "*.engine"  # what the TensorRT provider calls them in its cache
-#: A captured graph is replayed with the buffers that it was captured with, whatever is bound: each
-#: binding has a graph of its own.
-_GRAPH_IDS = itertools.count(1)
+#: While one thread captures a CUDA graph, CUDA refuses allocations and copies to all others, on any
+#: GPU. Whatever of ONNX Runtime touches one is therefore done by one thread at a time.
+_TURN = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Plan:
     #: In order of preference; the first one must be there. None: none with a CUDA graph.
     providers: tuple[Provider, ...]
     graph_providers: tuple[Provider, ...] | None = None
-    cache: Path | None = None  #: of engines that are built for a session
+    cache: str | None = None  #: what the cache's folders of engines are called, but for the shapes
     in_half: bool = False  #: rewrite the graph, so that whoever runs it computes in fp16
 
 
@@ -55,11 +55,11 @@ def cuda_plan(program: str, index: int, precision: str) -> Plan:
     return replace(_plan(program, index, providers), in_half=precision == "fp16")
 
 
-def tensorrt_plan(program: str, index: int, cache: Path | None) -> Plan:
-    """Sessions in fp16; what TensorRT does not take runs with CUDA. Engines are kept in `cache`."""
+def tensorrt_plan(program: str, index: int, cache: str | None) -> Plan:
+    """Sessions in fp16; what TensorRT does not take runs with CUDA. See ``Plan`` for `cache`."""
 
     def providers(with_graph: bool) -> tuple[Provider, ...]:
-        return tensorrt_provider(index, with_graph, cache), cuda_provider(index, False)
+        return tensorrt_provider(index, with_graph), cuda_provider(index, False)
 
     return replace(_plan(program, index, providers), cache=cache)
 
@@ -80,23 +80,27 @@ def cuda_provider(index: int, with_graph: bool) -> Provider:
     return CUDA, options
 
 
-def tensorrt_provider(index: int, with_graph: bool, cache: Path | None) -> Provider:
-    """Its TensorRT provider in fp16; engines are kept in the folder `cache`."""
-    options: dict[str, Any] = {
+def tensorrt_provider(index: int, with_graph: bool) -> Provider:
+    """Its TensorRT provider in fp16."""
+    options = {
         "device_id": index,
         "trt_fp16_enable": True,
         # Whole normalizations compute in fp32 unless told; this is for what of them is spelt out.
         "trt_layer_norm_fp32_fallback": True,
         "trt_cuda_graph_enable": with_graph,
     }
-    if cache is not None:
-        options |= {
-            "trt_engine_cache_enable": True,
-            "trt_engine_cache_path": str(cache),
-            "trt_timing_cache_enable": True,
-            "trt_timing_cache_path": str(cache),
-        }
     return TENSORRT, options
+
+
+def keep_engines(providers: Sequence[Provider], folder: Path) -> tuple[Provider, ...]:
+    """These `providers`, with TensorRT's engines kept in `folder`."""
+    kept = {
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": str(folder),
+    }
+    return tuple((n, options | kept if n == TENSORRT else options) for n, options in providers)
 
 
 def reach_gpu(library: Any, device: tuple[str, int]) -> None:
@@ -107,12 +111,13 @@ def reach_gpu(library: Any, device: tuple[str, int]) -> None:
     Raises:
         RuntimeUnavailableError: if that fails, with what could not be loaded.
     """
-    library.set_default_logger_severity(_FATAL_ONLY)  # what fails is told below
+    library.set_default_logger_severity(FATAL_ONLY)  # what fails is told below
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         library.preload_dlls()
     try:
-        library.OrtValue.ortvalue_from_shape_and_type([1], np.float32, *device)
+        with _TURN:
+            library.OrtValue.ortvalue_from_shape_and_type([1], np.float32, *device)
     except Exception as error:
         told = [line for line in printed.getvalue().splitlines() if "Failed" in line]
         raise RuntimeUnavailableError(
@@ -122,32 +127,73 @@ def reach_gpu(library: Any, device: tuple[str, int]) -> None:
         ) from error
 
 
-class Sessions(ByShape[Any]):
-    """One program's sessions, each for fixed shapes; shared by clones, which take turns."""
+@dataclass
+class BoundSession:
+    """A session for fixed shapes, with the buffers on the device that it reads and writes.
+
+    A session keeps a single CUDA graph, which is replayed with the buffers that it was captured
+    with, whatever is bound later. So they are made once, and all who use the session share them.
+    """
+
+    session: Any
+    binding: Any
+    buffers: Mapping[str, Any]  #: inputs and outputs by name
+    sender: object = None  #: a mark of whose inputs are in the buffers
+
+
+class Sessions(ByShape[BoundSession]):
+    """One program's sessions, each for the shapes of its inputs and outputs; shared by clones."""
 
     def __init__(self, bundle: Bundle, program: str, plan: Plan, size: int) -> None:
         """`size` is that of the weights in bytes."""
         super().__init__(size)
-        self.device = plan.device
-        self.turn = threading.Lock()  # graphs cannot be captured while another run is under way
         self._bundle, self._program, self._plan = bundle, program, plan
-        self._inputs = bundle.programs[program].inputs
+        self._info = bundle.programs[program]
         self._half: HalfProgram | None = None  # for all shapes; sessions may use its weights
 
-    def _make(self, shapes: Shapes) -> Any:
-        if self._plan.cache is not None:
-            drop_unsealed(self._plan.cache, _ENGINES)
-        session = self._open_with_graph(shapes) or self._open(shapes, self._plan.providers)
-        if self._plan.cache is not None:
-            seal_files(self._plan.cache, _ENGINES)
-        return session
+    def _make(self, shapes: Shapes) -> BoundSession:
+        folder = self._engine_folder(shapes)
+        if folder is not None:
+            drop_unsealed(folder, _ENGINES)
+        session = self._open_with_graph(shapes, folder) or self._open(
+            shapes, self._plan.providers, folder
+        )
+        if folder is not None:
+            seal_files(folder, _ENGINES)
+        return self._bound(session, shapes)
 
-    def _open_with_graph(self, shapes: Shapes) -> Any:
+    def _engine_folder(self, shapes: Shapes) -> Path | None:
+        """Where engines for these `shapes` are kept.
+
+        Each have a folder of their own: the provider's names for engines do not tell fixed shapes
+        apart, and it would take those of others (onnxruntime issue 32254).
+        """
+        if self._plan.cache is None:
+            return None
+        digest = hashlib.sha256(describe(shapes).encode()).hexdigest()[:16]
+        return cache_folder("onnxruntime-tensorrt", f"{self._plan.cache}-{digest}")
+
+    def _bound(self, session: Any, shapes: Shapes) -> BoundSession:
+        from onnxruntime import OrtValue
+
+        binding, buffers = session.io_binding(), {}
+        for tensors, bind in (
+            (self._info.inputs, binding.bind_ortvalue_input),
+            (self._info.outputs, binding.bind_ortvalue_output),
+        ):
+            for tensor in tensors:
+                buffers[tensor.name] = OrtValue.ortvalue_from_shape_and_type(
+                    list(shapes[tensor.name]), np.dtype(tensor.dtype).type, *self._plan.device
+                )
+                bind(tensor.name, buffers[tensor.name])
+        return BoundSession(session, binding, buffers)
+
+    def _open_with_graph(self, shapes: Shapes, folder: Path | None) -> Any:
         """A session whose runs are replayed, or None if there cannot be one, with a warning."""
         if self._plan.graph_providers is None:
             return None
         try:
-            return self._open(shapes, self._plan.graph_providers)
+            return self._open(shapes, self._plan.graph_providers, folder)
         except BundleError as error:
             warnings.warn(
                 f"{self._program} cannot be run as a CUDA graph, and is slower without: {error}",
@@ -155,9 +201,11 @@ class Sessions(ByShape[Any]):
             )
             return None
 
-    def _open(self, shapes: Shapes, providers: Sequence[Provider]) -> Any:
+    def _open(self, shapes: Shapes, providers: Sequence[Provider], folder: Path | None) -> Any:
         from onnxruntime import InferenceSession, OrtValue
 
+        if folder is not None:
+            providers = keep_engines(providers, folder)
         graph, data = self._bundle.program_files(self._program, "onnx")
         settings = self._settings(shapes)
         model: str | bytes = str(graph)
@@ -186,8 +234,8 @@ class Sessions(ByShape[Any]):
         from onnxruntime import SessionOptions
 
         settings = SessionOptions()
-        settings.log_severity_level = _FATAL_ONLY
-        for tensor in self._inputs:
+        settings.log_severity_level = FATAL_ONLY
+        for tensor in self._info.inputs:
             for axis, (accepted, size) in enumerate(
                 zip(tensor.shape, shapes[tensor.name], strict=True)
             ):
@@ -198,62 +246,48 @@ class Sessions(ByShape[Any]):
 
 
 class ONNXRuntimeGPUProgram(Program):
-    """One binding of device buffers; see ``Program`` for how long its outputs live.
+    """Arrays on the host of sessions on a device; see ``Program`` for how long its outputs live.
 
-    Clones share their sessions and take turns: they compute one at a time.
+    All such programs take turns, and clones share sessions with their buffers.
     """
 
     def __init__(self, name: str, bundle: Bundle, sessions: Sessions) -> None:
         super().__init__(name, bundle)
         self._sessions = sessions
-        self._session: Any = None
-        self._binding: Any = None
-        self._run_options: Any = None
-        self._on_device: Mapping[str, Any] = {}
+        self._bound: Any = None  # the BoundSession in use
+        self._mark = object()
 
     def _bind(self) -> None:
-        from onnxruntime import OrtValue, RunOptions
-
-        arrays = self.inputs | self.outputs
-        self._session = self._binding = None  # frees what they hold before the next are made
-        self._on_device = {}
-        self._session = self._sessions.get({n: a.shape for n, a in self.inputs.items()})
-        self._on_device = {
-            name: OrtValue.ortvalue_from_shape_and_type(
-                list(array.shape), array.dtype.type, *self._sessions.device
-            )
-            for name, array in arrays.items()
-        }
-        self._binding = self._session.io_binding()
-        for name in self.inputs:
-            self._binding.bind_ortvalue_input(name, self._on_device[name])
-        for name in self.outputs:
-            self._binding.bind_ortvalue_output(name, self._on_device[name])
-        self._run_options = RunOptions()
-        self._run_options.add_run_config_entry("gpu_graph_id", str(next(_GRAPH_IDS)))
+        shapes = {n: a.shape for n, a in (self.inputs | self.outputs).items()}
+        self._mark = object()  # what earlier arrays sent is not theirs
+        with _TURN:
+            self._bound = None  # frees what it holds before the next is made
+            self._bound = self._sessions.get(shapes)
 
     def run(self, unchanged: Collection[str] = ()) -> None:
         """Compute ``outputs`` from ``inputs``."""
         try:
-            with self._sessions.turn:
-                for name, array in self.inputs.items():
-                    if name not in unchanged:
-                        self._on_device[name].update_inplace(array)
-                self._session.run_with_iobinding(self._binding, self._run_options)
-                # Fetching makes an array; outputs in host memory, which ONNX Runtime would fill by
-                # itself, are left alone when a graph is replayed.
-                for name, array in self.outputs.items():
-                    np.copyto(array, self._on_device[name].numpy())
+            with _TURN:
+                self._compute(unchanged)
         except Exception as error:
-            shapes = describe({n: a.shape for n, a in self.inputs.items()})
-            raise LDMEngineError(
-                f"ONNX Runtime could not run the program {self.name} on {shapes}: "
-                f"{reason(error)} If these are large for this GPU, ask for a smaller height, width "
-                "or batch; else check the bundle with `ldm-engine verify`."
-            ) from error
+            raise self._failure("ONNX Runtime", reason(error)) from error
+
+    def _compute(self, unchanged: Collection[str]) -> None:
+        bound = self._bound
+        there = unchanged if bound.sender is self._mark else ()
+        bound.sender = None  # until all are sent
+        for name, array in self.inputs.items():
+            if name not in there:
+                bound.buffers[name].update_inplace(array)
+        bound.sender = self._mark
+        bound.session.run_with_iobinding(bound.binding)
+        # Fetching makes an array; outputs in host memory, which ONNX Runtime would fill by itself,
+        # are left alone when a graph is replayed.
+        for name, array in self.outputs.items():
+            np.copyto(array, bound.buffers[name].numpy())
 
     def clone(self) -> ONNXRuntimeGPUProgram:
-        """Another binding over the same sessions."""
+        """Other arrays over the same sessions."""
         return ONNXRuntimeGPUProgram(self.name, self._bundle, self._sessions)
 
 

@@ -16,7 +16,6 @@ import numpy as np
 from ..bundle import Bundle
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
 from .base import Array, Program, Runtime
-from .by_shape import describe
 
 # glibc's malloc.h has these; there is no header here to read them from.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -53,12 +52,7 @@ class PredictorProgram(Program):
         try:
             results = self._compute(unchanged)
         except Exception as error:
-            shapes = describe({n: a.shape for n, a in self.inputs.items()})
-            raise LDMEngineError(
-                f"Paddle could not run the program {self.name} on {shapes}: {last_lines(error, 2)} "
-                "If these are large for this machine, ask for a smaller height, width or batch; "
-                "else check the bundle with `ldm-engine verify`."
-            ) from error
+            raise self._failure("Paddle", last_lines(error, 2)) from error
         for name, result in results.items():
             array = self.outputs[name]
             if result.shape != array.shape:

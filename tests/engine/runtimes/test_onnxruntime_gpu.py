@@ -27,6 +27,7 @@ from ldm_engine.runtimes.onnxruntime_gpu import (
     Plan,
     Sessions,
     cuda_plan,
+    keep_engines,
     reach_gpu,
     tensorrt_plan,
 )
@@ -49,19 +50,59 @@ def test_sessions_with_cuda_compute_in_fp32_and_run_the_unet_as_a_graph():
     assert options["enable_cuda_graph"] == 1
 
 
-def test_sessions_with_tensorrt_keep_their_engines_and_fall_back_to_cuda(tmp_path):
-    plan = tensorrt_plan("unet", 1, tmp_path)
-    assert plan.cache == tmp_path
+def test_sessions_with_tensorrt_fall_back_to_cuda():
+    plan = tensorrt_plan("unet", 1, "name")
+    assert plan.cache == "name"
     (first, options), (second, _) = plan.providers
     assert (first, second) == (TENSORRT, CUDA)
     assert options["device_id"] == 1
     assert options["trt_fp16_enable"] is True
     assert options["trt_layer_norm_fp32_fallback"] is True
-    assert options["trt_engine_cache_path"] == str(tmp_path)
     assert options["trt_cuda_graph_enable"] is False
     assert plan.graph_providers[0][1]["trt_cuda_graph_enable"] is True
-    uncached = tensorrt_plan("unet", 1, None).providers[0][1]
-    assert not [name for name in uncached if "cache" in name]
+    assert not [name for name in options if "cache" in name]
+
+
+def test_engines_are_kept_where_tensorrt_is_told(tmp_path):
+    plan = tensorrt_plan("unet", 0, "name")
+    (_, options), second = keep_engines(plan.providers, tmp_path)
+    assert options["trt_engine_cache_enable"] is True
+    assert options["trt_engine_cache_path"] == str(tmp_path)
+    assert options["trt_fp16_enable"] is True
+    assert second == plan.providers[1]
+
+
+def test_each_shapes_have_a_folder_of_engines(make, tiny_onnx_bundle, tmp_path, monkeypatch):
+    """TensorRT's engines are sealed there; a damaged one is gone when the shapes come again."""
+    monkeypatch.setenv("LDM_ENGINE_CACHE", str(tmp_path))
+    sessions = make(plan=replace(ON_CPU, cache="version-files-gpu"))._sessions
+    opened = []
+
+    def open_session(shapes, providers, folder):
+        opened.append(folder)
+        (folder / "TensorrtExecutionProvider_0.engine").write_bytes(b"engine")
+        return real(shapes, providers, None)
+
+    real = sessions._open
+    monkeypatch.setattr(sessions, "_open", open_session)
+    for batch in (1, 2):
+        sessions.get(shapes(tiny_onnx_bundle, batch, batch))
+    assert len(set(opened)) == 2
+    for folder in opened:
+        assert folder.parent == tmp_path / "ldm-engine" / "onnxruntime-tensorrt"
+        assert folder.name.startswith("version-files-gpu-")
+        assert len(list(folder.glob("*.engine.sha256"))) == 1
+    (opened[0] / "TensorrtExecutionProvider_0.engine").write_bytes(b"damaged")
+    twin = Sessions(tiny_onnx_bundle, "unet", replace(ON_CPU, cache="version-files-gpu"), 1)
+    engines = []
+    monkeypatch.setattr(
+        twin,
+        "_open",
+        lambda s, p, folder: engines.append([*folder.glob("*.engine")]) or real(s, p, None),
+    )
+    for batch in (1, 2):
+        twin.get(shapes(tiny_onnx_bundle, batch, batch))
+    assert [len(found) for found in engines] == [0, 1]
 
 
 @pytest.fixture
@@ -111,7 +152,7 @@ def test_shapes_are_fixed_and_outputs_right(make, tiny_onnx_bundle, expected):
     unet = make()
     for batch, rows, size in ((1, 2, 8), (3, 3, 8), (2, 4, 16), (1, 2, 8)):
         unet.allocate(shapes(tiny_onnx_bundle, batch, rows, size))
-        told = {i.name: i.shape for i in unet._session.get_inputs()}
+        told = {i.name: i.shape for i in unet._bound.session.get_inputs()}
         assert told["latents"] == [batch, 4, size, size]
         assert told["text_kv"][0] == rows
         fill(unet)
@@ -231,36 +272,85 @@ def test_what_is_unchanged_stays_on_the_device(make, tiny_onnx_bundle, expected)
     assert np.isnan(unet.outputs["noise_pred"]).any()
 
 
-def test_each_binding_has_a_graph_of_its_own(make, tiny_onnx_bundle):
+def test_clones_that_alternate_keep_what_is_theirs(make, tiny_onnx_bundle, expected):
+    """They share buffers: what another sent meanwhile is sent again, unchanged or not."""
     unet = make()
-    twin = unet.clone()
-    ids = set()
-    for program, batch in ((unet, 1), (twin, 1), (unet, 2)):
-        program.allocate(shapes(tiny_onnx_bundle, batch, batch))
-        ids.add(program._run_options.get_run_config_entry("gpu_graph_id"))
-    assert len(ids) == 3
+    programs = [unet, unet.clone()]
+    for seed, program in enumerate(programs):
+        program.allocate(shapes(tiny_onnx_bundle, 1, 2))
+        fill(program, seed)
+        program.run()
+    for _ in range(2):
+        for seed, program in enumerate(programs):
+            for _ in range(2):  # of the second run nothing is sent
+                program.run(unchanged=("latents", "time_shift", "text_kv"))
+            assert relative_error(program.outputs["noise_pred"], expected(1, 2, seed)) < FP32
 
 
-def test_clones_share_sessions_and_take_turns(make, tiny_onnx_bundle, expected):
+def test_buffers_stay_where_they_are(make, tiny_onnx_bundle):
+    """A captured graph goes on reading and writing them, whoever runs the session."""
+    unet = make()
+    addresses = set()
+    for program in (unet, unet.clone()):
+        for batch in (1, 2, 1):
+            program.allocate(shapes(tiny_onnx_bundle, batch, 2))
+            fill(program)
+            program.run()
+            if batch == 1:
+                buffers = program._bound.buffers
+                addresses.add(tuple(buffers[name].data_ptr() for name in sorted(buffers)))
+    assert len(addresses) == 1
+
+
+def test_an_earlier_shape_comes_back_with_other_inputs(make, tiny_onnx_bundle, expected):
+    unet = make()
+    for seed, batch in ((0, 1), (1, 2), (2, 1)):
+        unet.allocate(shapes(tiny_onnx_bundle, batch, 2))
+        fill(unet, seed)
+        # These arrays were never sent, whatever the session's buffers hold from earlier ones.
+        unet.run(unchanged=("text_kv",))
+        assert relative_error(unet.outputs["noise_pred"], expected(batch, 2, seed)) < FP32
+
+
+def test_after_a_failure_everything_is_sent_again(make, tiny_onnx_bundle, expected, monkeypatch):
+    unet = make()
+    unet.allocate(shapes(tiny_onnx_bundle, 1, 2))
+    fill(unet)
+    unet.run()
+    whole = unet.inputs["latents"]
+    unet.inputs["latents"] = np.zeros((3, 3), np.float32)
+    with pytest.raises(LDMEngineError, match="could not run the program unet on latents"):
+        unet.run()
+    unet.inputs["latents"] = whole
+    unet.run(unchanged=("latents",))
+    assert relative_error(unet.outputs["noise_pred"], expected(1, 2)) < FP32
+
+
+def test_clones_in_threads_share_sessions_and_take_turns(make, tiny_onnx_bundle, expected):
     unet = make()
     programs = [unet, unet.clone(), unet.clone()]
     results = {}
 
     def work(program, seed):
-        program.allocate(shapes(tiny_onnx_bundle, 1, 2))
-        fill(program, seed)
-        for _ in range(5):
+        found = []
+        for batch in (1, 2, 1):
+            program.allocate(shapes(tiny_onnx_bundle, batch, 2))
+            fill(program, seed)
             program.run()
-        results[seed] = program.outputs["noise_pred"].copy()
+            for _ in range(5):
+                program.run(unchanged=("text_kv", "latents"))
+            found.append((batch, program.outputs["noise_pred"].copy()))
+        results[seed] = found
 
     threads = [threading.Thread(target=work, args=(p, i)) for i, p in enumerate(programs)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({id(p._session) for p in programs}) == 1
-    for seed, result in results.items():
-        assert relative_error(result, expected(1, 2, seed)) < FP32
+    assert len({id(p._bound) for p in programs}) == 1
+    for seed, found in results.items():
+        for batch, result in found:
+            assert relative_error(result, expected(batch, 2, seed)) < FP32
     assert len(results) == 3
 
 
