@@ -21,6 +21,7 @@ from ldm_engine.verification import (
     relative_error,
     require_passed,
     sample,
+    worst_image_error,
 )
 
 
@@ -127,17 +128,22 @@ def test_tensorrt_programs_were_made_from_stored_weights(tiny_bundle, built_in, 
 )
 def test_tolerances_of_the_loop(tiny_bundle, precision, weights, expected):
     bundle = stored_as(tiny_bundle, weights)
-    image = np.zeros((1, 8, 8, 3), np.float32)
-    assert end_to_end_tolerance(bundle, RUNTIMES["paddle"], precision, image) == expected
+    assert end_to_end_tolerance(bundle, RUNTIMES["paddle"], precision) == expected
 
 
-def test_in_fp16_images_are_held_by_their_psnr(tiny_bundle):
-    image = np.random.RandomState(0).uniform(size=(2, 8, 8, 3))
-    tolerance = end_to_end_tolerance(tiny_bundle, RUNTIMES["paddle"], "fp16", image)
+@pytest.mark.parametrize("prepare", [lambda values: values, sample])
+@pytest.mark.parametrize("worse", [0, 1])
+def test_in_fp16_the_worse_image_is_held_by_its_psnr(tiny_bundle, prepare, worse):
+    """Also by samples, half of which are of each image: over both it would pass."""
+    images = np.random.RandomState(0).uniform(size=(2, 64, 64, 3)).astype(np.float32)
+    tolerance = end_to_end_tolerance(tiny_bundle, RUNTIMES["paddle"], "fp16")
     for psnr, passes in ((34.9, False), (35.1, True)):
-        given = image + 10 ** (-psnr / 20)  # that far in each value
-        found = Finding("paddle", "fp16", "end_to_end", "", relative_error(given, image), tolerance)
-        assert found.passed is passes
+        given = images.copy()
+        given[worse] += 10 ** (-psnr / 20)  # that far in each value
+        error = worst_image_error(prepare(given), prepare(images))
+        assert Finding("paddle", "fp16", "end_to_end", "", error, tolerance).passed is passes
+    given[worse, 0] = np.nan
+    assert worst_image_error(prepare(given), prepare(images)) == float("inf")
 
 
 def test_what_a_program_was_not_built_for_is_not_checked(tiny_bundle, monkeypatch):
