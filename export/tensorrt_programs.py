@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from ldm_engine.bundle import (
     BUILT_PRECISIONS,
@@ -14,7 +14,7 @@ from ldm_engine.bundle import (
     ProgramInfo,
     TensorRTBuild,
 )
-from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError
+from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError, RuntimeUnavailableError
 from ldm_engine.runtimes import RUNTIMES, Device, program_precision
 from ldm_engine.runtimes.tensorrt import facts_here, shape_ranges
 from ldm_engine.verification import END_TO_END_PROMPTS
@@ -89,10 +89,12 @@ def check_tensorrt(formats: Sequence[str], asked: Asked) -> None:
     """Refuse TensorRT programs that could not be built or checked here, before any work.
 
     Raises:
+        ArgumentTypeError: if something that was asked for is no text, or no whole number.
         InvalidArgumentError: if something is asked for without the format tensorrt, that without
             paddle, or what is no range.
         RuntimeUnavailableError: if this machine lacks the GPU or a library.
     """
+    _check_types(asked)
     if "tensorrt" not in formats:
         if not asked.is_empty:
             raise InvalidArgumentError(
@@ -119,6 +121,17 @@ def check_tensorrt(formats: Sequence[str], asked: Asked) -> None:
             f"The format tensorrt cannot be built here: {'; '.join(missing)}."
         )
     facts_here(DEVICE.index)
+
+
+def _check_types(asked: Asked) -> None:
+    for field in fields(asked):
+        value, option = getattr(asked, field.name), f"--{field.name.replace('_', '-')}"
+        if value is None:
+            continue
+        if field.name == "precision" and not isinstance(value, str):
+            raise ArgumentTypeError(f"{option} is {value!r}; the name of a precision is accepted.")
+        if field.name != "precision" and type(value) is not int:
+            raise ArgumentTypeError(f"{option} is {value!r}; a whole number (int) is accepted.")
 
 
 def _check_ranges(asked: Asked) -> None:

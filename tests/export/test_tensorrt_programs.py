@@ -6,7 +6,12 @@ from dataclasses import replace
 import paddle
 import pytest
 
-from ldm_engine.errors import InvalidArgumentError, OutputError, RuntimeUnavailableError
+from ldm_engine.errors import (
+    ArgumentTypeError,
+    InvalidArgumentError,
+    OutputError,
+    RuntimeUnavailableError,
+)
 from ldm_engine.export import exporter, tensorrt_programs
 from ldm_engine.export.checkpoint import open_checkpoint
 from ldm_engine.export.exporter import export_bundle
@@ -60,6 +65,22 @@ def test_without_a_gpu_it_is_refused_before_any_work(tiny_checkpoint, tmp_path):
 )
 def test_what_makes_no_sense_is_refused(gpu_machine, formats, asked, message):
     with pytest.raises(InvalidArgumentError, match=message):
+        check_tensorrt(formats, asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Asked(min_batch="x"), "--min-batch is 'x'; a whole number"),
+        (Asked(max_batch=2.5), "--max-batch is 2.5; a whole number"),
+        (Asked(opt_batch=True), "--opt-batch is True; a whole number"),
+        (Asked(max_size=64.5), "--max-size is 64.5; a whole number"),
+        (Asked(precision=16), "--precision is 16; the name"),
+    ],
+)
+@pytest.mark.parametrize("formats", [("paddle",), BOTH])
+def test_what_is_no_number_is_refused(formats, asked, message):
+    with pytest.raises(ArgumentTypeError, match=message):
         check_tensorrt(formats, asked)
 
 
