@@ -43,6 +43,10 @@ Self = TypeVar("Self", bound="PredictorProgram")
 class PredictorProgram(Program):
     """One predictor; see ``Program`` for how long its outputs live."""
 
+    #: Owns files that the predictor was made of, where they are not the bundle's: ``clone()`` reads
+    #: them again.
+    held: object = None
+
     def __init__(self, name: str, bundle: Bundle, predictor: Any) -> None:
         super().__init__(name, bundle)
         self._predictor = predictor
@@ -68,8 +72,22 @@ class PredictorProgram(Program):
         """Run the predictor; its outputs by name."""
 
     def clone(self: Self) -> Self:
-        """Another predictor over the same weights; call this in the thread that opened it."""
-        return type(self)(self.name, self._bundle, self._predictor.clone())
+        """Another predictor, with a copy of the weights; call this in the thread that opened it.
+
+        Raises:
+            LDMEngineError: if Paddle cannot make one.
+        """
+        try:
+            predictor = self._predictor.clone()
+        except Exception as error:
+            raise LDMEngineError(
+                f"Paddle could not clone the program {self.name}: {last_lines(error, 2)} Each "
+                "clone takes memory for its own weights: make fewer where that is short; else "
+                "open another pipeline with from_pretrained."
+            ) from error
+        twin = type(self)(self.name, self._bundle, predictor)
+        twin.held = self.held
+        return twin
 
 
 def import_inference(install: str) -> Any:

@@ -5,18 +5,21 @@ This file has not yet run on hardware.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes.util
 import importlib
 import importlib.util
 import json
 import shlex
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..bundle import ENGINE_PLACE, INT8_FORMAT, Bundle, ModelInfo, TensorRTBuild
-from ..errors import RuntimeUnavailableError, ShapeError
+from ..errors import RuntimeUnavailableError, ShapeError, last_lines
 from ..gpu import find_gpu
 from .base import RuntimeOptions
 from .device import Device
@@ -25,7 +28,7 @@ from .paddle_predictor import PaddleLibrary, import_inference
 
 #: The least, best and most of a tensor's shape.
 Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-INSTALL = "pip install tensorrt"
+INSTALL = "pip install 'tensorrt==10.*'"
 _ENDS = ("min", "opt", "max")  # of a range, as the export's options call them
 _TIMESTEPS = (1, 50, 1000)
 _SINGLES = (1, 1, 2)  # texts and pictures are one at a time in use, two where they are checked
@@ -68,7 +71,10 @@ def missing_tensorrt() -> list[str]:
 
 
 def import_tensorrt() -> None:
-    """Load the libraries of TensorRT's package, if that is how it was installed.
+    """Load the libraries of TensorRT's package, if that is how it was installed, for all to see.
+
+    Paddle opens ``libnvinfer.so``, which the package has with a number at the end only, and else
+    takes what the process has loaded globally. Python loads libraries for itself alone.
 
     Raises:
         RuntimeUnavailableError: if it is broken.
@@ -76,11 +82,14 @@ def import_tensorrt() -> None:
     if importlib.util.find_spec("tensorrt") is None:
         return
     try:
-        importlib.import_module("tensorrt")
-    except (ImportError, OSError) as error:
+        version = str(importlib.import_module("tensorrt").__version__)
+    except Exception as error:
         raise RuntimeUnavailableError(
             f"TensorRT's package cannot be imported: {error}. Install it again: `{INSTALL}`."
         ) from error
+    for library in ("libnvinfer.so", "libnvinfer_plugin.so"):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(f"{library}.{version.partition('.')[0]}", ctypes.RTLD_GLOBAL)
 
 
 def facts_here(index: int) -> dict[str, str]:
@@ -94,14 +103,33 @@ def facts_here(index: int) -> dict[str, str]:
     from paddle import version
 
     import_tensorrt()
-    if not any(inference.get_trt_compile_version()):
+    return {"gpu": gpu, "tensorrt": _find_version(inference), "cuda": str(version.cuda())}
+
+
+def _find_version(inference: Any) -> str:
+    """The version of the TensorRT that Paddle finds."""
+    from paddle import __version__ as paddle
+
+    wanted: tuple[int, ...] = ()
+    found: tuple[int, ...] = ()
+    reason = "it finds no libnvinfer.so"
+    try:
+        wanted = inference.get_trt_compile_version()
+        found = inference.get_trt_runtime_version() if any(wanted) else ()
+    except Exception as error:
+        reason = last_lines(error)
+    if any(found):
+        return ".".join(map(str, found))
+    if wanted and not any(wanted):
         raise RuntimeUnavailableError(
-            f"Paddle {version.full_version} has no TensorRT in it; {PaddleLibrary.gpu_install}."
+            f"Paddle {paddle} has no TensorRT in it; {PaddleLibrary.gpu_install}."
         )
-    found = inference.get_trt_runtime_version()
-    if not any(found):
-        raise RuntimeUnavailableError(f"{'; '.join(missing_tensorrt()) or 'TensorRT is broken'}.")
-    return {"gpu": gpu, "tensorrt": ".".join(map(str, found)), "cuda": str(version.cuda())}
+    built = f", which was built with TensorRT {'.'.join(map(str, wanted))}," if wanted else ""
+    raise RuntimeUnavailableError(
+        f"Paddle {paddle}{built} cannot use TensorRT here: {reason}. Install that major version "
+        f"(`{INSTALL}`); if it is installed, put the folder of its libnvinfer.so into "
+        "LD_LIBRARY_PATH."
+    )
 
 
 def rebuild_command(bundle: Bundle, build: TensorRTBuild) -> str:
@@ -185,13 +213,21 @@ class TensorRTRuntime(PaddleLibrary):
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> TensorRTProgram:
         """Load one program; its engines are read when it is first run."""
         graph, weights, *engines = bundle.program_files(program, self.format)
-        with tempfile.TemporaryDirectory() as folder:
-            located = Path(folder) / graph.name
-            located.write_text(locate_engines(graph.read_text(), engines))
-            # The engines compute in what they were built for, and all else in fp32.
-            return open_on_gpu(
-                TensorRTProgram, bundle, program, (located, weights), "fp32", options
-            )
+        folder = _ScratchFolder()
+        located = folder.path / graph.name
+        located.write_text(locate_engines(graph.read_text(), engines))
+        # The engines compute in what they were built for, and all else in fp32.
+        opened = open_on_gpu(TensorRTProgram, bundle, program, (located, weights), "fp32", options)
+        opened.held = folder
+        return opened
+
+
+class _ScratchFolder:
+    """A folder that is removed when nothing holds this any more, or the process ends."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="ldm-engine-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def _within(given: Sequence[int], least: Sequence[int], most: Sequence[int]) -> bool:

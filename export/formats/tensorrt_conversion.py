@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ldm_engine.runtimes.paddle_gpu import WIDE_OPERATORS
+from ldm_engine.runtimes.tensorrt import import_tensorrt
 
 WORKSPACE_BYTES = 4 << 30  # what TensorRT may take of the GPU while it tries kernels
 OPTIMIZATION_LEVEL = 3  # TensorRT's own default, of 0 to 5
@@ -40,7 +41,6 @@ class Request:
     output: str  #: the path to write, without ".json"; engines go into a folder of that name
     precision: str  #: "fp16" or "fp32"
     inputs: tuple[Input, ...]
-    wide_operators: tuple[str, ...] = WIDE_OPERATORS
 
     def to_json(self) -> str:
         """For another process."""
@@ -51,8 +51,7 @@ class Request:
         """What ``to_json`` wrote."""
         raw = json.loads(text)
         inputs = tuple(map(_read_input, raw.pop("inputs")))
-        wide = tuple(raw.pop("wide_operators"))
-        return cls(**raw, inputs=inputs, wide_operators=wide)
+        return cls(**raw, inputs=inputs)
 
 
 def _read_input(entry: Mapping[str, Any]) -> Input:
@@ -78,7 +77,9 @@ def convert(request: Request, library: Any) -> None:
     config = library.TensorRTConfig(
         inputs=inputs,
         precision_mode=library.PrecisionMode[request.precision.upper()],
-        ops_run_float=list(request.wide_operators) if request.precision == "fp16" else None,
+        # Its converter of group norm does not look at this: that is in fp32 by TensorRT's own
+        # default for normalization layers, and its products with scale and bias are in fp16.
+        ops_run_float=list(WIDE_OPERATORS) if request.precision == "fp16" else None,
         optimization_level=OPTIMIZATION_LEVEL,
         workspace_size=WORKSPACE_BYTES,
         save_model_dir=request.output,
@@ -88,6 +89,7 @@ def convert(request: Request, library: Any) -> None:
 
 def main() -> None:
     """Do what the request on stdin asks for."""
+    import_tensorrt()
     from paddle.tensorrt import export
 
     convert(Request.from_json(sys.stdin.read()), export)

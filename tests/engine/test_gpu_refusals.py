@@ -31,7 +31,7 @@ PADDLE = (
     "3.x comes from Paddle's own package index",
 )
 ONNXRUNTIME = ("onnxruntime-gpu is not installed", "pip install 'ldm-engine[onnxruntime-gpu]'")
-TENSORRT = ("TensorRT (libnvinfer) is not installed", "pip install tensorrt")
+TENSORRT = ("TensorRT (libnvinfer) is not installed", "pip install 'tensorrt==10.*'")
 
 pytestmark = pytest.mark.skipif(
     any(not RUNTIMES[name].missing("fp16", GPU_0) for name in PREFERENCE["gpu"]),
@@ -81,6 +81,8 @@ def test_all_that_is_missing_is_named_before_weights_are_read(broken, runtime, p
         (["generate", "BUNDLE", "a", "--device", "cuda"], 2, "gpu:0"),
         (["generate", "BUNDLE", "a", "--precision", "fp16"], 1, "computes in fp32, bf16 only"),
         (["generate", "BUNDLE", "a", "--gpu-pool-mb", "512"], 2, "`gpu_pool_mb`"),
+        (["generate", "BUNDLE", "a", "--device", "gpu", "--gpu-pool-mb", "0"], 2, "1048576"),
+        (["generate", "BUNDLE", "a", "--device", "gpu", "--threads", "0"], 2, "1024"),
         (["generate", "BUNDLE", "a", "--runtime", "tensorrt"], 1, "runs on GPUs only"),
         (["verify", "BUNDLE", "--device", "gpu:0"], 1, PADDLE[0]),
         (["render", "BUNDLE", "JOBS", "--output", "out", "--device", "gpu:0"], 1, PADDLE[0]),

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+import shutil
+import sys
 from dataclasses import replace
 
+import numpy as np
+import paddle
 import pytest
 from paddle import inference
 
@@ -16,10 +22,22 @@ from ldm_engine.bundle import (
     hash_file,
     program_file_names,
 )
-from ldm_engine.errors import BundleError, RuntimeUnavailableError, ShapeError
+from ldm_engine.errors import (
+    BundleError,
+    LDMEngineError,
+    RuntimeUnavailableError,
+    ShapeError,
+)
 from ldm_engine.gpu import GPU
 from ldm_engine.manifest import open_bundle, save_manifest
-from ldm_engine.runtimes import RUNTIMES, Device, RuntimeOptions, base, tensorrt
+from ldm_engine.runtimes import (
+    RUNTIMES,
+    Device,
+    RuntimeOptions,
+    base,
+    choose_runtime,
+    tensorrt,
+)
 from ldm_engine.runtimes.paddle import _configure
 from ldm_engine.runtimes.tensorrt import (
     TensorRTProgram,
@@ -174,14 +192,100 @@ def test_a_folder_with_spaces_is_one_argument(bundle, build):
 def test_a_package_that_cannot_be_imported_is_told(tmp_path, monkeypatch):
     (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: no such file')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(RuntimeUnavailableError, match=r"libnvinfer.*pip install tensorrt"):
+    with pytest.raises(RuntimeUnavailableError, match=r"libnvinfer.*pip install 'tensorrt==10"):
         tensorrt.import_tensorrt()
+
+
+class Probe:
+    """``paddle.inference`` as far as TensorRT: versions, or what asking for them raises."""
+
+    def __init__(self, wanted=(10, 5, 0), found=(0, 0, 0)):
+        self.wanted, self.found = wanted, found
+
+    def get_trt_compile_version(self):
+        return self._tell(self.wanted)
+
+    def get_trt_runtime_version(self):
+        return self._tell(self.found)
+
+    def _tell(self, answer):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    """Has `facts_here` ask a probe, on a machine with a GPU."""
+
+    def probe(**answers):
+        monkeypatch.setattr(tensorrt, "import_inference", lambda install: Probe(**answers))
+
+    monkeypatch.setattr(tensorrt, "find_gpu", lambda index: GPU(0, HERE["gpu"], (8, 6), 24 << 30))
+    monkeypatch.setattr(base, "find_gpu", tensorrt.find_gpu)
+    monkeypatch.setattr(base, "installed_version", lambda name: "3.3.1")
+    monkeypatch.setattr(tensorrt, "missing_tensorrt", list)
+    return probe
+
+
+MISSING = RuntimeError("TensorRT dynamic library (libnvinfer.so) is not configured correctly")
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        (
+            {"found": MISSING},
+            r"built with TensorRT 10\.5\.0, cannot.*\(libnvinfer\.so\) is not conf",
+        ),
+        ({"wanted": MISSING}, r"Paddle [\d.]+ cannot use TensorRT here: TensorRT dynamic"),
+        ({}, r"10\.5\.0, cannot use TensorRT here: it finds no libnvinfer\.so"),
+    ],
+)
+def test_a_tensorrt_that_paddle_cannot_use_is_told(bundle, probed, answers, told):
+    probed(**answers)
+    with pytest.raises(RuntimeUnavailableError, match=told) as caught:
+        tensorrt.facts_here(0)
+    assert "pip install 'tensorrt==10.*'" in str(caught.value)
+    assert "LD_LIBRARY_PATH" in str(caught.value)
+    choice = choose_runtime(bundle, precision="fp16", device="gpu:0")
+    assert choice.runtime.name == "paddle"
+    assert "LD_LIBRARY_PATH" in choice.reason
+
+
+def test_a_paddle_without_tensorrt_is_told(probed):
+    probed(wanted=(0, 0, 0))
+    with pytest.raises(RuntimeUnavailableError, match=r"has no TensorRT in it; .*package index"):
+        tensorrt.facts_here(0)
+
+
+def test_what_programs_depend_on(probed):
+    probed(found=(10, 5, 0))
+    assert tensorrt.facts_here(0) == {**HERE, "cuda": str(paddle.version.cuda())}
+
+
+def test_libraries_of_the_package_are_loaded_for_all_to_see(tmp_path, monkeypatch):
+    """Paddle looks for their functions in the whole process."""
+    (tmp_path / "tensorrt.py").write_text("__version__ = '10.5.0.18'")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    loaded = []
+
+    def load(name, mode):
+        loaded.append((name, mode))
+        raise OSError("not to be found")  # as where pip has it and the loader does not
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    tensorrt.import_tensorrt()
+    monkeypatch.delitem(sys.modules, "tensorrt")
+    assert loaded == [
+        ("libnvinfer.so.10", ctypes.RTLD_GLOBAL),
+        ("libnvinfer_plugin.so.10", ctypes.RTLD_GLOBAL),
+    ]
 
 
 def test_auto_takes_them_in_their_precision_and_else_paddle(bundle, gpu_machine, tiny_bundle):
     def chosen(opened, precision):
-        from ldm_engine.runtimes import choose_runtime
-
         return choose_runtime(opened, precision=precision, device="gpu:0").runtime.name
 
     assert chosen(bundle, "fp16") == "tensorrt"
@@ -208,8 +312,6 @@ def test_engines_are_found_where_the_bundle_is(tmp_path):
 @pytest.fixture
 def stored(bundle, tmp_path):
     """The bundle in a folder of its own, with files in place of graphs and engines."""
-    import shutil
-
     path = shutil.copytree(bundle.path, tmp_path / "bundle")
     files = dict(bundle.files)
     for info in bundle.programs.values():
@@ -283,3 +385,60 @@ def test_other_files_than_engines_are_refused(stored, names):
     save_manifest(replace(stored, programs=programs))
     with pytest.raises(BundleError, match="tensorrt files of unet"):
         open_bundle(stored.path)
+
+
+@pytest.fixture
+def opened(stored, monkeypatch):
+    """The UNet as the runtime opens it, with Paddle's graph in place of one with engines."""
+    unet = stored.path / "unet"
+    for suffix in (".json", ".pdiparams"):
+        shutil.copy(unet / f"inference{suffix}", unet / f"tensorrt{suffix}")
+
+    def open_on_cpu(kind, bundle, program, files, precision, options):
+        config = inference.Config(*map(str, files))
+        _configure(config, options)
+        return kind(program, bundle, inference.create_predictor(config))
+
+    monkeypatch.setattr(tensorrt, "open_on_gpu", open_on_cpu)
+    stored = replace(stored, files={}, manifest_stamp=None)
+    return RUNTIME.open(stored, "unet", RuntimeOptions(threads=1))
+
+
+def test_clones_compute_the_same(opened):
+    """Paddle reads the graph again for each, which is a file that only its programs hold."""
+    twin = opened.clone()
+    model, own = opened._bundle.model, opened._bundle.model.sample_size
+    results = []
+    for program in (opened, twin, twin.clone()):
+        program.allocate(
+            {
+                "latents": (1, 4, own, own),
+                "time_shift": (1, model.time_shift_width),
+                "text_kv": (2, model.token_length, model.text_kv_width),
+                "noise_pred": (2, 4, own, own),
+            }
+        )
+        for array in program.inputs.values():
+            array[:] = np.random.RandomState(0).standard_normal(array.shape)
+        program.run()
+        results.append(program.outputs["noise_pred"].copy())
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+def test_the_folder_goes_with_the_last_of_them(opened):
+    folder = opened.held.path
+    twin = opened.clone()
+    opened.held = None
+    gc.collect()
+    assert folder.is_dir()
+    twin.held = None
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_a_clone_that_cannot_be_made_is_told(opened):
+    (opened.held.path / "tensorrt.json").unlink()
+    with pytest.raises(LDMEngineError, match="could not clone the program unet: ") as caught:
+        opened.clone()
+    assert "\n" not in str(caught.value)
