@@ -288,7 +288,7 @@ def _describe_choice(bundle: Bundle, precision: str = "fp32", device: str = "cpu
         choice = choose_runtime(bundle, precision=precision, device=device)
     except RuntimeUnavailableError as error:
         return f"none. {error}"
-    return f"{choice.runtime.name} {choice.runtime.version()}: {choice.reason}"
+    return f"{choice.runtime.name} {choice.runtime.version(device)}: {choice.reason}"
 
 
 def _describe_usable(bundle: Bundle) -> str:

@@ -1,11 +1,14 @@
 """Who takes a guided UNet step on a GPU: this engine's runtimes, and diffusers' UNet in torch.
 
 All get the same latents, prompt and timestep. A step of ours sends its inputs to the device and
-fetches its result, as in the engine's loop; torch's are on the device already and stay there.
+fetches its result, as in the engine's loop; torch's are on the device already and stay there. torch
+is as it comes: neither ``cudnn.benchmark`` nor ``channels_last`` is set, which could speed it up.
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +36,18 @@ class Contestant(Protocol):
 
     def result(self) -> Array:
         """The noise prediction [2, 4, h, w] of the last step."""
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """What reads an argument that is a whole number, at least `least`."""
+
+    def read(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    read.__name__ = "int"  # as argparse tells what is no number
+    return read
 
 
 def make_latents(channels: int, size: int) -> Array:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contestants import whole_number
 from numpy.typing import NDArray
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
@@ -90,7 +91,7 @@ def run(a: argparse.Namespace) -> dict[str, Any]:
             save_png(contact_sheet(to_pil(pictures)), a.output, name)
     return {
         "runtime": choice.runtime.name,
-        "version": choice.runtime.version(),
+        "version": choice.runtime.version(a.device),
         "precision": a.precision,
         "pictures": a.count,
         "steps": a.steps,
@@ -113,8 +114,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="gpu:0", help="cpu rehearses it all without one.")
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--precision", default="fp32", choices=tuple(MIN_PSNR))
-    parser.add_argument("--count", type=int, default=16, help="Pictures.")
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--count", type=whole_number(1), default=16, help="Pictures.")
+    parser.add_argument("--steps", type=whole_number(1), default=50)
     parser.add_argument("--guidance-scale", type=float, default=2.0)
     parser.add_argument("--output", type=Path, help="A folder for contact sheets.")
     return parser.parse_args(arguments)

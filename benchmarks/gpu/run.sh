@@ -20,22 +20,29 @@ $PIP --force-reinstall --no-deps onnxruntime-gpu
 $PIP --editable '.[onnxruntime-gpu]'
 OURS="--ours onnxruntime:fp32 --ours onnxruntime:fp16"
 if [ "${TENSORRT:-0}" = 1 ]; then
-    $PIP tensorrt
+    $PIP 'tensorrt==10.*'
     OURS="$OURS --ours onnxruntime-tensorrt:fp16"
 fi
 
 "$FOLDER/venv/bin/ldm-engine" export examples/shapes/checkpoint "$FOLDER/shapes" \
     --formats paddle,onnx --force
-"$PYTHON" benchmarks/gpu/render.py "$FOLDER/shapes" --runtime onnxruntime \
-    --output "$FOLDER/pictures-fp32" > "$FOLDER/render-fp32.json"
-cat "$FOLDER/render-fp32.json"
-"$PYTHON" benchmarks/gpu/render.py "$FOLDER/shapes" --runtime onnxruntime --precision fp16 \
-    --output "$FOLDER/pictures-fp16" > "$FOLDER/render-fp16.json"
-cat "$FOLDER/render-fp16.json"
+
+# Shows what was found also where it is not good enough, and then ends.
+render() {
+    name=$1
+    shift
+    failed=0
+    "$PYTHON" benchmarks/gpu/render.py "$FOLDER/shapes" --output "$FOLDER/pictures-$name" "$@" \
+        > "$FOLDER/render-$name.json" || failed=$?
+    cat "$FOLDER/render-$name.json"
+    [ "$failed" = 0 ] || echo "The pictures of $name failed; see above." >&2
+    return "$failed"
+}
+
+render fp32 --runtime onnxruntime
+render fp16 --runtime onnxruntime --precision fp16
 if [ "${TENSORRT:-0}" = 1 ]; then
-    "$PYTHON" benchmarks/gpu/render.py "$FOLDER/shapes" --runtime onnxruntime-tensorrt \
-        --precision fp16 --output "$FOLDER/pictures-tensorrt" > "$FOLDER/render-tensorrt.json"
-    cat "$FOLDER/render-tensorrt.json"
+    render tensorrt --runtime onnxruntime-tensorrt --precision fp16
 fi
 
 "$PYTHON" examples/random_checkpoint.py "$FOLDER/large-checkpoint" --size large --force

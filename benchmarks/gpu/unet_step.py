@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contestants import Contestant, Ours, Torch, torch_device
+from contestants import Contestant, Ours, Torch, torch_device, whole_number
 
 from ldm_engine import Bundle, open_bundle
 from ldm_engine.benchmarking.environment import machine_facts, versions
@@ -167,9 +167,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--torch", default="eager,compile", help="eager, compile, or none.")
     parser.add_argument("--torch-precision", default="fp16", choices=("fp32", "fp16", "bf16"))
     parser.add_argument("--compile-mode", default="reduce-overhead", help="Of torch.compile.")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=10, help="In one sample.")
-    parser.add_argument("--warm-up", type=int, default=10, help="Steps before the first sample.")
+    parser.add_argument("--rounds", type=whole_number(1), default=30)
+    parser.add_argument("--steps", type=whole_number(1), default=10, help="In one sample.")
+    parser.add_argument(
+        "--warm-up", type=whole_number(0), default=10, help="Steps before the first sample."
+    )
     parser.add_argument("--output", type=Path, help="A JSON file for all samples.")
     return parser.parse_args(arguments)
 

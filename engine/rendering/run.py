@@ -146,7 +146,7 @@ class Run:
             "model": bundle.model.source,
             "ldm_engine": __version__,
             "runtime": choice.runtime.name,
-            "runtime_version": choice.runtime.version(),
+            "runtime_version": choice.runtime.version(options.device),
             "precision": options.precision,
             "device": _describe_device(options.device),
             "threads": options.threads,

@@ -37,7 +37,7 @@ class RuntimeOptions:
     precision: str = "fp32"
     threads: int = 1
     cache: bool = True  #: keep compiled models in the user's cache folder
-    gpu_pool_mb: int = 256  #: what Paddle's memory pool takes of the GPU at first
+    gpu_pool_mb: int = 256  #: Paddle is told to take so much at first; see ``from_pretrained``
 
 
 def program_precision(program: str, precision: str) -> str:
@@ -122,7 +122,10 @@ class Program(ABC):
 
     @abstractmethod
     def clone(self) -> Program:
-        """Another handle over the same weights, for another thread; call it in one thread only."""
+        """Another handle for another thread; call it in one thread only.
+
+        Weights are shared where the library can do that.
+        """
 
 
 def _fits(given: tuple[int, ...], accepted: tuple[int, ...]) -> bool:
@@ -143,13 +146,15 @@ class Runtime(ABC):
     gpu_distribution: ClassVar[str]  #: of `distributions`, the one that runs on GPUs
     gpu_oldest: ClassVar[str]  #: version of that one that will do
     gpu_install: ClassVar[str]  #: how to get that one, as a clause
-    has_gpu_pool: ClassVar[bool] = False  #: ``RuntimeOptions.gpu_pool_mb`` means something to it
+    has_gpu_pool: ClassVar[bool] = False  #: it is told ``RuntimeOptions.gpu_pool_mb``
     #: The name of the runtime that computes in fp32 from the same bundle; None: this one does.
     wide_runtime: ClassVar[str | None] = None
 
-    def version(self) -> str | None:
-        """The installed library's version without importing it, or None."""
-        return next(filter(None, map(installed_version, self.distributions)), None)
+    def version(self, device: str = "cpu") -> str | None:
+        """The version of the library installed for `device` without importing it, or None."""
+        on_gpu = Device.parse(device).kind == "gpu"
+        names = (self.gpu_distribution,) if on_gpu else self.distributions
+        return next(filter(None, map(installed_version, names)), None)
 
     def format_of(self, program: str, precision: str) -> str:
         """The bundle format that `program` is opened in when `precision` is asked for."""

@@ -71,7 +71,9 @@ def test_without_a_gpu_they_refuse_at_once(tiny_bundle, tiny_checkpoint, script,
         ("render.py", [], "bundle"),
         ("render.py", ["b", "--precision", "int8"], "invalid choice"),
         ("unet_step.py", ["b"], "checkpoint"),
+        ("render.py", ["b", "--count", "0"], "0 is less than 1"),
         ("unet_step.py", ["b", "c", "--rounds", "many"], "invalid int"),
+        ("unet_step.py", ["b", "c", "--warm-up", "-1"], "-1 is less than 0"),
     ],
 )
 def test_wrong_arguments_are_told(script, arguments, message):
