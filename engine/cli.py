@@ -31,6 +31,8 @@ from .rendering.again import check_given, generate_again
 from .rendering.command import render
 from .request import check_request
 from .runtimes import (
+    MAX_POOL_MB,
+    MAX_THREADS,
     Choice,
     Device,
     choose_runtime,
@@ -275,9 +277,14 @@ def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, or gpu:0, gpu:1, ...")
 @click.option(
-    "--gpu-pool-mb", type=int, help="What Paddle's memory pool takes of the GPU at first."
+    "--gpu-pool-mb",
+    type=click.IntRange(1, MAX_POOL_MB),
+    help="What Paddle is told to take of the GPU at first; its default allocator most likely "
+    "ignores it.",
 )
-@click.option("--threads", type=int, help="Default: all cores of this process.")
+@click.option(
+    "--threads", type=click.IntRange(1, MAX_THREADS), help="Default: all cores of this process."
+)
 @click.option(
     "--memory",
     type=click.Choice(("auto", *MEMORY_MODES)),

@@ -117,8 +117,9 @@ class LDMTextToImagePipeline:
                 turn and frees it after, which needs less memory and more time for every call.
             check_hashes: compare every file's sha256 with the manifest before it is opened; a file
                 that was whole is read again only when its size or times have changed.
-            gpu_pool_mb: what Paddle's memory pool takes of the GPU at first, in megabytes; it
-                grows. None: 256.
+            gpu_pool_mb: what Paddle is told to take of the GPU at first, in megabytes. Its default
+                allocator (``FLAGS_allocator_strategy=auto_growth``) most likely ignores it, and
+                takes what is needed. None: 256.
 
         Raises:
             BundleNotFoundError: if there is no such folder.
@@ -155,9 +156,10 @@ class LDMTextToImagePipeline:
         return cls(shared, programs)
 
     def clone(self) -> LDMTextToImagePipeline:
-        """Another pipeline for another thread, over the same weights if they are resident.
+        """Another pipeline for another thread.
 
-        With ``memory="sequential"`` each clone loads its own. Make clones in one thread, before the
+        Weights are shared by the clones of OpenVINO and ONNX Runtime; Paddle's copy them. With
+        ``memory="sequential"`` each clone loads its own. Make clones in one thread, before the
         threads that use them start.
         """
         return LDMTextToImagePipeline(self._shared, self._programs.clone())

@@ -11,6 +11,7 @@ from .. import console
 from ..errors import LDMEngineError
 from ..recipes import IMAGE_FORMATS, QUALITY
 from ..request import MAX_BATCH
+from ..runtimes import MAX_POOL_MB, MAX_THREADS
 from .display import print_summary, shown
 from .jobs import Defaults
 from .options import EXECUTORS, LAYOUTS, RunOptions
@@ -68,9 +69,16 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, or gpu:0, gpu:1, ...")
 @click.option(
-    "--gpu-pool-mb", type=int, help="What Paddle's memory pool takes of the GPU at first."
+    "--gpu-pool-mb",
+    type=click.IntRange(1, MAX_POOL_MB),
+    help="What Paddle is told to take of the GPU at first; its default allocator most likely "
+    "ignores it.",
 )
-@click.option("--threads", type=int, help="Of each process. Default: all cores, divided evenly.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    help="Of each process. Default: all cores, divided evenly.",
+)
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes here.")
 @click.option("--shard", default="1/1", metavar="I/N", help="Render part I of N, split by id.")
 @click.option(

@@ -28,7 +28,7 @@ class RunOptions:
     precision: str = "fp32"
     device: str = "cpu"
     threads: int | None = None  #: of each process; None: all cores, divided among the workers
-    gpu_pool_mb: int | None = None  #: what Paddle's pool takes of the GPU at first
+    gpu_pool_mb: int | None = None  #: Paddle is told to take so much at first
     shard: str = "1/1"
     workers: int = 1
     executor: str = "local"

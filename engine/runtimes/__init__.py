@@ -19,6 +19,8 @@ from .paddle import PaddleRuntime
 from .tensorrt import TensorRTRuntime
 
 __all__ = [
+    "MAX_POOL_MB",
+    "MAX_THREADS",
     "PRECISIONS",
     "PREFERENCE",
     "RUNTIMES",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 MAX_THREADS = 1024  #: libraries abort the process when they cannot start their threads
-MAX_POOL_MB = 1 << 20
+MAX_POOL_MB = 1 << 20  #: for a pool on a GPU, as a guard against other units
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 RUNTIMES: dict[str, Runtime] = {

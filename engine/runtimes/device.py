@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import InvalidArgumentError
 
 KINDS = ("cpu", "gpu")
-_NAME = re.compile(r"(?P<kind>cpu|gpu)(?::(?P<index>\d{1,3}))?")
+_NAME = re.compile(r"(?P<kind>cpu|gpu)(?::(?P<index>[0-9]{1,3}))?")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,12 @@ from .onnxruntime_gpu import (
 )
 from .tensorrt import import_tensorrt, missing_tensorrt
 
+_REPAIR = (
+    "onnxruntime-gpu is installed, and its files are not: onnxruntime, which has files of the same "
+    "names, was installed over it or uninstalled after it. Put them back with `pip uninstall "
+    "onnxruntime`, then `pip install --force-reinstall --no-deps onnxruntime-gpu`."
+)
+
 
 class ONNXRuntimeProgram(Program):
     """One binding on the CPU; see ``Program`` for how long its outputs live."""
@@ -76,16 +82,22 @@ class _ONNXRuntimeLibrary(Runtime):
         Raises:
             RuntimeUnavailableError: if it cannot be imported, or is without that provider.
         """
+        remedy = f"Install it with: {self.install}"
+        if provider != CPU:
+            remedy = f"{self.gpu_distribution} is needed; {self.gpu_install}."
+            if installed_version(self.gpu_distribution):
+                remedy = _REPAIR
         try:
             import onnxruntime
-        except ImportError as error:
+
+            found, version = onnxruntime.get_available_providers(), onnxruntime.__version__
+        except (ImportError, AttributeError) as error:
             raise RuntimeUnavailableError(
-                f"ONNX Runtime cannot be imported: {error}. Install it with: {self.install}"
+                f"ONNX Runtime cannot be imported: {error}. {remedy}"
             ) from error
-        if provider not in onnxruntime.get_available_providers():
+        if provider not in found:
             raise RuntimeUnavailableError(
-                f"The installed ONNX Runtime {onnxruntime.__version__} has no {provider}: "
-                f"{self.gpu_distribution} is needed; {self.gpu_install}."
+                f"The installed ONNX Runtime {version} has no {provider}: {remedy}"
             )
         return onnxruntime
 

@@ -33,8 +33,7 @@ class PaddleGPUProgram(PredictorProgram):
         self._outputs = {name: predictor.get_output_handle(name) for name in names[1]}
 
     def _bind(self) -> None:
-        for name, array in self.inputs.items():
-            self._inputs[name].reshape(array.shape)
+        """Nothing to do: a handle takes the shape of each array that is sent."""
 
     def _compute(self, unchanged: Collection[str]) -> Mapping[str, Array]:
         for name, array in self.inputs.items():
@@ -78,7 +77,9 @@ def configure_gpu(config: Any, precisions: Any, index: int, precision: str, pool
         precisions: its ``PrecisionType``.
         index: of the GPU.
         precision: "fp32", "fp16" or "bf16"; inputs and outputs are float32 all the same.
-        pool_mb: what the memory pool takes at first; it grows.
+        pool_mb: what the memory pool is to take at first. Paddle's default allocator
+            (``FLAGS_allocator_strategy=auto_growth``) most likely ignores it, and takes what is
+            needed.
     """
     config.enable_use_gpu(pool_mb, index, getattr(precisions, _PRECISIONS[precision]))
     config.disable_glog_info()  # or every pass prints

@@ -20,7 +20,9 @@ def test_names(name, expected):
     assert Device.parse(str(expected)) == expected
 
 
-@pytest.mark.parametrize("name", ["", "GPU:0", "gpu:", "gpu:-1", "gpu:1000", "cpu:0", "cuda", None])
+@pytest.mark.parametrize(
+    "name", ["", "GPU:0", "gpu:", "gpu:-1", "gpu:1000", "gpu:٣", "cpu:0", "cuda", None]
+)
 def test_other_names_are_refused(name):
     with pytest.raises(InvalidArgumentError, match="cpu, or gpu:0"):
         Device.parse(name)
