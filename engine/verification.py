@@ -149,7 +149,10 @@ def render_end_to_end(pipe: LDMTextToImagePipeline) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Finding:
-    """How far one output of one runtime lies from its reference."""
+    """How far one output of one runtime lies from its reference.
+
+    Errors are relative L2; that of the short loop's images in fp16 is relative to full scale.
+    """
 
     runtime: str
     precision: str

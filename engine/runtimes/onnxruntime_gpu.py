@@ -20,7 +20,7 @@ import numpy as np
 
 from ..bundle import Bundle, dimension_name
 from ..cache import cache_folder, drop_unsealed, seal_files
-from ..errors import BundleError, RuntimeUnavailableError
+from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError
 from .base import Program
 from .by_shape import ByShape, Shapes, describe
 from .onnx_half import HalfProgram, halve_program
@@ -176,16 +176,23 @@ class Sessions(ByShape[BoundSession]):
     def _bound(self, session: Any, shapes: Shapes) -> BoundSession:
         from onnxruntime import OrtValue
 
-        binding, buffers = session.io_binding(), {}
-        for tensors, bind in (
-            (self._info.inputs, binding.bind_ortvalue_input),
-            (self._info.outputs, binding.bind_ortvalue_output),
-        ):
-            for tensor in tensors:
-                buffers[tensor.name] = OrtValue.ortvalue_from_shape_and_type(
+        try:
+            buffers = {
+                tensor.name: OrtValue.ortvalue_from_shape_and_type(
                     list(shapes[tensor.name]), np.dtype(tensor.dtype).type, *self._plan.device
                 )
-                bind(tensor.name, buffers[tensor.name])
+                for tensor in self._info.inputs + self._info.outputs
+            }
+        except Exception as error:
+            raise LDMEngineError(
+                f"ONNX Runtime cannot make buffers for the program {self._program} on "
+                f"{describe(shapes)}: {reason(error)} Ask for a smaller height, width or batch."
+            ) from error
+        binding = session.io_binding()
+        for tensor in self._info.inputs:
+            binding.bind_ortvalue_input(tensor.name, buffers[tensor.name])
+        for tensor in self._info.outputs:
+            binding.bind_ortvalue_output(tensor.name, buffers[tensor.name])
         return BoundSession(session, binding, buffers)
 
     def _open_with_graph(self, shapes: Shapes, folder: Path | None) -> Any:

@@ -17,7 +17,8 @@ import pytest
 from ldm_engine.errors import BundleError, LDMEngineError, RuntimeUnavailableError
 from ldm_engine.export.checkpoint import open_checkpoint
 from ldm_engine.export.exporter import export_bundle
-from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, by_shape
+from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, base, by_shape
+from ldm_engine.runtimes import onnxruntime as library
 from ldm_engine.runtimes.onnx_half import WIDE_OPERATORS, halve_program
 from ldm_engine.runtimes.onnxruntime_gpu import (
     CPU,
@@ -405,6 +406,13 @@ def test_a_graph_that_cannot_be_loaded_is_told(make, tiny_onnx_bundle, tmp_path)
         program.allocate(shapes(bundle, 1, 2))
 
 
+def test_shapes_that_no_memory_holds_are_told(make, tiny_onnx_bundle):
+    program = make()
+    wanted = {**shapes(tiny_onnx_bundle, 1, 1), "noise_pred": (1 << 55, 4, 8, 8)}
+    with pytest.raises(LDMEngineError, match="cannot make buffers for the program unet on"):
+        program._sessions.get(wanted)
+
+
 def test_what_cannot_be_run_is_told_in_one_paragraph(make, tiny_onnx_bundle):
     program, model = make("text_encoder"), tiny_onnx_bundle.model
     program.allocate(
@@ -417,6 +425,21 @@ def test_what_cannot_be_run_is_told_in_one_paragraph(make, tiny_onnx_bundle):
     with pytest.raises(LDMEngineError, match="could not run the program text_encoder") as caught:
         program.run()
     assert "\n" not in str(caught.value)
+
+
+def test_packages_that_overwrote_each_other_are_told(tiny_onnx_bundle, monkeypatch):
+    """Pip has both, and the files are those for CPUs."""
+    versions = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
+    for module in (base, library):
+        monkeypatch.setattr(module, "installed_version", versions.get)
+    runtime = RUNTIMES["onnxruntime"]
+    assert runtime.version() == "1.32.0"
+    assert runtime.version("gpu:0") == "1.31.1"
+    options = RuntimeOptions(device="gpu:0", precision="fp16", cache=False)
+    with pytest.raises(
+        RuntimeUnavailableError, match="--force-reinstall --no-deps onnxruntime-gpu"
+    ):
+        runtime.open(tiny_onnx_bundle, "unet", options)
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-tensorrt"])
