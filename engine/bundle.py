@@ -321,6 +321,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(
             f"{path} cannot be read: {error}. Copy the bundle again, or export it again."

@@ -42,6 +42,7 @@ from .files import write_atomically
 
 FORMAT_VERSION = 1
 _SEAL = "manifest_sha256"
+_MAX_NAME_BYTES = 255  # more, file systems do not take
 _UNSEALED = f'"{_SEAL}": "{"0" * 64}"'
 
 
@@ -255,4 +256,6 @@ def _safe(name: Any) -> str:
     path = PurePosixPath(_typed(name, str))
     if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name:
         raise ValueError(f"file name {name!r} leads outside the bundle")
+    if len(str(path).encode()) > _MAX_NAME_BYTES:
+        raise ValueError(f"file name {name[:100]!r}… is longer than {_MAX_NAME_BYTES} bytes")
     return str(path)

@@ -1,6 +1,8 @@
 // The bundle: what a folder of exported programs consists of, and whether its files are whole.
 #include "bundle.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <atomic>
 #include <system_error>
@@ -24,6 +26,7 @@ void in_parallel(std::size_t count, const Work& work) {
   };
   const std::size_t threads = std::min(count, static_cast<std::size_t>(available_threads()));
   std::vector<std::thread> others;
+  others.reserve(threads);  // a started thread must not be lost to a vector that cannot grow
   try {
     for (std::size_t i = 1; i < threads; ++i) others.emplace_back(run);
   } catch (const std::system_error&) {
@@ -78,14 +81,22 @@ bool are_program_files(const std::string& program, const std::string& format,
   return names == expected;
 }
 
+std::optional<ManifestStamp> manifest_stamp(const fs::path& folder) {
+  struct stat status {};
+  if (::stat((folder / kManifest).c_str(), &status) != 0) return std::nullopt;
+  return ManifestStamp{
+      static_cast<std::int64_t>(status.st_ino), static_cast<std::int64_t>(status.st_dev),
+      static_cast<std::int64_t>(status.st_size),
+      std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+}
+
 std::vector<std::string> Bundle::formats() const {
   std::vector<std::string> found;
-  for (const auto& [format, names] : format_files()) {
-    const std::string& wanted = format;
+  for (const char* format : kFormats) {
     const bool in_all = std::all_of(programs.begin(), programs.end(), [&](const auto& program) {
-      return program.second.formats.count(wanted) > 0;
+      return program.second.formats.count(format) > 0;
     });
-    if (in_all) found.push_back(format);
+    if (in_all) found.emplace_back(format);
   }
   return found;
 }
@@ -110,11 +121,17 @@ std::string Bundle::files_digest(std::vector<std::string> names) const {
 
 std::vector<fs::path> Bundle::program_files(const std::string& program,
                                             const std::string& format) const {
+  if (stamp && stamp != manifest_stamp(path)) {
+    throw BundleError("The bundle " + path.string() +
+                      " was replaced or removed since it was opened. Open it again.");
+  }
   const auto& held = programs.at(program).formats;
   const auto found = held.find(format);
   if (found == held.end()) {
     std::vector<std::string> names, wanted = formats();
-    for (const auto& [name, info] : held) names.push_back(name);
+    for (const char* name : kFormats) {
+      if (held.count(name)) names.emplace_back(name);
+    }
     wanted.push_back(format);
     throw BundleError(path.string() + " holds " + program + " as " + joined(names) + ", not as " +
                       format + ". Export again with --formats " + joined(wanted, ",") + ".");

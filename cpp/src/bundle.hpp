@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -90,6 +91,10 @@ struct FileInfo {
 /// The contract of the four programs.
 std::map<std::string, Contract> program_tensors(const ModelInfo& model);
 
+/// All formats, in the order in which manifests and messages list them.
+inline constexpr std::array<const char*, 5> kFormats = {"paddle", "onnx", "openvino", kInt8Format,
+                                                        kTensorRTFormat};
+
 /// Names of the files of each format, inside the program's folder; the first one is the graph.
 const std::map<std::string, std::vector<std::string>>& format_files();
 
@@ -100,12 +105,19 @@ std::vector<std::string> program_file_names(const std::string& program, const st
 bool are_program_files(const std::string& program, const std::string& format,
                        const std::vector<std::string>& names);
 
+/// What is different of another bundle.json in the same place: inode, device, size, time.
+using ManifestStamp = std::array<std::int64_t, 4>;
+
+/// The stamp of the manifest in `folder`, without reading it; none if there is none.
+std::optional<ManifestStamp> manifest_stamp(const std::filesystem::path& folder);
+
 /// A validated manifest and the folder it describes.
 struct Bundle {
   std::filesystem::path path;
   ModelInfo model;
   std::map<std::string, ProgramInfo> programs;
   std::map<std::string, FileInfo> files;
+  std::optional<ManifestStamp> stamp;  ///< of the manifest when it was read; none if from memory
 
   /// The formats that every program is present in.
   std::vector<std::string> formats() const;
@@ -117,7 +129,8 @@ struct Bundle {
   std::string files_digest(std::vector<std::string> names) const;
 
   /// The files of one program in one format, graph first; each is there and of its size.
-  /// Throws BundleError if the bundle does not hold that format, or not whole.
+  /// Throws BundleError if the bundle does not hold that format, or not whole, or if another took
+  /// its place since it was opened: what is in memory would not fit what is read now.
   std::vector<std::filesystem::path> program_files(const std::string& program,
                                                    const std::string& format) const;
 

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <random>
 #include <system_error>
 
 #include "ldm_engine/errors.hpp"
@@ -56,16 +57,10 @@ bool write_all(int descriptor, std::string_view content) {
 class TemporaryFile {
  public:
   TemporaryFile(const fs::path& path, std::string_view content) {
-    const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
-    name_ = (folder / ("." + path.filename().string().substr(0, 100) + ".XXXXXX")).string();
-    Descriptor file(::mkostemp(name_.data(), O_CLOEXEC));
-    if (file.number() < 0) {
-      const int error = errno;
-      name_.clear();
-      fail(path, error);
-    }
-    if (!write_all(file.number(), content) || ::fsync(file.number()) != 0 ||
-        ::fchmod(file.number(), 0666 & ~current_umask()) != 0 || !file.close()) {
+    if (has_nul(path)) fail(path, EINVAL);
+    Descriptor file(create_beside(path));
+    if (file.number() < 0) fail(path, errno);
+    if (!write_all(file.number(), content) || ::fsync(file.number()) != 0 || !file.close()) {
       const int error = errno;
       ::unlink(name_.c_str());
       fail(path, error);
@@ -78,13 +73,17 @@ class TemporaryFile {
   const std::string& name() const { return name_; }
 
  private:
-  static mode_t current_umask() {
-    static const mode_t mask = [] {
-      const mode_t read = ::umask(0);  // can only be read by setting it
-      ::umask(read);
-      return read;
-    }();
-    return mask;
+  /// Sets `name_`; the new file has the permissions that any other would have.
+  int create_beside(const fs::path& path) {
+    const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+    const std::string begin = "." + path.filename().string().substr(0, 100) + ".";
+    std::random_device source;
+    int number = -1;
+    do {
+      name_ = (folder / (begin + std::to_string(source()))).string();
+      number = ::open(name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    } while (number < 0 && errno == EEXIST);
+    return number;
   }
 
   std::string name_;
@@ -92,9 +91,18 @@ class TemporaryFile {
 
 }  // namespace
 
+bool has_nul(const fs::path& path) { return path.native().find('\0') != std::string::npos; }
+
 std::optional<std::string> read_whole(const fs::path& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // A pipe would wait for who writes into it, at its opening already.
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.number() < 0) return std::nullopt;
+  struct stat status {};
+  if (::fstat(file.number(), &status) != 0) return std::nullopt;
+  if (!S_ISREG(status.st_mode)) {
+    errno = S_ISDIR(status.st_mode) ? EISDIR : ENOTSUP;
+    return std::nullopt;
+  }
   std::string content;
   while (true) {
     const std::size_t size = content.size();
@@ -133,9 +141,13 @@ fs::path write_new(const fs::path& folder, const std::string& stem, const std::s
 void make_folder(const fs::path& path) {
   std::error_code error;
   const fs::path folder = path.empty() ? fs::path(".") : path;
-  fs::create_directories(folder, error);
+  if (has_nul(folder)) {
+    error = std::make_error_code(std::errc::invalid_argument);
+  } else {
+    fs::create_directories(folder, error);
+  }
   std::error_code ignored;
-  const bool is_folder = fs::is_directory(folder, ignored);
+  const bool is_folder = !has_nul(folder) && fs::is_directory(folder, ignored);
   if (!is_folder || ::access(folder.c_str(), W_OK | X_OK) != 0) {
     const int reason = is_folder ? errno : (error ? error.value() : ENOTDIR);
     throw OutputError("The folder " + folder.string() + " cannot be written to: " +

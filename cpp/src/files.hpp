@@ -9,7 +9,10 @@
 
 namespace ldm_engine {
 
-/// The bytes of a file, or none, with `errno` set, if it cannot be read.
+/// Whether a path holds a zero byte, where the system would take it to end.
+bool has_nul(const std::filesystem::path& path);
+
+/// The bytes of a regular file, or none, with `errno` set, if it is none or cannot be read.
 std::optional<std::string> read_whole(const std::filesystem::path& path);
 
 /// Replace `path` by `content` through a synced temporary file beside it.

@@ -16,13 +16,15 @@ namespace {
 /// libpng's state of one file; its errors jump back into write().
 struct Writer {
   Writer() {
-    png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, ignore_warning);
+    png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, jump, ignore_warning);
     if (png) info = png_create_info_struct(png);
   }
   ~Writer() { png_destroy_write_struct(&png, &info); }
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
 
+  /// libpng's own would print the message.
+  [[noreturn]] static void jump(png_structp png, png_const_charp) { png_longjmp(png, 1); }
   static void ignore_warning(png_structp, png_const_charp) {}
 
   png_structp png = nullptr;

@@ -16,7 +16,6 @@ namespace {
 
 /// Python's reader gives up at about a thousand; no file of a bundle needs ten.
 constexpr int kMaxDepth = 200;
-constexpr std::size_t kShownCharacters = 200;
 
 }  // namespace
 
@@ -56,11 +55,11 @@ std::string shown(const Json& value) {
   return value.dump();
 }
 
-std::string in_quotes(std::string_view text) {
+std::string in_quotes(std::string_view text, std::size_t most) {
   std::string result = "'";
   std::size_t count = 0;
   for (const Character& character : decode_utf8_leniently(text)) {
-    if (++count > kShownCharacters) {
+    if (++count > most) {
       result += "…";
       break;
     }

@@ -1,6 +1,7 @@
 // JSON files read with distrust: every failure is told with the file's name.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -20,8 +21,9 @@ Json parse_json_object(std::string_view text, const std::filesystem::path& path)
 /// A value for error messages: short, and never deeper than one level.
 std::string shown(const Json& value);
 
-/// `text` in quotes for error messages: short, valid UTF-8, without control characters.
-std::string in_quotes(std::string_view text);
+/// `text` in quotes for messages: valid UTF-8, without control characters, and cut off after so
+/// many characters.
+std::string in_quotes(std::string_view text, std::size_t most = 200);
 
 /// What error messages call the type of a value.
 const char* type_name(const Json& value);

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <system_error>
 
+#include "files.hpp"
 #include "ldm_engine/errors.hpp"
 #include "sha256.hpp"
 
@@ -14,6 +16,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int kFormatVersion = 1;
+constexpr std::size_t kMaxNameBytes = 255;  // more, file systems do not take
 constexpr char kSeal[] = "manifest_sha256";
 
 /// What is wrong with a manifest, before its file is named.
@@ -71,6 +74,10 @@ std::string safe_name(const Json& value) {
   }
   if (leads_outside || safe.empty()) {
     throw Fault("file name " + in_quotes(name) + " leads outside the bundle");
+  }
+  if (safe.size() > kMaxNameBytes) {
+    throw Fault("file name " + in_quotes(name) + " is longer than " +
+                std::to_string(kMaxNameBytes) + " bytes");
   }
   return safe;
 }
@@ -259,7 +266,7 @@ Bundle parse_manifest(const fs::path& folder, std::string_view content) {
 Bundle open_bundle(const fs::path& folder) {
   constexpr char kRemedy[] = "Make one with: ldm-engine export CHECKPOINT BUNDLE";
   std::error_code error;
-  if (!fs::is_directory(folder, error)) {
+  if (has_nul(folder) || !fs::is_directory(folder, error)) {
     throw BundleNotFoundError("There is no bundle folder " + in_quotes(folder.string()) + ". " +
                               kRemedy);
   }
@@ -267,7 +274,10 @@ Bundle open_bundle(const fs::path& folder) {
     throw BundleError(folder.string() + " is not a finished bundle: it has no " + kManifest +
                       ", which an export writes last. " + kRemedy);
   }
-  return parse_manifest(folder, read_file(folder / kManifest));
+  const std::optional<ManifestStamp> stamp = manifest_stamp(folder);
+  Bundle bundle = parse_manifest(folder, read_file(folder / kManifest));
+  bundle.stamp = stamp;
+  return bundle;
 }
 
 }  // namespace ldm_engine

@@ -12,6 +12,8 @@
 namespace ldm_engine {
 namespace {
 
+static_assert(sizeof(std::size_t) == 8, "ldm-engine counts in 64 bits; build for such a machine");
+
 constexpr std::size_t kAlignment = 64;  // a cache line, and the widest vector
 
 bool fits(const Shape& given, const Shape& accepted) {

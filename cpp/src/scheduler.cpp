@@ -2,8 +2,9 @@
 #include "scheduler.hpp"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
-#include <cstdio>
 
 #include "ldm_engine/errors.hpp"
 
@@ -174,9 +175,10 @@ void check_eta(double eta) {
 }
 
 std::string number_text(double value) {
-  char text[40];
-  std::snprintf(text, sizeof(text), "%.9g", value);
-  return text;
+  std::array<char, 40> text{};  // in any locale
+  const auto end =
+      std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::general, 9);
+  return {text.data(), end.ptr};
 }
 
 }  // namespace ldm_engine

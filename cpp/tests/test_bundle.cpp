@@ -1,5 +1,6 @@
 // Bundles that are not whole are told, without a crash.
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include "files.hpp"
 #include "folders.hpp"
@@ -103,6 +104,41 @@ TEST_CASE("a graph of the right size that is none is told") {
     replace(graph, std::string(size, filler));
     CHECK(refusal(folder.path(), false).find("OpenVINO cannot compile") != std::string::npos);
   }
+}
+
+TEST_CASE("a bundle that was replaced after it was opened is told") {
+  REQUIRE_BUNDLE(bundle);
+  const TemporaryFolder folder;
+  link_bundle(bundle, folder.path());
+  Options options;
+  options.memory = "sequential";
+  Request request;
+  request.num_inference_steps = 1;
+  Pipeline pipe(folder.path(), options);
+  CHECK_NOTHROW(pipe.generate({"a"}, request));
+  replace(folder.path() / kManifest, *read_whole(bundle / kManifest));
+  CHECK_THROWS_WITH_AS(pipe.generate({"a"}, request), doctest::Contains("was replaced or removed"),
+                       BundleError);
+  CHECK_NOTHROW(Pipeline(folder.path(), options).generate({"a"}, request));
+}
+
+TEST_CASE("a pipe in the place of a file is told, though no hash is looked at") {
+  REQUIRE_BUNDLE(bundle);
+  for (const char* name : {"vocab.txt", "scheduler_config.json"}) {
+    const TemporaryFolder folder;
+    link_bundle(bundle, folder.path());
+    fs::remove(folder.path() / name);
+    REQUIRE(::mkfifo((folder.path() / name).c_str(), 0600) == 0);
+    CHECK(refusal(folder.path(), false).find("cannot be read") != std::string::npos);
+  }
+}
+
+TEST_CASE("formats are listed in one order") {
+  Bundle bundle;
+  for (const char* name : kPrograms) {
+    for (const char* format : kFormats) bundle.programs[name].formats[format];
+  }
+  CHECK(joined(bundle.formats()) == "paddle, onnx, openvino, openvino_int8, tensorrt");
 }
 
 TEST_CASE("a damaged vocabulary or scheduler config is told, though its hash is not looked at") {

@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include "cache.hpp"
 #include "files.hpp"
@@ -33,6 +34,27 @@ TEST_CASE("files are read whole, or not at all") {
   CHECK(read_whole(folder.path() / "file") == content);
   CHECK_FALSE(read_whole(folder.path()));
   CHECK_FALSE(read_whole(folder.path() / "none"));
+}
+
+TEST_CASE("a new file has the permissions that any other would have") {
+  const TemporaryFolder folder;
+  for (const mode_t mask : {mode_t{0}, mode_t{077}, mode_t{022}}) {
+    const mode_t earlier = ::umask(mask);
+    write_atomically(folder.path() / "file", "x");
+    ::umask(earlier);
+    struct stat status {};
+    REQUIRE(::stat((folder.path() / "file").c_str(), &status) == 0);
+    CHECK((status.st_mode & 0777) == (0666 & ~mask));
+  }
+  CHECK(std::distance(fs::directory_iterator(folder.path()), {}) == 1);
+}
+
+TEST_CASE("a path with a zero byte in it is refused") {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / std::string("a\0b", 3);
+  CHECK_THROWS_AS(write_atomically(path, "x"), OutputError);
+  CHECK_THROWS_AS(make_folder(path), OutputError);
+  CHECK(fs::is_empty(folder.path()));
 }
 
 TEST_CASE("a folder is made, or told why not") {

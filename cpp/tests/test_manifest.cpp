@@ -72,6 +72,7 @@ TEST_CASE("a folder without a manifest is no bundle, and no folder is none eithe
   const TemporaryFolder folder;
   CHECK_THROWS_AS(open_bundle(folder.path()), BundleError);
   CHECK_THROWS_AS(open_bundle(folder.path() / "none"), BundleNotFoundError);
+  CHECK_THROWS_AS(open_bundle(folder.path() / std::string("\0x", 2)), BundleNotFoundError);
   CHECK_THROWS_AS(open_bundle(std::string(5000, 'x')), BundleNotFoundError);
 }
 

@@ -179,6 +179,9 @@ def manifest_cases() -> list[dict[str, Any]]:
         *({"path": ["files", n], "remove": True, **invalid, "says": n}
           for n in (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, "unet/openvino_model.bin")),
         setting(["files", "../x"], {"sha256": "", "bytes": 0}, "leads outside"),
+        setting(["files", "x" * 256], {"sha256": "", "bytes": 0}, "is longer than 255 bytes"),
+        {"name": "a name of 255 bytes", "path": ["files", "x" * 255],
+         "value": {"sha256": "", "bytes": 0}, "error": None},
         setting(["files", VOCABULARY, "sha256"], None),
         setting(["files", VOCABULARY, "bytes"], "1"),
         setting(["files", VOCABULARY, "bytes"], 1.5),
@@ -191,6 +194,7 @@ def manifest_cases() -> list[dict[str, Any]]:
     texts = {
         "empty": "", "not JSON": "{", "cut": '{"format_version": 1', "after the end": "{} {}",
         "single quotes": "{'a': 1}", "a comment": "{} // x", "a byte order mark": "\ufeff{}",
+        "half a character": '{"format_version": 1, "manifest_sha256": "\\ud800"}',
     }  # fmt: skip
     cases += [{"name": n, "text": t, **unreadable} for n, t in texts.items()]
     cases += [
@@ -202,7 +206,7 @@ def manifest_cases() -> list[dict[str, Any]]:
     ]
     cases += tensorrt_cases()
     for number, case in enumerate(cases):
-        case.setdefault("name", f"{number} {'.'.join(map(str, case.get('path', [])))}")
+        case.setdefault("name", f"{number} {'.'.join(map(str, case.get('path', [])))}"[:80])
     return cases
 
 
