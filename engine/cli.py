@@ -29,7 +29,7 @@ from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
 from .recipes import Recipe
 from .rendering.again import check_given, generate_again
 from .rendering.command import render
-from .request import check_request
+from .request import MAX_BATCH, check_request
 from .runtimes import (
     MAX_POOL_MB,
     MAX_THREADS,
@@ -271,7 +271,7 @@ def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:
 )
 @click.option("--height", type=int, help="Pixels. Default: as trained.")
 @click.option("--width", type=int, help="Pixels. Default: as trained.")
-@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1, MAX_BATCH), default=4, show_default=True)
 @click.option("--grid", is_flag=True, help="Write a contact sheet, grid.png, too.")
 @click.option("--runtime", default="auto", show_default=True, help="auto, or the name of one.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")

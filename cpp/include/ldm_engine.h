@@ -1,6 +1,6 @@
 /* The C interface, for binding from other languages: opaque handles, error codes with texts, and
  * structs that tell their own size, so that a program built against an older header goes on working
- * with a newer library.
+ * with a newer library. ldm_engine_image alone tells none: it stays as it is.
  *
  * Functions return LDM_ENGINE_OK or another code, and then ldm_engine_last_error() has the text.
  * Texts are UTF-8 and end with a zero byte. What a function puts into `out` belongs to the caller,
@@ -84,6 +84,24 @@ typedef struct ldm_engine_image {
   const uint8_t* rgb; /* [height, width, 3] */
 } ldm_engine_image;
 
+/* Facts about an opened bundle. The texts live as long as the pipeline does. `latents` of B images
+ * of height H and width W have B * latent_channels * (H / scale_factor) * (W / scale_factor)
+ * values. */
+typedef struct ldm_engine_info {
+  size_t size;         /* of this struct, as the caller knows it */
+  const char* source;  /* the checkpoint's id or folder name */
+  const char* digest;  /* one hash over all files that make the pixels */
+  const char* runtime; /* in use, as the next three are */
+  const char* precision;
+  const char* memory; /* "resident" or "sequential" */
+  int32_t threads;
+  int32_t default_size;   /* height and width where none are asked for, in pixels */
+  int32_t pixel_multiple; /* height and width are multiples of this */
+  int32_t token_length;   /* tokens a prompt */
+  int32_t latent_channels;
+  int32_t scale_factor; /* pixels a latent cell spans in each direction */
+} ldm_engine_info;
+
 /* How long the parts of a call took, in milliseconds. */
 typedef struct ldm_engine_timings {
   size_t size; /* of this struct, as the caller knows it */
@@ -110,6 +128,9 @@ LDM_ENGINE_API int32_t ldm_engine_open(const char* path, const ldm_engine_option
                                        ldm_engine_pipeline** out);
 LDM_ENGINE_API int32_t ldm_engine_clone(const ldm_engine_pipeline* pipeline,
                                         ldm_engine_pipeline** out);
+/* Set `out->size` first. */
+LDM_ENGINE_API int32_t ldm_engine_pipeline_info(const ldm_engine_pipeline* pipeline,
+                                                ldm_engine_info* out);
 LDM_ENGINE_API void ldm_engine_close(ldm_engine_pipeline* pipeline);
 
 /* Render one image a prompt; `request` may be NULL. */

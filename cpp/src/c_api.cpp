@@ -25,10 +25,12 @@ namespace {
 constexpr std::size_t kFirstOptionsBytes = 56;
 constexpr std::size_t kFirstRequestBytes = 120;
 constexpr std::size_t kFirstTimingsBytes = 48;
+constexpr std::size_t kFirstInfoBytes = 72;
 constexpr std::size_t kLargestBytes = 4096;  // no version will have more: the size is not set
 static_assert(sizeof(ldm_engine_options) == kFirstOptionsBytes);
 static_assert(sizeof(ldm_engine_request) == kFirstRequestBytes);
 static_assert(sizeof(ldm_engine_timings) == kFirstTimingsBytes);
+static_assert(sizeof(ldm_engine_info) == kFirstInfoBytes);
 
 thread_local std::string last_error;
 
@@ -252,6 +254,19 @@ int32_t ldm_engine_clone(const ldm_engine_pipeline* pipeline, ldm_engine_pipelin
     *out = nullptr;
     require(pipeline, "pipeline");
     *out = std::make_unique<ldm_engine_pipeline>(pipeline->pipeline.clone()).release();
+  });
+}
+
+int32_t ldm_engine_pipeline_info(const ldm_engine_pipeline* pipeline, ldm_engine_info* out) {
+  return guarded([&] {
+    require(pipeline, "pipeline");
+    require(out, "out");
+    const Info& told = pipeline->pipeline.info();
+    const ldm_engine_info info = {sizeof(info),         told.source.c_str(),    told.digest.c_str(),
+                                  told.runtime.c_str(), told.precision.c_str(), told.memory.c_str(),
+                                  told.threads,         told.default_size,      told.pixel_multiple,
+                                  told.token_length,    told.latent_channels,   told.scale_factor};
+    write_struct(out, out->size, info, kFirstInfoBytes, "out");
   });
 }
 

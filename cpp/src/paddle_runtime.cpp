@@ -3,6 +3,9 @@
 #include <paddle_inference_api.h>
 
 #include <algorithm>
+#include <memory>
+#include <stdexcept>
+#include <utility>
 
 #include "ldm_engine/errors.hpp"
 #include "runtimes.hpp"
@@ -24,10 +27,37 @@ class PaddleProgram : public Program {
   void run() override {
     try {
       if (!predictor_->Run()) throw std::runtime_error("Run() failed.");
+      copy_outputs();
+    } catch (const Error&) {
+      throw;
     } catch (const std::exception& error) {
       throw Error("Paddle could not run the program " + name() + ": " + last_line(error.what()) +
                   " Check the bundle with `ldm-engine verify`.");
     }
+  }
+
+  std::unique_ptr<Program> clone() const override {
+    try {
+      return std::make_unique<PaddleProgram>(name(), bundle(), predictor_->Clone());
+    } catch (const std::exception& error) {
+      throw Error("Paddle could not clone the program " + name() + ": " + last_line(error.what()) +
+                  " Open the bundle again instead.");
+    }
+  }
+
+ protected:
+  void bind() override {
+    try {
+      share_inputs();
+    } catch (const std::exception& error) {
+      throw BundleError("The program " + name() +
+                        " cannot be given its tensors: " + last_line(error.what()) +
+                        " The bundle does not fit its manifest: export it again.");
+    }
+  }
+
+ private:
+  void copy_outputs() {
     for (const Tensor& tensor : outputs()) {
       const auto handle = predictor_->GetOutputHandle(tensor.name());
       if (handle->shape() != int_shape(tensor)) {
@@ -40,12 +70,7 @@ class PaddleProgram : public Program {
     }
   }
 
-  std::unique_ptr<Program> clone() const override {
-    return std::make_unique<PaddleProgram>(name(), bundle(), predictor_->Clone());
-  }
-
- protected:
-  void bind() override {
+  void share_inputs() {
     for (const Tensor& tensor : inputs()) {
       const auto handle = predictor_->GetInputHandle(tensor.name());
       if (tensor.is_float()) {
@@ -58,7 +83,6 @@ class PaddleProgram : public Program {
     }
   }
 
- private:
   std::unique_ptr<paddle_infer::Predictor> predictor_;
 };
 
@@ -87,9 +111,9 @@ class PaddleRuntime : public Runtime {
   std::unique_ptr<Program> open(const Bundle& bundle, const std::string& program,
                                 const RuntimeOptions& options) const override {
     const auto files = bundle.program_files(program, format());
-    paddle_infer::Config config(files[0].string(), files[1].string());
-    configure(config, program_precision(program, options.precision), options.threads);
     try {
+      paddle_infer::Config config(files[0].string(), files[1].string());
+      configure(config, program_precision(program, options.precision), options.threads);
       return std::make_unique<PaddleProgram>(program, bundle,
                                              std::make_unique<paddle_infer::Predictor>(config));
     } catch (const std::exception& error) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <new>
@@ -25,14 +26,20 @@ namespace {
 
 using TextKeys = std::map<std::string, std::vector<float>>;  // text -> keys and values [T, .]
 
-Bundle checked_bundle(const std::filesystem::path& path, const Options& options) {
-  Bundle bundle = open_bundle(path);
+/// The runtime that `options` ask for; throws what Pipeline does for those that are refused.
+const Runtime& check_options(const Bundle& bundle, const Options& options) {
   const Runtime& runtime = choose_runtime(bundle, options.runtime, options.precision);
   resolve_options(options);
   if (options.memory != "resident" && options.memory != "sequential" && options.memory != "auto") {
     throw InvalidArgumentError("`memory` is " + in_quotes(options.memory) +
                                "; 'resident', 'sequential' or 'auto' is accepted.");
   }
+  return runtime;
+}
+
+Bundle checked_bundle(const std::filesystem::path& path, const Options& options) {
+  Bundle bundle = open_bundle(path);
+  const Runtime& runtime = check_options(bundle, options);
   if (options.check_hashes) {
     bundle.check_changed_files(needed_files(bundle, runtime, options.precision));
   }
@@ -48,6 +55,11 @@ std::string resolve_memory(const Bundle& bundle, const Runtime& runtime, const O
   }
   const std::optional<std::int64_t> free = free_memory_bytes();
   return !free || needed <= *free / 2 ? "resident" : "sequential";
+}
+
+DDIMScheduler read_scheduler(const Bundle& bundle) {
+  const std::filesystem::path path = bundle.path / kSchedulerConfig;
+  return DDIMScheduler(parse_json_object(read_file(path), path));
 }
 
 /// What a pipeline and its clones have in common.
@@ -67,12 +79,9 @@ struct Shared {
              options.threads,
              static_cast<int>(bundle.model.default_size()),
              static_cast<int>(bundle.model.pixel_multiple()),
-             bundle.model.token_length} {}
-
-  static DDIMScheduler read_scheduler(const Bundle& bundle) {
-    const std::filesystem::path path = bundle.path / kSchedulerConfig;
-    return DDIMScheduler(parse_json_object(read_file(path), path));
-  }
+             bundle.model.token_length,
+             bundle.model.latent_channels,
+             bundle.model.scale_factor} {}
 
   const Bundle bundle;
   const DDIMScheduler scheduler;
@@ -103,8 +112,10 @@ class InUse {
 };
 
 std::string truncation_warning(const std::string& text, const std::string& cut, int token_length) {
-  return "The prompt " + in_quotes(text) + " is longer than " + std::to_string(token_length) +
-         " tokens. This end of it was cut off and has no effect: " + in_quotes(cut);
+  constexpr std::size_t kStart = 40;  // characters
+  return "The prompt " + in_quotes(text, kStart) + " is longer than " +
+         std::to_string(token_length) +
+         " tokens. This end of it was cut off and has no effect: " + in_quotes(cut, cut.size());
 }
 
 }  // namespace
@@ -130,13 +141,15 @@ class Pipeline::Impl {
 
   const Info& info() const { return shared_->info; }
 
-  Result generate(const std::vector<std::string>& prompts, const Request& request) {
+  /// `on_step_end` takes the place of the request's.
+  Result generate(const std::vector<std::string>& prompts, const Request& request,
+                  const StepCallback& on_step_end) {
     const Clock clock;
     const ResolvedRequest resolved = resolve_request(model(), shared_->scheduler, prompts, request);
     const InUse in_use(in_use_);
     Result result;
     result.seeds = resolved.seeds;
-    const std::vector<float> latents = denoise(resolved, request, result);
+    const std::vector<float> latents = denoise(resolved, request.latents, on_step_end, result);
     check_finite(latents.data(), latents.size() / result.seeds.size(), result.seeds, "the UNet");
     const Clock decoding;
     decode(latents, resolved, result);
@@ -149,8 +162,8 @@ class Pipeline::Impl {
   const ModelInfo& model() const { return shared_->bundle.model; }
 
   /// The final latents [B, C, h, w].
-  std::vector<float> denoise(const ResolvedRequest& resolved, const Request& request,
-                             Result& result) {
+  std::vector<float> denoise(const ResolvedRequest& resolved, const std::vector<float>& given,
+                             const StepCallback& on_step_end, Result& result) {
     const Clock text_clock;
     const std::vector<std::string> rows = resolved.texts();
     const TextKeys texts = encode_texts(rows, result.warnings);
@@ -171,12 +184,12 @@ class Pipeline::Impl {
     const std::size_t size = latents.count() / resolved.seeds.size();
     std::vector<NoiseStream> noise(resolved.seeds.begin(), resolved.seeds.end());
     for (std::size_t i = 0; i < noise.size(); ++i) noise[i].fill(latents.floats() + i * size, size);
-    std::copy(request.latents.begin(), request.latents.end(), latents.floats());
+    std::copy(given.begin(), given.end(), latents.floats());
     std::vector<float> fresh_noise(size);
     result.timings.steps_ms.reserve(resolved.steps.size());
     result.num_steps_run =
         run_loop(unet, {resolved.steps, time_shift_.data(), resolved.guidance, noise, fresh_noise,
-                        request.on_step_end, result.timings.steps_ms});
+                        on_step_end, result.timings.steps_ms});
     result.timings.denoise_ms = loop_clock.elapsed_ms();
     return {latents.floats(), latents.floats() + latents.count()};
   }
@@ -290,13 +303,42 @@ Pipeline::~Pipeline() = default;
 Pipeline::Pipeline(Pipeline&&) noexcept = default;
 Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
 
-Result Pipeline::generate(const std::vector<std::string>& prompts, const Request& request) {
-  return with_memory([&] { return impl_->generate(prompts, request); });
+Pipeline::Impl& Pipeline::impl() const {
+  if (!impl_) throw Error("This pipeline was moved from; use the one that it was moved to.");
+  return *impl_;
 }
 
-Pipeline Pipeline::clone() const { return Pipeline(impl_->clone()); }
+Result Pipeline::generate(const std::vector<std::string>& prompts, const Request& request) {
+  std::exception_ptr thrown;  // by the callback, whose lack of memory is not ours
+  StepCallback on_step_end;
+  if (request.on_step_end) {
+    on_step_end = [&](const StepInfo& step) {
+      try {
+        return request.on_step_end(step);
+      } catch (...) {
+        thrown = std::current_exception();
+        throw;
+      }
+    };
+  }
+  try {
+    return with_memory([&] { return impl().generate(prompts, request, on_step_end); });
+  } catch (...) {
+    if (thrown) std::rethrow_exception(thrown);
+    throw;
+  }
+}
 
-const Info& Pipeline::info() const { return impl_->info(); }
+Pipeline Pipeline::clone() const { return Pipeline(impl().clone()); }
+
+const Info& Pipeline::info() const { return impl().info(); }
+
+void check_request(const std::filesystem::path& bundle, const Options& options,
+                   const std::vector<std::string>& prompts, const Request& request) {
+  const Bundle opened = open_bundle(bundle);
+  resolve_request(opened.model, read_scheduler(opened), prompts, request);
+  check_options(opened, options);
+}
 
 const char* version() { return LDM_ENGINE_VERSION; }
 

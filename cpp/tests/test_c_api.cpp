@@ -114,6 +114,15 @@ TEST_CASE("C: a picture") {
   const char* broken[] = {"a", nullptr};
   CHECK(ldm_engine_generate(pipeline, broken, 2, nullptr, &result) == LDM_ENGINE_INVALID_ARGUMENT);
   CHECK(ldm_engine_generate(pipeline, nullptr, 0, nullptr, &result) == LDM_ENGINE_INVALID_ARGUMENT);
+  ldm_engine_info info;
+  info.size = 8;
+  CHECK(ldm_engine_pipeline_info(pipeline, &info) == LDM_ENGINE_INVALID_ARGUMENT);
+  info.size = sizeof(info);
+  CHECK(ldm_engine_pipeline_info(nullptr, &info) == LDM_ENGINE_INVALID_ARGUMENT);
+  CHECK(ldm_engine_pipeline_info(pipeline, nullptr) == LDM_ENGINE_INVALID_ARGUMENT);
+  CHECK(ldm_engine_pipeline_info(pipeline, &info) == LDM_ENGINE_OK);
+  CHECK(std::string(info.digest).size() == 64);
+  CHECK(info.scale_factor > 0);
   ldm_engine_pipeline* other = nullptr;
   CHECK(ldm_engine_clone(pipeline, &other) == LDM_ENGINE_OK);
   ldm_engine_close(pipeline);

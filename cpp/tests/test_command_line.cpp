@@ -1,5 +1,4 @@
 #include <doctest/doctest.h>
-#include <getopt.h>
 
 #include "command_line.hpp"
 #include "recipe.hpp"
@@ -11,8 +10,6 @@ CommandLine read(std::vector<std::string> words) {
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
-  optind = 0;  // getopt_long begins anew
-  opterr = 0;
   return read_command_line(static_cast<int>(words.size()), arguments.data());
 }
 
@@ -32,6 +29,10 @@ TEST_CASE("options are read, with dashes or underscores") {
   CHECK(command.shows_timings);
   CHECK(command.options.memory == "auto");
   CHECK(read({"bundle", "--", "--height"}).prompts.front() == "--height");
+  CHECK(read({"bundle", "a", "-oout"}).output == "out");
+  CHECK(read({"bundle", "a", "--negative-prompt", "--a_b"}).request.negative_prompt.values[0] ==
+        "--a_b");
+  CHECK(read({"bundle", "", "-"}).prompts == std::vector<std::string>{"", "-"});
   CHECK(read({"-h"}).wants_help);
 }
 
@@ -44,6 +45,12 @@ TEST_CASE("bad usage is told") {
                                              {"bundle", "a", "--seed", "1.5"},
                                              {"bundle", "a", "--height", "99999999999"},
                                              {"bundle", "a", "--batch-size", "0"},
+                                             {"bundle", "a", "--batch-size", "1025"},
+                                             {"bundle", "a", "--heig", "64"},
+                                             {"bundle", "a", "--timings=1"},
+                                             {"bundle", "a", "-x"},
+                                             {"bundle", "a", "-o"},
+                                             {"bundle", "a", "--eta", "0x1p-1"},
                                              {"bundle", "a", "--none"},
                                              {"bundle", "a", "--eta", "much"},
                                              {"bundle", "a", "--num-images", "0"}}) {

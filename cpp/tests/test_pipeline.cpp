@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
+#include <new>
 #include <thread>
+#include <type_traits>
+#include <utility>
 
 #include "cpu.hpp"
 #include "folders.hpp"
@@ -113,7 +116,44 @@ TEST_CASE("a callback sees every step, may edit, and may stop") {
                        Error);
   request.on_step_end = [](const StepInfo&) -> bool { throw 5; };
   CHECK_THROWS_AS(pipe.generate(kPrompts, request), int);
+  request.on_step_end = [](const StepInfo&) -> bool { throw std::bad_alloc(); };
+  CHECK_THROWS_AS(pipe.generate(kPrompts, request), std::bad_alloc);
   CHECK_NOTHROW(pipe.generate({"a"}, short_request()));  // it is free again
+}
+
+TEST_CASE("a pipeline that was moved from says so") {
+  REQUIRE_BUNDLE(bundle);
+  Pipeline pipe(bundle);
+  const Pipeline other(std::move(pipe));
+  CHECK_THROWS_WITH_AS(pipe.generate({"a"}), doctest::Contains("was moved from"), Error);
+  CHECK_THROWS_AS(pipe.clone(), Error);
+  CHECK_THROWS_AS(pipe.info(), Error);
+  CHECK(other.info().latent_channels * other.info().scale_factor > 0);
+}
+
+TEST_CASE("a request takes values that it can hold, and no others") {
+  using Seed = PerImage<std::int64_t>;
+  using Number = PerImage<double>;
+  static_assert(std::is_assignable_v<Seed&, int> && std::is_assignable_v<Seed&, std::uint32_t>);
+  static_assert(!std::is_assignable_v<Seed&, double> && !std::is_assignable_v<Seed&, bool>);
+  static_assert(std::is_assignable_v<Number&, float> && std::is_assignable_v<Number&, int>);
+  static_assert(!std::is_assignable_v<Number&, bool>);
+  static_assert(std::is_assignable_v<PerImage<std::string>&, const char*>);
+  CHECK(Seed(std::uint64_t{7}).values == std::vector<std::int64_t>{7});
+  CHECK(Seed(-7).values == std::vector<std::int64_t>{-7});
+  CHECK_THROWS_AS(Seed(std::numeric_limits<std::uint64_t>::max()), InvalidArgumentError);
+}
+
+TEST_CASE("what would be refused is told before a bundle is opened") {
+  REQUIRE_BUNDLE(bundle);
+  Request request = short_request();
+  CHECK_NOTHROW(check_request(bundle, {}, {"a"}, request));
+  CHECK_THROWS_AS(check_request("/none", {}, {"a"}, request), BundleNotFoundError);
+  Options options;
+  options.threads = 0;
+  CHECK_THROWS_AS(check_request(bundle, options, {"a"}, request), InvalidArgumentError);
+  request.height = 1;
+  CHECK_THROWS_AS(check_request(bundle, {}, {"a"}, request), ShapeError);
 }
 
 TEST_CASE("clones render at the same time") {
@@ -143,6 +183,8 @@ TEST_CASE("a prompt that is cut off is told") {
   CHECK(pipe.generate({prompt}, short_request()).warnings.empty());
   const Result result = pipe.generate({prompt + "blue star"}, short_request());
   REQUIRE(result.warnings.size() == 1);
+  const std::string start = "'red red red red red red red red red red …' is longer";
+  CHECK(result.warnings[0].find(start) != std::string::npos);
   CHECK(result.warnings[0].find("no effect: 'blue star'") != std::string::npos);
 }
 

@@ -1,8 +1,6 @@
 // The options of ldm-generate, read from its command line.
 #include "command_line.hpp"
 
-#include <getopt.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
@@ -52,12 +50,12 @@ std::int64_t whole_number(const std::string& name, const char* value) {
   return number;
 }
 
-int small_number(const std::string& name, const char* value, std::int64_t least) {
+int small_number(const std::string& name, const char* value, std::int64_t least,
+                 std::int64_t most = std::numeric_limits<int>::max()) {
   const std::int64_t number = whole_number(name, value);
-  if (number < least || number > std::numeric_limits<int>::max()) {
+  if (number < least || number > most) {
     refuse(name, value,
-           "a whole number from " + std::to_string(least) + " to " +
-               std::to_string(std::numeric_limits<int>::max()));
+           "a whole number from " + std::to_string(least) + " to " + std::to_string(most));
   }
   return static_cast<int>(number);
 }
@@ -65,10 +63,12 @@ int small_number(const std::string& name, const char* value, std::int64_t least)
 double fraction(const std::string& name, const char* value) {
   char* end = nullptr;
   const double number = std::strtod(value, &end);
-  if (end == value || *end != '\0') refuse(name, value, "a number");
+  const bool is_decimal = std::string(value).find_first_of("xX(") == std::string::npos;
+  if (end == value || *end != '\0' || !is_decimal) refuse(name, value, "a number");
   return number;
 }
 
+constexpr int kMaxBatch = 1024;
 constexpr std::int64_t kAny = std::numeric_limits<int>::min();  // judged by the library
 
 using Setter = std::function<void(CommandLine&, const std::string& name, const char* value)>;
@@ -88,7 +88,8 @@ const std::map<std::string, Setter>& setters() {
       {"num-images", [](auto& c, auto& n, auto* v) { c.num_images = small_number(n, v, 1); }},
       {"height", [](auto& c, auto& n, auto* v) { c.request.height = small_number(n, v, kAny); }},
       {"width", [](auto& c, auto& n, auto* v) { c.request.width = small_number(n, v, kAny); }},
-      {"batch-size", [](auto& c, auto& n, auto* v) { c.batch_size = small_number(n, v, 1); }},
+      {"batch-size",
+       [](auto& c, auto& n, auto* v) { c.batch_size = small_number(n, v, 1, kMaxBatch); }},
       {"runtime", [](auto& c, auto&, auto* v) { c.options.runtime = v; }},
       {"precision", [](auto& c, auto&, auto* v) { c.options.precision = v; }},
       {"device", [](auto& c, auto&, auto* v) { c.options.device = v; }},
@@ -108,56 +109,75 @@ const std::map<std::string, bool CommandLine::*>& flags() {
   return table;
 }
 
-/// --num_inference_steps works as well as --num-inference-steps.
-std::string with_dashes(std::string argument) {
-  if (argument.rfind("--", 0) == 0) {
-    const auto end = std::find(argument.begin(), argument.end(), '=');
-    std::replace(argument.begin(), end, '_', '-');
+/// The words of a command line, one after the other.
+class Words {
+ public:
+  Words(int count, char** words) : count_(count), words_(words) {}
+
+  /// The next word, or NULL after the last.
+  const char* next() { return at_ < count_ ? words_[at_++] : nullptr; }
+
+ private:
+  int count_;
+  char** words_;
+  int at_ = 1;  // the first one is the command's name
+};
+
+/// Set the option `name`, whose value is `value`, or if that is NULL the next of `words`.
+void set_option(CommandLine& command, const std::string& name, const char* value, Words& words) {
+  if (const auto flag = flags().find(name); flag != flags().end()) {
+    if (value) throw UsageError("Option '--" + name + "' does not take a value.");
+    command.*(flag->second) = true;
+    return;
   }
-  return argument;
+  const auto setter = setters().find(name);
+  if (setter == setters().end()) {
+    throw UsageError("No such option '--" + name + "'. Try 'ldm-generate --help'.");
+  }
+  if (!value) value = words.next();
+  if (!value) throw UsageError("Option '--" + name + "' requires an argument.");
+  setter->second(command, name, value);
+}
+
+/// Read an option beginning with "--"; --num_inference_steps works as well as with hyphens.
+void read_long_option(CommandLine& command, const std::string& word, Words& words) {
+  const std::size_t end = std::min(word.find('='), word.size());
+  std::string name = word.substr(2, end - 2);
+  std::replace(name.begin(), name.end(), '_', '-');
+  set_option(command, name, end < word.size() ? word.c_str() + end + 1 : nullptr, words);
+}
+
+void read_short_option(CommandLine& command, const std::string& word, Words& words) {
+  if (word == "-h") {
+    command.wants_help = true;
+  } else if (word[1] == 'o') {
+    set_option(command, "output", word.size() > 2 ? word.c_str() + 2 : nullptr, words);
+  } else {
+    throw UsageError("No such option '" + word + "'. Try 'ldm-generate --help'.");
+  }
 }
 
 }  // namespace
 
 CommandLine read_command_line(int count, char** arguments) {
-  std::vector<std::string> texts;
-  bool is_over = false;  // after "--" all are prompts
-  for (int i = 0; i < count; ++i) {
-    is_over = is_over || (i > 0 && std::string(arguments[i]) == "--");
-    texts.push_back(is_over ? arguments[i] : with_dashes(arguments[i]));
-  }
-  std::vector<char*> pointers;
-  for (std::string& text : texts) pointers.push_back(text.data());
-  pointers.push_back(nullptr);
-  std::vector<option> options;
-  for (const auto& [name, setter] : setters()) {
-    options.push_back({name.c_str(), required_argument, nullptr, 0});
-  }
-  for (const auto& [name, flag] : flags()) {
-    options.push_back({name.c_str(), no_argument, nullptr, 0});
-  }
-  options.push_back({nullptr, 0, nullptr, 0});
-
   CommandLine command;
   command.options.memory = "auto";
   command.request.guidance_scale = 6.0;
-  int index = 0;
-  for (int found = 0; found != -1;) {
-    found = ::getopt_long(count, pointers.data(), "o:h", options.data(), &index);
-    if (found == '?') throw UsageError("Try 'ldm-generate --help'.");
-    if (found == 'h') command.wants_help = true;
-    if (found == 'o') command.output = optarg;
-    if (found != 0) continue;
-    const std::string name = options[static_cast<std::size_t>(index)].name;
-    if (const auto flag = flags().find(name); flag != flags().end()) {
-      command.*(flag->second) = true;
+  Words words(count, arguments);
+  bool is_over = false;  // after "--" all are prompts
+  while (const char* next = words.next()) {
+    const std::string word = next;
+    if (is_over || word.size() < 2 || word[0] != '-') {
+      command.prompts.push_back(word);
+    } else if (word == "--") {
+      is_over = true;
+    } else if (word[1] == '-') {
+      read_long_option(command, word, words);
     } else {
-      setters().at(name)(command, name, optarg);
+      read_short_option(command, word, words);
     }
   }
   if (command.wants_help || command.wants_version) return command;
-  for (int i = optind; i < count; ++i)
-    command.prompts.emplace_back(pointers[static_cast<std::size_t>(i)]);
   if (command.prompts.empty()) throw UsageError("Missing argument 'BUNDLE'.");
   command.bundle = command.prompts.front();
   command.prompts.erase(command.prompts.begin());

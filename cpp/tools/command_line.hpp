@@ -27,6 +27,9 @@ struct CommandLine {
   int num_images = 1;  ///< a prompt
   int batch_size = 4;
   bool shows_timings = false;
+
+  /// Of all prompts together.
+  std::size_t image_count() const { return prompts.size() * static_cast<std::size_t>(num_images); }
 };
 
 /// Throws UsageError.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <csignal>
 #include <iostream>
+#include <limits>
 
 #include "command_line.hpp"
 #include "files.hpp"
@@ -102,23 +103,38 @@ void save(const CommandLine& command, const ldm_engine::Info& info,
   }
 }
 
-int generate(const CommandLine& command) {
-  std::vector<std::string> jobs;
-  for (const std::string& prompt : command.prompts) {
-    jobs.insert(jobs.end(), static_cast<std::size_t>(command.num_images), prompt);
+/// Refuse what the library would refuse, before anything is made or anything large is read.
+void check(const CommandLine& command) {
+  if (command.seed) {
+    const auto last = static_cast<std::int64_t>(command.image_count() - 1);
+    for (const std::int64_t seed : {*command.seed, *command.seed + last}) {
+      if (seed < 0 || seed > std::int64_t{std::numeric_limits<std::uint32_t>::max()}) {
+        throw ldm_engine::InvalidArgumentError(
+            "`seed` asks for " + std::to_string(seed) +
+            "; whole numbers from 0 to 4294967295 (2**32 - 1) are accepted for every image.");
+      }
+    }
   }
-  ldm_engine::Pipeline pipe(command.bundle, command.options);
+  ldm_engine::check_request(command.bundle, command.options, command.prompts, command.request);
+}
+
+int generate(const CommandLine& command) {
+  check(command);
   ldm_engine::make_folder(command.output);
+  ldm_engine::Pipeline pipe(command.bundle, command.options);
   if (command.options.memory == "auto" && pipe.info().memory == "sequential") {
     std::cerr << "Holding one program at a time (--memory sequential): their weights take more "
                  "than half of the free memory.\n";
   }
   const auto batch_size = static_cast<std::size_t>(command.batch_size);
-  const Progress progress(jobs.size());
-  for (std::size_t start = 0; start < jobs.size(); start += batch_size) {
-    const std::size_t end = std::min(start + batch_size, jobs.size());
-    const std::vector<std::string> batch(jobs.begin() + static_cast<std::ptrdiff_t>(start),
-                                         jobs.begin() + static_cast<std::ptrdiff_t>(end));
+  const std::size_t count = command.image_count();
+  const Progress progress(count);
+  for (std::size_t start = 0; start < count; start += batch_size) {
+    const std::size_t end = std::min(start + batch_size, count);
+    std::vector<std::string> batch;
+    for (std::size_t image = start; image < end; ++image) {
+      batch.push_back(command.prompts[image / static_cast<std::size_t>(command.num_images)]);
+    }
     ldm_engine::Request request = command.request;
     if (command.seed) request.seed = *command.seed + static_cast<std::int64_t>(start);
     request.on_step_end = [&](const ldm_engine::StepInfo& step) {

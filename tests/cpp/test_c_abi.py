@@ -55,6 +55,15 @@ class Picture(c.Structure):
     _fields_ = [("width", c.c_int32), ("height", c.c_int32), ("rgb", c.POINTER(c.c_uint8))]
 
 
+class Info(c.Structure):
+    _fields_ = [
+        ("size", c.c_size_t),
+        *((n, c.c_char_p) for n in ("source", "digest", "runtime", "precision", "memory")),
+        *((n, c.c_int32) for n in ("threads", "default_size", "pixel_multiple", "token_length")),
+        *((n, c.c_int32) for n in ("latent_channels", "scale_factor")),
+    ]
+
+
 @pytest.fixture(scope="module")
 def library(cpp_build):
     loaded = c.CDLL(str(cpp_build.library))
@@ -114,7 +123,7 @@ def _error(library):
 
 
 def test_the_structs_here_are_those_of_the_header():
-    for struct in (Options, Request):
+    for struct in (Options, Request, Info):
         names = [name for name, _ in struct._fields_]
         assert [n for n in names if not re.search(rf"[ *]{n};", HEADER)] == []
 
@@ -140,6 +149,27 @@ def test_images_are_those_of_python(library, shapes_bundle):
     code, again, _ = _generate(library, other, PROMPTS, request)
     library.ldm_engine_close(other)
     np.testing.assert_array_equal(again, images)
+
+
+def test_a_binding_learns_how_long_latents_are(library, shapes_bundle):
+    _, pipeline = _open(library, shapes_bundle.path, precision=b"fp32")
+    info = Info(size=c.sizeof(Info))
+    assert library.ldm_engine_pipeline_info(pipeline, c.byref(info)) == OK, _error(library)
+    model = shapes_bundle.model
+    assert (info.digest.decode(), info.source.decode()) == (shapes_bundle.digest, model.source)
+    assert (info.runtime, info.precision, info.memory) == (b"openvino", b"fp32", b"resident")
+    assert (info.default_size, info.pixel_multiple) == (model.default_size, model.pixel_multiple)
+    assert (info.token_length, info.threads > 0) == (model.token_length, True)
+    side = info.default_size // info.scale_factor
+    count = info.latent_channels * side * side
+    latents = (c.c_float * count)(*[0.5] * count)
+    request = _request(library, num_inference_steps=1, latents=latents, latents_count=count)
+    assert _generate(library, pipeline, PROMPTS[:1], request)[0] == OK, _error(library)
+    request.latents_count = count - 1
+    assert _generate(library, pipeline, PROMPTS[:1], request)[0] == SHAPE
+    info.size = 8
+    assert library.ldm_engine_pipeline_info(pipeline, c.byref(info)) == INVALID_ARGUMENT
+    library.ldm_engine_close(pipeline)
 
 
 def test_a_callback_sees_the_latents_and_stops(library, shapes_bundle):

@@ -37,6 +37,10 @@ REFUSED = {
     "a device that is not offered": ["a", "--device", "gpu"],
     "an unknown memory mode": ["a", "--memory", "none"],
     "no batch": ["a", "--batch-size", "0"],
+    "a batch too large": ["a", "--batch-size", "1025"],
+    "part of an option's name": ["a", "--heig", "64"],
+    "a number in hexadecimal": ["a", "--eta", "0x1p-1"],
+    "more images than seeds": ["a", "--seed", "4294967295", "--num-images", "2"],
 }
 
 
@@ -54,7 +58,15 @@ def test_bad_arguments(cpp_build, shapes_bundle, tmp_path, name):
     assert ours.returncode == python.returncode != 0, (ours.stderr, python.stderr)
     assert "Error: " in ours.stderr
     assert "terminate" not in ours.stderr
-    assert not list(tmp_path.rglob("*.png"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_very_many_images_take_no_memory_beforehand(cpp_build, shapes_bundle, tmp_path):
+    options = ["--num-images", 2_000_000_000, "--height", 65, "-o", tmp_path / "out"]
+    done = _run("sh", "-c", 'ulimit -v 4000000 && exec "$@"', "sh", cpp_build.generate,
+                shapes_bundle.path, "a", *options)  # fmt: skip
+    assert done.returncode == 2
+    assert "`height` is 65" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,16 @@ struct Options {
   bool cache = true;         ///< keep compiled models in the user's cache folder
 };
 
+/// Whether a Value is taken for a T: no bool for a number, no fraction for a whole number.
+template <typename Value, typename T>
+inline constexpr bool is_taken_v = std::is_convertible_v<Value, T>;
+template <typename Value>
+inline constexpr bool is_taken_v<Value, double> =
+    std::is_convertible_v<Value, double> && !std::is_same_v<std::decay_t<Value>, bool>;
+template <typename Value>
+inline constexpr bool is_taken_v<Value, std::int64_t> =
+    std::is_integral_v<std::decay_t<Value>> && !std::is_same_v<std::decay_t<Value>, bool>;
+
 /// One value for all images of a batch, or one an image.
 template <typename T>
 struct PerImage {
@@ -40,11 +50,26 @@ struct PerImage {
   bool is_list = false;  ///< one an image
 
   PerImage() = default;
-  /// One value for all, of what converts to T.
-  template <typename Value, typename = std::enable_if_t<std::is_convertible_v<Value, T>>>
-  PerImage(Value&& value) : values{T(std::forward<Value>(value))} {}
+  /// One value for all. Throws InvalidArgumentError for a whole number that T cannot hold.
+  template <typename Value, typename = std::enable_if_t<is_taken_v<Value, T>>>
+  PerImage(Value&& value) : values{converted(std::forward<Value>(value))} {}
   PerImage(std::initializer_list<T> list) : values(list), is_list(true) {}
   PerImage(std::vector<T> list) : values(std::move(list)), is_list(true) {}
+
+ private:
+  template <typename Value>
+  static T converted(Value&& value) {
+    if constexpr (std::is_integral_v<T>) {
+      const T held = static_cast<T>(value);
+      if (static_cast<std::decay_t<Value>>(held) != value || (held < 0) != (value < 0)) {
+        throw InvalidArgumentError("A whole number of a request is " + std::to_string(value) +
+                                   ", which is too large.");
+      }
+      return held;
+    } else {
+      return T(std::forward<Value>(value));
+    }
+  }
 };
 
 /// What a callback is told after each step.
@@ -92,20 +117,23 @@ struct Result {
 
 /// Facts about an opened bundle.
 struct Info {
-  std::string source;      ///< the checkpoint's id or folder name
-  std::string digest;      ///< one hash over all files that make the pixels
-  std::string runtime;     ///< in use
-  std::string precision;   ///< in use
-  std::string memory;      ///< "resident" or "sequential", whichever is in use
-  int threads = 0;         ///< in use
-  int default_size = 0;    ///< image height and width where none are asked for, in pixels
-  int pixel_multiple = 0;  ///< image height and width are multiples of this
-  int token_length = 0;    ///< tokens a prompt
+  std::string source;       ///< the checkpoint's id or folder name
+  std::string digest;       ///< one hash over all files that make the pixels
+  std::string runtime;      ///< in use
+  std::string precision;    ///< in use
+  std::string memory;       ///< "resident" or "sequential", whichever is in use
+  int threads = 0;          ///< in use
+  int default_size = 0;     ///< image height and width where none are asked for, in pixels
+  int pixel_multiple = 0;   ///< image height and width are multiples of this
+  int token_length = 0;     ///< tokens a prompt
+  int latent_channels = 0;  ///< C of latents [B, C, h, w]
+  int scale_factor = 0;     ///< pixels a latent cell spans in each direction
 };
 
 /// Renders images from text with the programs of a bundle.
 ///
-/// A pipeline serves one thread at a time; clone() gives another thread its own handles.
+/// A pipeline serves one thread at a time; clone() gives another thread its own handles. All that
+/// is asked of one that was moved from throws Error.
 class LDM_ENGINE_API Pipeline {
  public:
   /// Open a bundle folder, as `ldm-engine export` wrote it.
@@ -135,8 +163,17 @@ class LDM_ENGINE_API Pipeline {
  private:
   class Impl;
   explicit Pipeline(std::unique_ptr<Impl> impl);
+  Impl& impl() const;
   std::unique_ptr<Impl> impl_;
 };
+
+/// Refuse what opening `bundle` with these `options`, or this request, would be refused for, before
+/// anything large is read. Files are not compared with their hashes yet.
+///
+/// Throws what Pipeline and Pipeline::generate throw.
+LDM_ENGINE_API void check_request(const std::filesystem::path& bundle, const Options& options,
+                                  const std::vector<std::string>& prompts,
+                                  const Request& request = {});
 
 /// The version of this library.
 LDM_ENGINE_API const char* version();
