@@ -18,13 +18,13 @@ find_package(Threads REQUIRED)
 
 find_library(UTF8PROC_LIBRARY utf8proc)
 find_path(UTF8PROC_INCLUDE_DIR utf8proc.h)
-if(UTF8PROC_LIBRARY AND UTF8PROC_INCLUDE_DIR)
-  add_library(utf8proc UNKNOWN IMPORTED)
-  set_target_properties(utf8proc PROPERTIES
-    IMPORTED_LOCATION ${UTF8PROC_LIBRARY}
-    INTERFACE_INCLUDE_DIRECTORIES ${UTF8PROC_INCLUDE_DIR})
-endif()
-require(UTF8PROC_INCLUDE_DIR "utf8proc" "On Debian: apt-get install libutf8proc-dev")
+foreach(part UTF8PROC_LIBRARY UTF8PROC_INCLUDE_DIR)
+  require(${part} "utf8proc" "On Debian: apt-get install libutf8proc-dev")
+endforeach()
+add_library(utf8proc UNKNOWN IMPORTED)
+set_target_properties(utf8proc PROPERTIES
+  IMPORTED_LOCATION ${UTF8PROC_LIBRARY}
+  INTERFACE_INCLUDE_DIRECTORIES ${UTF8PROC_INCLUDE_DIR})
 
 if(LDM_ENGINE_TESTS)
   find_package(doctest QUIET)

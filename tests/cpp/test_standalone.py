@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from cpp_builds import run
 from PIL import Image
 
 from ldm_engine import LDMTextToImagePipeline
 
 PREFIX = "opt/ldm-engine"
+COMMAND = f"{PREFIX}/bin/ldm-generate"
 PIXEL_TOLERANCE = 1
 #: What the system's C library consists of; all else lies in the tree.
 C_LIBRARY = re.compile(r"(/\S*/(?:ld-linux\S*|lib(?:c|m|dl|rt|pthread)\.so\S*))")
@@ -24,7 +26,7 @@ C_LIBRARY = re.compile(r"(/\S*/(?:ld-linux\S*|lib(?:c|m|dl|rt|pthread)\.so\S*))"
 def empty_root(cpp_build, shapes_bundle, tmp_path_factory) -> Path:
     """A folder with the install tree, the C library, and the bundle's OpenVINO files."""
     root = tmp_path_factory.mktemp("root")
-    for component in ("Unspecified", "standalone"):
+    for component in ("runtime", "standalone"):
         run("cmake", "--install", cpp_build.tree, "--prefix", root / PREFIX, "--strip",
             "--component", component)  # fmt: skip
     for file in (root / PREFIX / "lib").rglob("*.so*"):
@@ -59,7 +61,7 @@ def test_it_renders_in_an_empty_root(empty_root, shapes_bundle):
     assert not [name for name in held if "python" in name.lower()]
     prompt = "a large blue star on the right"
     done = _in_root(
-        empty_root, f"/{PREFIX}/bin/ldm-generate", "/bundle", prompt, "--output", "/pictures",
+        empty_root, f"/{COMMAND}", "/bundle", prompt, "--output", "/pictures",
         "--seed", "2", "--num-inference-steps", "10", "--threads", "2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -70,8 +72,29 @@ def test_it_renders_in_an_empty_root(empty_root, shapes_bundle):
     assert np.abs(difference).max() <= PIXEL_TOLERANCE
 
 
+def test_nothing_is_looked_for_outside_of_the_tree(empty_root):
+    (library,) = (empty_root / PREFIX / "lib").glob("libldm_engine.so.*.*.*")
+    for file, path in ((library, "$ORIGIN"), (empty_root / COMMAND, "$ORIGIN/../lib")):
+        told = re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.*)\]", run("readelf", "-d", file).stdout)
+        assert told == [path]
+    assert list(library.parent.glob("libtbbmalloc.so*"))  # which TBB loads by its name
+    assert not (empty_root / PREFIX / "include").exists()
+
+
+def test_the_licences_of_all_libraries_are_there(empty_root):
+    documents = empty_root / PREFIX / "share/doc/ldm_engine"
+    assert (documents / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    licences = documents / "licences"
+    held = {p.name for p in licences.iterdir()}
+    assert "openvino" in held
+    assert any("tbb" in p.name for p in licences.rglob("*"))
+    for name in ("libpng", "zlib", "libutf8proc", "libssl", "libstdc++", "libgcc"):
+        assert [h for h in held if h.startswith(name)], (name, held)
+
+
 def test_the_tree_holds_no_more_than_it_needs(empty_root):
     files = [p for p in (empty_root / PREFIX).rglob("*") if p.is_file() and not p.is_symlink()]
     size = sum(p.stat().st_size for p in files)
-    print(f"{size / 1e6:.1f} MB in {len(files)} files")
+    code = [p for p in files if "share" not in p.relative_to(empty_root).parts]
+    print(f"{size / 1e6:.1f} MB; library, command and libraries are {len(code)} files")
     assert size < 120e6, [(p.name, p.stat().st_size) for p in files]
