@@ -42,6 +42,28 @@ def test_a_half_written_bundle_is_refused(copy_bundle):
         LDMTextToImagePipeline.from_pretrained(path)
 
 
+def test_a_bundle_that_was_replaced_after_it_was_opened_is_told(copy_bundle):
+    path = copy_bundle()
+    bundle = open_bundle(path)
+    assert bundle.program_files("unet", "paddle")
+    content = (path / MANIFEST).read_bytes()
+    (path / MANIFEST).unlink()
+    with pytest.raises(BundleError, match="was replaced or removed since it was opened"):
+        bundle.program_files("unet", "paddle")
+    (path / MANIFEST).write_bytes(content + b" ")
+    with pytest.raises(BundleError, match="Open it again"):
+        bundle.program_files("unet", "paddle")
+
+
+def test_half_a_surrogate_pair_anywhere_in_a_manifest_is_refused(copy_bundle):
+    path = copy_bundle()
+    content = json.loads((path / MANIFEST).read_text())
+    content["files"]["vocab.txt"]["sha256"] = "\ud800"
+    (path / MANIFEST).write_bytes(seal(content))
+    with pytest.raises(BundleError, match="surrogates not allowed"):
+        open_bundle(path)
+
+
 def test_a_newer_format_is_refused(copy_bundle):
     path = copy_bundle()
     manifest = json.loads((path / MANIFEST).read_text())
