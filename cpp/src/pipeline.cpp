@@ -335,9 +335,11 @@ const Info& Pipeline::info() const { return impl().info(); }
 
 void check_request(const std::filesystem::path& bundle, const Options& options,
                    const std::vector<std::string>& prompts, const Request& request) {
-  const Bundle opened = open_bundle(bundle);
-  resolve_request(opened.model, read_scheduler(opened), prompts, request);
-  check_options(opened, options);
+  with_memory([&] {
+    const Bundle opened = open_bundle(bundle);
+    resolve_request(opened.model, read_scheduler(opened), prompts, request);
+    check_options(opened, options);
+  });
 }
 
 const char* version() { return LDM_ENGINE_VERSION; }
