@@ -79,13 +79,6 @@ def read_recipe(path: Path) -> Recipe:
         InvalidArgumentError: if the file is no image with one.
     """
     try:
-        path.stat()
-    except (OSError, ValueError) as error:
-        raise InvalidArgumentError(
-            f"The image {path} cannot be read: {reason(error)}. Give an image file as "
-            "`ldm-engine generate` or `render` wrote it."
-        ) from error
-    try:
         with Image.open(path) as image:
             image.load()
             if image.format == "PNG":
@@ -94,6 +87,11 @@ def read_recipe(path: Path) -> Recipe:
                 comment = image.getexif().get_ifd(_EXIF_FOLDER)[_USER_COMMENT]
                 held = comment[len(_COMMENT_CODE) :].decode()
             return Recipe(**json.loads(held))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise InvalidArgumentError(
+            f"The image {path} cannot be read: {reason(error)}. Give an image file as "
+            "`ldm-engine generate` or `render` wrote it."
+        ) from error
     except (
         OSError, KeyError, TypeError, ValueError, SyntaxError, AttributeError,
         Image.DecompressionBombError, RecursionError,
