@@ -17,6 +17,7 @@ import click
 from . import console
 from .benchmarking.command import bench
 from .bundle import PROGRAMS, Bundle
+from .command_options import runtime_options
 from .cpu import free_memory_bytes
 from .errors import RuntimeUnavailableError
 from .files import make_folder
@@ -31,7 +32,6 @@ from .rendering.again import check_given, generate_again
 from .rendering.command import render
 from .request import MAX_BATCH, check_request
 from .runtimes import (
-    MAX_POOL_MB,
     MAX_THREADS,
     Choice,
     Device,
@@ -273,15 +273,7 @@ def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:
 @click.option("--width", type=int, help="Pixels. Default: as trained.")
 @click.option("--batch-size", type=click.IntRange(1, MAX_BATCH), default=4, show_default=True)
 @click.option("--grid", is_flag=True, help="Write a contact sheet, grid.png, too.")
-@click.option("--runtime", default="auto", show_default=True, help="auto, or the name of one.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, or gpu:0, gpu:1, ...")
-@click.option(
-    "--gpu-pool-mb",
-    type=click.IntRange(1, MAX_POOL_MB),
-    help="What Paddle is told to take of the GPU at first; its default allocator most likely "
-    "ignores it.",
-)
+@runtime_options
 @click.option(
     "--threads", type=click.IntRange(1, MAX_THREADS), help="Default: all cores of this process."
 )

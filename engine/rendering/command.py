@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from .. import console
+from ..command_options import runtime_options
 from ..errors import LDMEngineError
 from ..recipes import IMAGE_FORMATS, QUALITY
 from ..request import MAX_BATCH
-from ..runtimes import MAX_POOL_MB, MAX_THREADS
+from ..runtimes import MAX_THREADS
 from .display import print_summary, shown
 from .jobs import Defaults
 from .options import EXECUTORS, LAYOUTS, RunOptions
@@ -65,15 +66,7 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     "--memory-limit",
     help="What --batch-size auto may use for all workers, e.g. 6GiB. Default: most that is free.",
 )
-@click.option("--runtime", default="auto", show_default=True, help="auto, or the name of one.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, or gpu:0, gpu:1, ...")
-@click.option(
-    "--gpu-pool-mb",
-    type=click.IntRange(1, MAX_POOL_MB),
-    help="What Paddle is told to take of the GPU at first; its default allocator most likely "
-    "ignores it.",
-)
+@runtime_options
 @click.option(
     "--threads",
     type=click.IntRange(1, MAX_THREADS),

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from unet_arrays import fill, shapes
 
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.bundle import FormatInfo
@@ -70,22 +71,6 @@ def bundle(runtime, tiny_bundle, tiny_onnx_bundle):
 @pytest.fixture
 def unet(runtime, bundle):
     return runtime.open(bundle, "unet", RuntimeOptions(threads=1))
-
-
-def shapes(bundle, batch, rows, h=8, w=8):
-    model = bundle.model
-    return {
-        "latents": (batch, 4, h, w),
-        "time_shift": (1, model.time_shift_width),
-        "text_kv": (rows, model.token_length, model.text_kv_width),
-        "noise_pred": (rows, 4, h, w),
-    }
-
-
-def fill(program, seed=0):
-    stream = np.random.RandomState(seed)
-    for array in program.inputs.values():
-        array[:] = stream.standard_normal(array.shape)
 
 
 def test_arrays_are_made_once_and_overwritten_by_each_run(unet, bundle):

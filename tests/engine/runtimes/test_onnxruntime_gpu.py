@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from unet_arrays import fill, shapes
 
 from ldm_engine.errors import BundleError, LDMEngineError, RuntimeUnavailableError
 from ldm_engine.export.checkpoint import open_checkpoint
@@ -116,23 +117,6 @@ def make(tiny_onnx_bundle):
         )
 
     return open_program
-
-
-def shapes(bundle, batch, rows, size=8):
-    model = bundle.model
-    return {
-        "latents": (batch, 4, size, size),
-        "time_shift": (1, model.time_shift_width),
-        "text_kv": (rows, model.token_length, model.text_kv_width),
-        "noise_pred": (rows, 4, size, size),
-    }
-
-
-def fill(program, seed=0):
-    stream = np.random.RandomState(seed)
-    for name in ("latents", "time_shift", "text_kv"):
-        array = program.inputs[name]
-        array[:] = stream.standard_normal(array.shape)
 
 
 @pytest.fixture

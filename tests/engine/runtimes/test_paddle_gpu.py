@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import inference
+from unet_arrays import fill, shapes
 
 from ldm_engine.errors import LDMEngineError, RuntimeUnavailableError
 from ldm_engine.runtimes import RUNTIMES, RuntimeOptions
@@ -88,23 +89,6 @@ def unet(tiny_bundle):
     config = inference.Config(*map(str, tiny_bundle.program_files("unet", "paddle")))
     _configure(config, RuntimeOptions(threads=1))
     return PaddleGPUProgram("unet", tiny_bundle, inference.create_predictor(config))
-
-
-def shapes(bundle, batch, rows, size=8):
-    model = bundle.model
-    return {
-        "latents": (batch, 4, size, size),
-        "time_shift": (1, model.time_shift_width),
-        "text_kv": (rows, model.token_length, model.text_kv_width),
-        "noise_pred": (rows, 4, size, size),
-    }
-
-
-def fill(program, seed=0):
-    stream = np.random.RandomState(seed)
-    for name in ("latents", "time_shift", "text_kv"):
-        array = program.inputs[name]
-        array[:] = stream.standard_normal(array.shape)
 
 
 @pytest.fixture
