@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from random_checkpoint import write_random_checkpoint
 
 from ldm_engine import Bundle, LDMTextToImagePipeline
@@ -15,6 +16,9 @@ from ldm_engine.export.exporter import export_bundle
 ROOT = Path(__file__).parent.parent
 SHAPES = ROOT / "examples" / "shapes" / "checkpoint"
 DATA = ROOT / "tests" / "data"
+
+settings.register_profile("unhurried", deadline=None)  # machines are busy sometimes
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -169,7 +169,7 @@ def test_no_mutation_of_the_manifest_crashes(tiny_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mutated") / "bundle"
     shutil.copytree(tiny_bundle.path, folder)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.sampled_from(paths), ODD_VALUES, st.booleans())
     def mutate(path, value, delete):
         manifest = copy.deepcopy(original)

@@ -7,12 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 from made_results import SETTINGS
+from processes import has_ended, is_running
 
 from ldm_engine.benchmarking.measure import Worker
 from ldm_engine.errors import BenchmarkError
@@ -27,14 +26,6 @@ def setup(tiny_onnx_bundle):
         "prompts": ["a", "b"],
         "settings": asdict(SETTINGS),
     }
-
-
-def is_running(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 def test_a_worker_tells_seconds_by_stage(setup, tmp_path):
@@ -102,8 +93,4 @@ def test_a_worker_ends_with_its_parent(setup, tmp_path):
         text=True,
         check=False,
     )
-    pid = int(done.stdout)
-    deadline = time.monotonic() + 10
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(pid)
+    assert has_ended(int(done.stdout))

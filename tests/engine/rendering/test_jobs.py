@@ -5,7 +5,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ldm_engine.bundle import ModelInfo
@@ -17,7 +17,6 @@ from ldm_engine.rendering.selection import Selection, Shard, Survey
 from ldm_engine.rendering.sources import JobsError, check_jobs, read_rows
 
 MODEL = ModelInfo("m", 4, 8, 8, 32, 77, 100, True, 8, 8)
-unhurried = settings(deadline=None)  # these read and write files, on a busy machine too
 READER = RowReader(MODEL, 1000, Defaults(num_inference_steps=5, guidance_scale=3.0))
 
 
@@ -271,7 +270,6 @@ def test_double_ids_are_failures_whoever_comes_first():
     assert (found.total, found.to_do, found.bad_rows) == (5, 5, 4)
 
 
-@unhurried
 @given(st.integers(1, 9))
 def test_shards_share_out_images_and_failures(count):
     jobs = [{"prompt": "a", "id": i % 50, "num_images": 1 + i % 3} for i in range(70)]
@@ -331,13 +329,11 @@ def _hold(failures, found, tasks, rows):
         assert stem.count("/") == 1
 
 
-@unhurried
 @given(st.lists(ROWS, max_size=8))
 def test_no_row_ends_in_a_traceback(rows):
     _hold(*survey(rows), len(rows))
 
 
-@unhurried
 @given(content=st.binary(max_size=400) | st.lists(ROWS, max_size=5).map(
     lambda rows: "\n".join(json.dumps(r) for r in rows).encode()
 ))  # fmt: skip
@@ -354,7 +350,6 @@ def test_no_file_ends_in_a_traceback(tmp_path_factory, suffix, content):
     _hold(failures, found, tasks, content.count(b"\n") + content.count(b"\r") + 1)
 
 
-@unhurried
 @given(
     st.sampled_from(["timestamp[ns]", "time64[ns]", "duration[s]", "date32", "date64", "uint64"]),
     st.lists(st.none() | st.integers(0, 2**62), max_size=4),
@@ -370,7 +365,6 @@ def test_no_parquet_column_ends_in_a_traceback(tmp_path_factory, kind, values):
     _hold(*survey(path, jobs_format="parquet"), len(values))
 
 
-@unhurried
 @given(st.lists(st.lists(st.text(max_size=20), min_size=3, max_size=3), max_size=6))
 def test_csv_files_as_python_writes_them(tmp_path_factory, cells):
     path = tmp_path_factory.mktemp("jobs") / "a.csv"
