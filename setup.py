@@ -52,6 +52,7 @@ setup(
     packages=[
         "ldm_engine",
         "ldm_engine.benchmarking",
+        "ldm_engine.generating",
         "ldm_engine.rendering",
         "ldm_engine.runtimes",
         "ldm_engine.export",

@@ -7,7 +7,6 @@ This is the one file of the engine that reaches into ``ldm_engine.export``, and 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,29 +16,13 @@ import click
 from . import console
 from .benchmarking.command import bench
 from .bundle import PROGRAMS, Bundle
-from .command_options import runtime_options
-from .cpu import free_memory_bytes
 from .errors import RuntimeUnavailableError
-from .files import make_folder
+from .generating.command import generate
 from .golden import TOLERANCE, check_golden, why_not_applicable
-from .gpu import find_gpu
-from .images import contact_sheet, save_png, slug
 from .manifest import open_bundle
-from .noise import resolve_seeds
-from .pipeline import MEMORY_MODES, LDMTextToImagePipeline
-from .recipes import Recipe
-from .rendering.again import check_given, generate_again
+from .pipeline import LDMTextToImagePipeline
 from .rendering.command import render
-from .request import MAX_BATCH, check_request
-from .runtimes import (
-    MAX_THREADS,
-    Choice,
-    Device,
-    choose_runtime,
-    resolve_options,
-    select_runtimes,
-    weight_bytes,
-)
+from .runtimes import Choice, choose_runtime, resolve_options, select_runtimes
 from .runtimes.paddle_predictor import import_remedy
 from .verification import check_runtime, load_references, require_passed, sample
 from .version import __version__
@@ -245,175 +228,13 @@ def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:
         raise click.exceptions.Exit(console.EXIT_FAILURE)
 
 
-@cli.command()
-@click.argument("bundle", type=_FOLDER)
-@click.argument("prompts", nargs=-1, metavar="PROMPT...")
-@click.option(
-    "--from-image",
-    type=_FOLDER,
-    metavar="FILE",
-    help="Instead of a PROMPT: render the image FILE again from its recipe, pixel for pixel.",
-)
-@click.option("-o", "--output", type=_FOLDER, default=Path(), help="Folder for the pictures.")
-@click.option("--num-inference-steps", type=int, default=50, show_default=True)
-@click.option(
-    "--guidance-scale",
-    type=float,
-    default=6.0,
-    show_default=True,
-    help="How closely to follow the prompt; 1.0 is off, which is Python's default.",
-)
-@click.option("--eta", type=float, default=0.0, show_default=True)
-@click.option("--negative-prompt", help="What to guide away from.")
-@click.option("--seed", type=int, help="Images get the seeds S, S+1, ... Default: at random.")
-@click.option(
-    "--num-images", type=click.IntRange(1), default=1, show_default=True, help="Images a prompt."
-)
-@click.option("--height", type=int, help="Pixels. Default: as trained.")
-@click.option("--width", type=int, help="Pixels. Default: as trained.")
-@click.option("--batch-size", type=click.IntRange(1, MAX_BATCH), default=4, show_default=True)
-@click.option("--grid", is_flag=True, help="Write a contact sheet, grid.png, too.")
-@runtime_options
-@click.option(
-    "--threads", type=click.IntRange(1, MAX_THREADS), help="Default: all cores of this process."
-)
-@click.option(
-    "--memory",
-    type=click.Choice(("auto", *MEMORY_MODES)),
-    default="auto",
-    show_default=True,
-    help="sequential holds one program at a time, which takes less memory and more time; auto "
-    "does so where the programs' weights are larger than half of the free memory.",
-)
-@console.debug_option
-def generate(
-    bundle: Path,
-    prompts: tuple[str, ...],
-    from_image: Path | None,
-    output: Path,
-    seed: int | None,
-    num_images: int,
-    batch_size: int,
-    grid: bool,
-    runtime: str,
-    precision: str,
-    device: str,
-    gpu_pool_mb: int | None,
-    threads: int | None,
-    memory: str,
-    **settings: Any,
-) -> None:
-    """Render a picture of each PROMPT with BUNDLE.
-
-    Pictures are PNG files that carry their recipe; no file is ever overwritten.
-    """
-    if from_image is not None:
-        check_given(click.get_current_context())
-        choose_memory = _memory_mode(memory, device)
-        path = generate_again(bundle, from_image, output, device, gpu_pool_mb, choose_memory)
-        console.out.print(str(path), markup=False)
-        return
-    if not prompts:
-        raise click.UsageError("Missing argument 'PROMPT...'.")
-    jobs = [prompt for prompt in prompts for _ in range(num_images)]
-    seeds = resolve_seeds(seed, len(jobs))
-    opened = open_bundle(bundle)
-    check_request(opened, prompt=list(prompts), **settings)
-    choice = choose_runtime(opened, runtime, precision, device)
-    resolve_options(choice.runtime, device, precision, threads, gpu_pool_mb)
-    memory = _memory_mode(memory, device)(opened, choice, precision)
-    make_folder(output)
-    with console.busy(f"opening {bundle}"):
-        pipe = LDMTextToImagePipeline.from_pretrained(
-            bundle,
-            device=device,
-            runtime=choice.runtime.name,
-            precision=precision,
-            threads=threads,
-            memory=memory,
-            gpu_pool_mb=gpu_pool_mb,
-        )
-    images = []
-    with console.step_bar(len(jobs) * settings["num_inference_steps"]) as advance:
-        for start in range(0, len(jobs), batch_size):
-            batch, batch_seeds = jobs[start : start + batch_size], seeds[start : start + batch_size]
-
-            def on_step(step: int, timestep: int, latents: Any, size: int = len(batch)) -> None:
-                for _ in range(size):
-                    advance(f"images {start + 1}-{start + size} of {len(jobs)}")  # noqa: B023
-
-            rendered = pipe(batch, seed=batch_seeds, callback_on_step_end=on_step, **settings)
-            for prompt, image_seed, image in zip(batch, batch_seeds, rendered.images, strict=True):
-                recipe = _recipe(pipe, prompt, image_seed, image.size, settings, len(batch))
-                path = save_png(image, output, f"{slug(prompt)}-{image_seed}", recipe)
-                console.out.print(str(path), markup=False)
-                if grid:
-                    images.append(image)
-    if grid:
-        sheet = contact_sheet(images, columns=num_images if num_images > 1 else None)
-        console.out.print(str(save_png(sheet, output, "grid")), markup=False)
-
-
-def _memory_mode(told: str, device: str) -> Callable[[Bundle, Choice, str], str]:
-    """What tells the memory mode: the one asked for, or with "auto" the choice."""
-    if told != "auto":
-        return lambda bundle, choice, precision: told
-    where = Device.parse(device)
-
-    def choose(bundle: Bundle, choice: Choice, precision: str) -> str:
-        if where.kind == "gpu":
-            return _choose_memory(bundle, choice, precision, find_gpu(where.index).memory_bytes)
-        return _choose_memory(bundle, choice, precision, free_memory_bytes())
-
-    return choose
-
-
-def _choose_memory(bundle: Bundle, choice: Choice, precision: str, free: int | None) -> str:
-    """Which memory mode suits one run of this command, where so many bytes are `free`."""
-    needed = sum(weight_bytes(bundle, choice.runtime, name, precision) for name in PROGRAMS)
-    if free is None or needed <= free / 2:
-        return "resident"
-    console.err.print(
-        f"Holding one program at a time (--memory sequential): their weights take "
-        f"{needed / 2**30:.1f} GiB, more than half of the {free / 2**30:.1f} GiB that are free."
-    )
-    return "sequential"
-
-
-def _recipe(
-    pipe: LDMTextToImagePipeline,
-    prompt: str,
-    seed: int,
-    size: tuple[int, int],
-    settings: dict[str, Any],
-    batch_size: int,
-) -> Recipe:
-    return Recipe(
-        prompt=prompt,
-        negative_prompt=settings["negative_prompt"] or "",
-        seed=seed,
-        num_inference_steps=settings["num_inference_steps"],
-        guidance_scale=settings["guidance_scale"],
-        eta=settings["eta"],
-        height=size[1],
-        width=size[0],
-        model=pipe.bundle.model.source,
-        bundle=pipe.bundle.digest,
-        runtime=pipe.runtime,
-        precision=pipe.options.precision,
-        threads=pipe.options.threads,
-        batch_size=batch_size,
-        device=Device.parse(pipe.options.device).kind,
-    )
-
-
 def _split(names: str) -> tuple[str, ...]:
     """What a comma-separated option names, each once."""
     return tuple(dict.fromkeys(n.strip() for n in names.split(",") if n.strip()))
 
 
-cli.add_command(bench)
-cli.add_command(render)
+for command in (generate, render, bench):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -17,10 +17,8 @@ from ldm_engine import LDMTextToImagePipeline, __version__, cli
 from ldm_engine.bundle import PROGRAMS, FileInfo, hash_file
 from ldm_engine.cpu import supports_bf16
 from ldm_engine.errors import RuntimeUnavailableError
-from ldm_engine.gpu import GPU
 from ldm_engine.manifest import save_manifest
 from ldm_engine.recipes import read_recipe
-from ldm_engine.runtimes import choose_runtime
 
 COMMAND = Path(sys.executable).parent / "ldm-engine"
 
@@ -184,56 +182,6 @@ def test_verify_without_anything_to_check_is_an_error(tiny_onnx_bundle, runtime,
     arguments = ["verify", str(tiny_onnx_bundle.path), "--runtime", runtime]
     with pytest.raises(RuntimeUnavailableError, match="int8"):
         cli.cli.main([*arguments, "--precision", precision], standalone_mode=False)
-
-
-@pytest.mark.parametrize(
-    ("memory", "free", "sequential"),
-    [
-        ("auto", 1000, True),
-        ("auto", 0, True),
-        ("auto", 1 << 50, False),
-        ("auto", None, False),  # cannot be told
-        ("resident", 1000, False),
-        ("sequential", 1 << 50, True),
-    ],
-)
-def test_memory_is_chosen_and_told(
-    tiny_onnx_bundle, tmp_path, monkeypatch, capsys, memory, free, sequential
-):
-    asked = {}
-
-    def from_pretrained(path, **options):
-        asked.update(options)
-        return open_pipeline(path, **options)
-
-    open_pipeline = LDMTextToImagePipeline.from_pretrained
-    monkeypatch.setattr(LDMTextToImagePipeline, "from_pretrained", from_pretrained)
-    monkeypatch.setattr(cli, "free_memory_bytes", lambda: free)
-    arguments = ["generate", tiny_onnx_bundle.path, "a", "-o", tmp_path, "--seed", 0]
-    arguments += ["--num-inference-steps", 1, "--memory", memory, "--runtime", "onnxruntime"]
-    cli.cli.main([str(a) for a in arguments], standalone_mode=False)
-    assert asked["memory"] == ("sequential" if sequential else "resident")
-    told = "--memory sequential" in capsys.readouterr().err
-    assert told == (sequential and memory == "auto")
-    assert (tmp_path / "a-0.png").exists()
-
-
-def test_half_of_the_free_memory_is_enough(tiny_onnx_bundle):
-    """Counted are the files of the runtime that is used, not all of the bundle's."""
-    choice = choose_runtime(tiny_onnx_bundle, "onnxruntime")
-    files = tiny_onnx_bundle.files
-    needed = sum(files[n].bytes for n in files if "/model.onnx" in n)
-    for free, expected in ((2 * needed, "resident"), (2 * needed - 1, "sequential")):
-        assert cli._choose_memory(tiny_onnx_bundle, choice, "fp32", free) == expected
-
-
-def test_on_a_gpu_its_own_memory_counts(tiny_onnx_bundle, monkeypatch):
-    choice = choose_runtime(tiny_onnx_bundle, "onnxruntime")
-    for memory, expected in ((1000, "sequential"), (24 << 30, "resident")):
-        gpu = GPU(0, "NVIDIA A10", (8, 6), memory)
-        monkeypatch.setattr(cli, "find_gpu", lambda index, gpu=gpu: gpu)
-        assert cli._memory_mode("auto", "gpu:0")(tiny_onnx_bundle, choice, "fp32") == expected
-    assert cli._memory_mode("resident", "gpu:0")(tiny_onnx_bundle, choice, "fp32") == "resident"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

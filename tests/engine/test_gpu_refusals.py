@@ -205,9 +205,9 @@ def test_info_tells_why_and_the_order(tiny_bundle, capsys):
 def test_a_picture_from_a_gpu_is_not_made_again_on_the_cpu(tiny_bundle, tmp_path):
     from dataclasses import replace
 
+    from ldm_engine.generating.again import generate_again
     from ldm_engine.images import save_png
     from ldm_engine.recipes import Recipe
-    from ldm_engine.rendering.again import generate_again
 
     pipe = LDMTextToImagePipeline.from_pretrained(tiny_bundle.path)
     (image,) = pipe("a", num_inference_steps=1, seed=0).images
@@ -217,4 +217,4 @@ def test_a_picture_from_a_gpu_is_not_made_again_on_the_cpu(tiny_bundle, tmp_path
     )  # fmt: skip
     path = save_png(image, tmp_path, "a", replace(recipe, device="gpu"))
     with pytest.raises(InvalidArgumentError, match=r"rendered on a gpu.*--device"):
-        generate_again(tiny_bundle.path, path, tmp_path, "cpu", None, lambda *_: "resident")
+        generate_again(tiny_bundle.path, path, tmp_path, "cpu", None, "resident")

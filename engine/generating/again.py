@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,9 +15,10 @@ from ..images import save_png, slug
 from ..manifest import open_bundle
 from ..pipeline import LDMTextToImagePipeline
 from ..recipes import Recipe, read_recipe
+from ..rendering.plan import MIN_ROWS
 from ..request import MAX_BATCH, check_request
-from ..runtimes import Choice, Device, choose_runtime, resolve_options
-from .plan import MIN_ROWS
+from ..runtimes import Device, choose_runtime, resolve_options
+from .memory import choose_memory
 
 #: Options of ``generate`` that do not change the image.
 _FREE = ("bundle", "output", "device", "gpu_pool_mb", "memory", "from_image")
@@ -46,7 +46,7 @@ def generate_again(
     output: Path,
     device: str,
     gpu_pool_mb: int | None,
-    choose_memory: Callable[[Bundle, Choice, str], str],
+    memory: str,
 ) -> Path:
     """Render the image of a file again and return where it was written.
 
@@ -72,7 +72,7 @@ def generate_again(
             runtime=recipe.runtime,
             precision=recipe.precision,
             threads=recipe.threads,
-            memory=choose_memory(bundle, choice, recipe.precision),
+            memory=choose_memory(memory, bundle, choice, recipe.precision, device),
             gpu_pool_mb=gpu_pool_mb,
         )
     # A batch as large as the one it came from, where that decides about last bits.
