@@ -1,4 +1,4 @@
-"""Writes manifests.json, requests.json and scheduler_configs.json: what both engines must refuse.
+"""Writes manifests.json: which manifests both engines must refuse.
 
 Each case says what is changed, and the error: its class and a part of its text that both
 languages have. A case without an error is accepted.
@@ -33,14 +33,6 @@ MODEL = {
     "lowercase": True,
     "time_shift_width": 20160,
     "text_kv_width": 24960,
-}
-CONFIG = {
-    "_class_name": "DDIMScheduler",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "linear",
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
 }
 UNET = ["programs", "unet"]
 FILES = [*UNET, "formats", "openvino", "files"]
@@ -115,19 +107,19 @@ def tensorrt_cases() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def manifest_cases() -> list[dict[str, Any]]:
-    """What is set or removed, at which path; without `seal` the hash is not put right after.
+INVALID = {"error": "BundleError", "says": "is not a valid manifest"}
+UNREADABLE = {"error": "BundleError", "says": "cannot be read"}
 
-    Others hold a whole `text`, or what is to be written 100,000 times (`repeat`).
-    """
-    invalid = {"error": "BundleError", "says": "is not a valid manifest"}
-    unreadable = {"error": "BundleError", "says": "cannot be read"}
 
-    def setting(path: list[Any], value: Any, says: str = "", **other: Any) -> dict[str, Any]:
-        told = {"says": says} if says else {}
-        return {"path": path, "value": value, **invalid, **told, **other}
+def setting(path: list[Any], value: Any, says: str = "") -> dict[str, Any]:
+    """A value that is refused."""
+    told = {"says": says} if says else {}
+    return {"path": path, "value": value, **INVALID, **told}
 
-    cases: list[dict[str, Any]] = [
+
+def outline_cases() -> list[dict[str, Any]]:
+    """The whole, its hash and version, and the keys at its top."""
+    return [
         {"path": [], "error": None},
         {"path": ["files", "a note"], "value": {"sha256": "", "bytes": 0}, "error": None},
         {"path": ["more"], "value": [1, {}], "error": None},
@@ -142,11 +134,17 @@ def manifest_cases() -> list[dict[str, Any]]:
            "says": "has format version"} for v in (0, 2, "1", 1.0, True, None, [])),
         {"path": ["format_version"], "remove": True, "error": "BundleError",
          "says": "has format version"},
-        *({"path": [k], "remove": True, **invalid}
+        *({"path": [k], "remove": True, **INVALID}
           for k in ("model", "programs", "files", "parity", "versions")),
-        *({"path": [k], "value": v, **invalid}
+        *({"path": [k], "value": v, **INVALID}
           for k in ("model", "programs", "files", "parity") for v in (None, 1, "x", [1])),
-        *({"path": ["model", k], "remove": True, **invalid, "says": k} for k in MODEL),
+    ]  # fmt: skip
+
+
+def model_cases() -> list[dict[str, Any]]:
+    """Facts of the model."""
+    return [
+        *({"path": ["model", k], "remove": True, **INVALID, "says": k} for k in MODEL),
         *(setting(["model", k], v, k if type(v) is int else "") for k in MODEL
           for v in (-1, 0, 2**31, 2**70, 1.5, "4", None, [], {}) if MODEL[k] != v
           and type(MODEL[k]) is int),
@@ -157,8 +155,14 @@ def manifest_cases() -> list[dict[str, Any]]:
         setting(["model", "scale_factor"], 2**30, "larger than"),
         setting(["model", "text_kv_width"], 24961, "the tensors of text_encoder"),
         setting(["model", "latent_channels"], 8, "the tensors of unet"),
-        *({"path": ["programs", p], "remove": True, **invalid, "says": p} for p in PROGRAMS),
-        *({"path": [*UNET, k], "remove": True, **invalid, "says": k}
+    ]  # fmt: skip
+
+
+def program_cases() -> list[dict[str, Any]]:
+    """Programs, their tensors and their files."""
+    return [
+        *({"path": ["programs", p], "remove": True, **INVALID, "says": p} for p in PROGRAMS),
+        *({"path": [*UNET, k], "remove": True, **INVALID, "says": k}
           for k in ("inputs", "outputs", "formats")),
         setting([*UNET, "inputs"], [], "the tensors of unet"),
         setting([*UNET, "inputs", 0, "shape"], [1, 4, 32, 32], "the tensors of unet"),
@@ -176,7 +180,13 @@ def manifest_cases() -> list[dict[str, Any]]:
         {"path": [*UNET, "formats", "own"], "value": {"files": [VOCABULARY], "weights": "x"},
          "error": None},
         setting([*UNET, "formats", "own"], {"files": ["none"], "weights": "x"}, "is missing"),
-        *({"path": ["files", n], "remove": True, **invalid, "says": n}
+    ]  # fmt: skip
+
+
+def file_cases() -> list[dict[str, Any]]:
+    """Files, parity and versions."""
+    return [
+        *({"path": ["files", n], "remove": True, **INVALID, "says": n}
           for n in (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, "unet/openvino_model.bin")),
         setting(["files", "../x"], {"sha256": "", "bytes": 0}, "leads outside"),
         setting(["files", "x" * 256], {"sha256": "", "bytes": 0}, "is longer than 255 bytes"),
@@ -191,114 +201,35 @@ def manifest_cases() -> list[dict[str, Any]]:
         setting(["parity", "openvino", "fp32", "unet", "tolerance"], None),
         setting(["versions"], {"x": 1}),
     ]  # fmt: skip
+
+
+def text_cases() -> list[dict[str, Any]]:
+    """Files that hold no manifest at all."""
     texts = {
         "empty": "", "not JSON": "{", "cut": '{"format_version": 1', "after the end": "{} {}",
         "single quotes": "{'a': 1}", "a comment": "{} // x", "a byte order mark": "\ufeff{}",
         "half a character": '{"format_version": 1, "manifest_sha256": "\\ud800"}',
     }  # fmt: skip
-    cases += [{"name": n, "text": t, **unreadable} for n, t in texts.items()]
+    cases: list[dict[str, Any]] = [{"name": n, "text": t, **UNREADABLE} for n, t in texts.items()]
     cases += [
-        {"name": n, "repeat": t, **unreadable} for n, t in (("lists", "["), ("objects", '{"a":'))
+        {"name": n, "repeat": t, **UNREADABLE} for n, t in (("lists", "["), ("objects", '{"a":'))
     ]
     cases += [
         {"name": t, "text": t, "error": "BundleError", "says": "a JSON object is expected"}
         for t in ("[]", "null", "1")
     ]
-    cases += tensorrt_cases()
-    for number, case in enumerate(cases):
-        case.setdefault("name", f"{number} {'.'.join(map(str, case.get('path', [])))}"[:80])
     return cases
 
 
-def request_cases() -> list[dict[str, Any]]:
-    """Arguments beside those of a plain request; "nan" and "inf" stand for these numbers."""
+def manifest_cases() -> list[dict[str, Any]]:
+    """What is set or removed, at which path; without `seal` the hash is not put right after.
 
-    def refused(error: str, says: str, **arguments: Any) -> dict[str, Any]:
-        return {"arguments": arguments, "error": error, "says": says}
-
-    def accepted(expected: dict[str, Any], **arguments: Any) -> dict[str, Any]:
-        return {"arguments": arguments, "error": None, "expected": expected}
-
-    value, two, shape = "InvalidArgumentError", ["a", "b"], "ShapeError"
-    return [
-        accepted({"seeds": [5], "height": 256, "width": 256, "guidance": None, "texts": ["a"]}),
-        accepted({"seeds": [5, 6], "guidance": None, "texts": two}, prompt=two),
-        accepted({"seeds": [9, 9]}, prompt=two, seed=[9, 9]),
-        accepted({"seeds": [4294967295]}, seed=4294967295),
-        accepted({"height": 64, "width": 8192}, height=64, width=8192),
-        accepted({"guidance": [6.0, 6.0], "texts": ["", "", "a", "b"]}, prompt=two,
-                 guidance_scale=6),
-        accepted({"guidance": [1.0, 2.5]}, prompt=two, guidance_scale=[1, 2.5]),
-        accepted({"guidance": None}, prompt=two, guidance_scale=[1, 1]),
-        accepted({"guidance": [-10000.0]}, guidance_scale=-10000),
-        accepted({"texts": ["n", "n", "a", "b"]}, prompt=two, guidance_scale=2,
-                 negative_prompt="n"),
-        accepted({"texts": ["n", "m", "a", "b"]}, prompt=two, guidance_scale=2,
-                 negative_prompt=["n", "m"]),
-        accepted({"steps": 1000}, num_inference_steps=1000),
-        accepted({"steps": 1}, num_inference_steps=1, eta=1),
-        accepted({"steps": 3}, prompt=two, num_inference_steps=3, eta=[0, 0.5]),
-        accepted({}, latents={"shape": [1, 4, 32, 32], "value": 0.5}),
-        refused(value, "`prompt` is an empty list", prompt=[]),
-        refused(value, "`negative_prompt` is an empty list", negative_prompt=[]),
-        refused(value, "`negative_prompt` lists 1 texts for 2 prompts", prompt=two,
-                negative_prompt=["x"]),
-        refused(value, "`negative_prompt` lists 3 texts for 2 prompts", prompt=two,
-                negative_prompt=["x", "y", "z"]),
-        *(refused(shape, f"`height` is {v}; multiples of 64", height=v)
-          for v in (0, -64, 1, 63, 65, 100, 8256, 2**31 - 64)),
-        *(refused(shape, f"`width` is {v}; multiples of 64", width=v) for v in (0, -64, 65, 8256)),
-        *(refused(value, f"`num_inference_steps` is {v}; a whole number from 1 to 1000",
-                  num_inference_steps=v) for v in (0, -1, 1001, 2**31 - 1)),
-        *(refused(value, f"`eta` is {v}; a number from 0", eta=v)
-          for v in (-0.5, 1.5, 2, "nan", "inf")),
-        refused(value, "`eta` lists 3 numbers for 2 images", prompt=two, eta=[0, 0, 0]),
-        refused(value, "`eta` is 1.5", prompt=two, eta=[0, 1.5]),
-        *(refused(value, f"`guidance_scale` is {v}; a number", guidance_scale=v)
-          for v in (10001, -20000, "nan", "inf")),
-        refused(value, "`guidance_scale` lists 1 numbers for 2 images", prompt=two,
-                guidance_scale=[2]),
-        refused(value, "`guidance_scale` is nan", prompt=two, guidance_scale=[2, "nan"]),
-        *(refused(value, f"`seed` asks for {v}", seed=v) for v in (-1, 4294967296)),
-        refused(value, "`seed` asks for 4294967296", prompt=two, seed=4294967295),
-        refused(value, "`seed` asks for -5", prompt=two, seed=[0, -5]),
-        refused(value, "`seed` lists 2 seeds for 1 images", seed=[1, 2]),
-        refused(shape, "accepted here",
-                latents={"shape": [1, 4, 64, 64], "value": 0}),
-        refused(shape, "accepted here", prompt=two, latents={"shape": [1, 4, 32, 32], "value": 0}),
-        refused(value, "NaN or infinity", latents={"shape": [1, 4, 32, 32], "value": "nan"}),
-        refused(value, "NaN or infinity", latents={"shape": [1, 4, 32, 32], "value": "inf"}),
-    ]  # fmt: skip
-
-
-def scheduler_cases() -> list[dict[str, Any]]:
-    """Keys set in a published config, and those of them that are named."""
-    fixed = {
-        "_class_name": ["PNDMScheduler", None, 1, []],
-        "prediction_type": ["v_prediction", "sample", None],
-        "timestep_spacing": ["trailing", "linspace", {}],
-        "clip_sample": [True, "false", None],
-        "thresholding": [True],
-        "rescale_betas_zero_snr": [True],
-        "trained_betas": [[0.1], 0.1],
-        "beta_schedule": ["squaredcos_cap_v2", None, ["linear"]],
-        "num_train_timesteps": [0, -1, 1000001, 1000.0, "1000", True, None],
-        "steps_offset": [2, -1, 0.5, "0", True],
-        "set_alpha_to_one": [1, "true", None],
-        "beta_start": [0, -0.1, 1, 2, "0.1", None, True],
-        "beta_end": [0, 1, 1.5, "x"],
-    }
-    cases = [{"set": {k: v}, "named": [k]} for k, values in fixed.items() for v in values]
-    cases += [
-        {"set": {}, "named": None},
-        {"set": {"steps_offset": 1, "set_alpha_to_one": False}, "named": None},
-        {"set": {"beta_schedule": "scaled_linear", "num_train_timesteps": 1}, "named": None},
-        {"set": {"unknown": 1}, "named": None},
-        {"set": {"clip_sample": True, "beta_end": 3, "steps_offset": 7},
-         "named": ["clip_sample", "beta_end", "steps_offset"]},
-        {"set": {"beta_start": 0.5, "beta_end": 0.999}, "named": [], "says": "signal"},
-        {"set": {"beta_start": 1e-12, "beta_end": 1e-11}, "named": [], "says": "signal"},
-    ]  # fmt: skip
+    Others hold a whole `text`, or what is to be written 100,000 times (`repeat`).
+    """
+    cases = [*outline_cases(), *model_cases(), *program_cases(), *file_cases(), *text_cases()]
+    cases += tensorrt_cases()
+    for number, case in enumerate(cases):
+        case.setdefault("name", f"{number} {'.'.join(map(str, case.get('path', [])))}"[:80])
     return cases
 
 
@@ -313,5 +244,3 @@ def write(name: str, content: Any) -> None:
 if __name__ == "__main__":
     bases = {"base": base_manifest(), "tensorrt_base": tensorrt_manifest()}
     write("manifests", {**bases, "cases": manifest_cases()})
-    write("requests", {"model": MODEL, "scheduler": CONFIG, "cases": request_cases()})
-    write("scheduler_configs", {"config": CONFIG, "cases": scheduler_cases()})

@@ -1,0 +1,109 @@
+"""Writes requests.json and scheduler_configs.json: what both engines must refuse.
+
+Each case says what is given or changed, and the error: its class and a part of its text that both
+languages have. A case without an error is accepted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from make_manifest_vectors import MODEL, write
+from make_vectors import HUGGINGFACE
+
+
+def request_cases() -> list[dict[str, Any]]:
+    """Arguments beside those of a plain request; "nan" and "inf" stand for these numbers."""
+
+    def refused(error: str, says: str, **arguments: Any) -> dict[str, Any]:
+        return {"arguments": arguments, "error": error, "says": says}
+
+    def accepted(expected: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+        return {"arguments": arguments, "error": None, "expected": expected}
+
+    value, two, shape = "InvalidArgumentError", ["a", "b"], "ShapeError"
+    return [
+        accepted({"seeds": [5], "height": 256, "width": 256, "guidance": None, "texts": ["a"]}),
+        accepted({"seeds": [5, 6], "guidance": None, "texts": two}, prompt=two),
+        accepted({"seeds": [9, 9]}, prompt=two, seed=[9, 9]),
+        accepted({"seeds": [4294967295]}, seed=4294967295),
+        accepted({"height": 64, "width": 8192}, height=64, width=8192),
+        accepted({"guidance": [6.0, 6.0], "texts": ["", "", "a", "b"]}, prompt=two,
+                 guidance_scale=6),
+        accepted({"guidance": [1.0, 2.5]}, prompt=two, guidance_scale=[1, 2.5]),
+        accepted({"guidance": None}, prompt=two, guidance_scale=[1, 1]),
+        accepted({"guidance": [-10000.0]}, guidance_scale=-10000),
+        accepted({"texts": ["n", "n", "a", "b"]}, prompt=two, guidance_scale=2,
+                 negative_prompt="n"),
+        accepted({"texts": ["n", "m", "a", "b"]}, prompt=two, guidance_scale=2,
+                 negative_prompt=["n", "m"]),
+        accepted({"steps": 1000}, num_inference_steps=1000),
+        accepted({"steps": 1}, num_inference_steps=1, eta=1),
+        accepted({"steps": 3}, prompt=two, num_inference_steps=3, eta=[0, 0.5]),
+        accepted({}, latents={"shape": [1, 4, 32, 32], "value": 0.5}),
+        refused(value, "`prompt` is an empty list", prompt=[]),
+        refused(value, "`negative_prompt` is an empty list", negative_prompt=[]),
+        refused(value, "`negative_prompt` lists 1 texts for 2 prompts", prompt=two,
+                negative_prompt=["x"]),
+        refused(value, "`negative_prompt` lists 3 texts for 2 prompts", prompt=two,
+                negative_prompt=["x", "y", "z"]),
+        *(refused(shape, f"`height` is {v}; multiples of 64", height=v)
+          for v in (0, -64, 1, 63, 65, 100, 8256, 2**31 - 64)),
+        *(refused(shape, f"`width` is {v}; multiples of 64", width=v) for v in (0, -64, 65, 8256)),
+        *(refused(value, f"`num_inference_steps` is {v}; a whole number from 1 to 1000",
+                  num_inference_steps=v) for v in (0, -1, 1001, 2**31 - 1)),
+        *(refused(value, f"`eta` is {v}; a number from 0", eta=v)
+          for v in (-0.5, 1.5, 2, "nan", "inf")),
+        refused(value, "`eta` lists 3 numbers for 2 images", prompt=two, eta=[0, 0, 0]),
+        refused(value, "`eta` is 1.5", prompt=two, eta=[0, 1.5]),
+        *(refused(value, f"`guidance_scale` is {v}; a number", guidance_scale=v)
+          for v in (10001, -20000, "nan", "inf")),
+        refused(value, "`guidance_scale` lists 1 numbers for 2 images", prompt=two,
+                guidance_scale=[2]),
+        refused(value, "`guidance_scale` is nan", prompt=two, guidance_scale=[2, "nan"]),
+        *(refused(value, f"`seed` asks for {v}", seed=v) for v in (-1, 4294967296)),
+        refused(value, "`seed` asks for 4294967296", prompt=two, seed=4294967295),
+        refused(value, "`seed` asks for -5", prompt=two, seed=[0, -5]),
+        refused(value, "`seed` lists 2 seeds for 1 images", seed=[1, 2]),
+        refused(shape, "accepted here",
+                latents={"shape": [1, 4, 64, 64], "value": 0}),
+        refused(shape, "accepted here", prompt=two, latents={"shape": [1, 4, 32, 32], "value": 0}),
+        refused(value, "NaN or infinity", latents={"shape": [1, 4, 32, 32], "value": "nan"}),
+        refused(value, "NaN or infinity", latents={"shape": [1, 4, 32, 32], "value": "inf"}),
+    ]  # fmt: skip
+
+
+def scheduler_cases() -> list[dict[str, Any]]:
+    """Keys set in a published config, and those of them that are named."""
+    fixed = {
+        "_class_name": ["PNDMScheduler", None, 1, []],
+        "prediction_type": ["v_prediction", "sample", None],
+        "timestep_spacing": ["trailing", "linspace", {}],
+        "clip_sample": [True, "false", None],
+        "thresholding": [True],
+        "rescale_betas_zero_snr": [True],
+        "trained_betas": [[0.1], 0.1],
+        "beta_schedule": ["squaredcos_cap_v2", None, ["linear"]],
+        "num_train_timesteps": [0, -1, 1000001, 1000.0, "1000", True, None],
+        "steps_offset": [2, -1, 0.5, "0", True],
+        "set_alpha_to_one": [1, "true", None],
+        "beta_start": [0, -0.1, 1, 2, "0.1", None, True],
+        "beta_end": [0, 1, 1.5, "x"],
+    }
+    cases = [{"set": {k: v}, "named": [k]} for k, values in fixed.items() for v in values]
+    cases += [
+        {"set": {}, "named": None},
+        {"set": {"steps_offset": 1, "set_alpha_to_one": False}, "named": None},
+        {"set": {"beta_schedule": "scaled_linear", "num_train_timesteps": 1}, "named": None},
+        {"set": {"unknown": 1}, "named": None},
+        {"set": {"clip_sample": True, "beta_end": 3, "steps_offset": 7},
+         "named": ["clip_sample", "beta_end", "steps_offset"]},
+        {"set": {"beta_start": 0.5, "beta_end": 0.999}, "named": [], "says": "signal"},
+        {"set": {"beta_start": 1e-12, "beta_end": 1e-11}, "named": [], "says": "signal"},
+    ]  # fmt: skip
+    return cases
+
+
+if __name__ == "__main__":
+    write("requests", {"model": MODEL, "scheduler": HUGGINGFACE, "cases": request_cases()})
+    write("scheduler_configs", {"config": HUGGINGFACE, "cases": scheduler_cases()})
