@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ldm_engine.errors import DownloadError, InvalidArgumentError
-from ldm_engine.export import hub
+from ldm_engine.export import hub, paddlenlp_store
 
 ID = "CompVis/ldm-text2im-large-256"
 WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(hub, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(paddlenlp_store, "BACKOFF_S", 0.001)
     server = Store()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
