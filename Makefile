@@ -72,7 +72,7 @@ types: $(VENV)/.dev
 	cp -rs $(CURDIR)/export $(TYPES)/ldm_engine/export
 	MYPYPATH=$(TYPES) $(BIN)/mypy -p ldm_engine
 
-# Minutes; bench-large takes hours, 60 GB of disk and 16 GiB of memory. Both go on where they stopped.
+# Half an hour; bench-large takes hours, 60 GB of disk and 16 GiB of memory. Both go on where they stopped.
 bench: $(BENCH)/shapes/bundle/bundle.json
 	$(BIN)/python benchmarks/suite.py shapes $(<D) examples/shapes/checkpoint \
 		--conversions $(BENCH)/shapes/conversions --output $(RESULTS)/shapes
