@@ -100,6 +100,11 @@ setup(
             "ruff>=0.8",
             "safetensors>=0.4",
             "types-PyYAML",
+            # An S3 store on loopback, and the client through which users reach theirs.
+            "s3fs>=2024.2",
+            "moto[s3]>=5",
+            "flask>=3",
+            "flask-cors>=4",
         ],
     },
     entry_points={"console_scripts": ["ldm-engine = ldm_engine.cli:main"]},

@@ -52,13 +52,26 @@ class RemoteStorage(Storage):
         self._parts: dict[str, tuple[int, list[bytes]]] = {}
 
     def write(self, name: str, content: bytes | Iterable[bytes]) -> int:
-        """Put an object."""
+        """Put an object; where that fails for want of a folder, as through SFTP, make it."""
         whole = content if isinstance(content, bytes) else b"".join(content)
+        path = self._path(name)
         with self._told(name):
-            path = self._path(name)
-            self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self._files.pipe_file(path, whole)
+            try:
+                self._files.pipe_file(path, whole)
+            except Exception:  # each file system has its own
+                if not self._make_folder(path):
+                    raise
+                self._files.pipe_file(path, whole)
         return len(whole)
+
+    def _make_folder(self, path: str) -> bool:
+        """Make the folder of `path` unless its first one is missing: that may be a bucket."""
+        folder = path.rpartition("/")[0]
+        first = re.match("/*[^/]*", self._root)
+        if not folder or (first and first[0] and not self._files.exists(first[0])):
+            return False
+        self._files.makedirs(folder, exist_ok=True)
+        return True
 
     def write_once(self, name: str, content: bytes) -> bool:
         """Look, then put: object stores have no common way to do both at once."""
@@ -121,8 +134,10 @@ class RemoteStorage(Storage):
     def remove(self, name: str) -> None:
         """Delete an object, or a journal with its parts."""
         with self._told(name):
-            if self._files.exists(self._path(name)):
-                self._files.rm_file(self._path(name))
+            path = self._path(name)
+            self._files.invalidate_cache(path)  # another process may have written it
+            if self._files.exists(path):
+                self._files.rm_file(path)
         self.clear(f"{name}.parts")
 
     def clear(self, folder: str) -> None:

@@ -6,6 +6,7 @@ A row that cannot be read comes out as a fault with its number, and the next one
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ _SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "text",
 }  # fmt: skip
 _MAX_LINE_BYTES = 16 << 20
+_READ_BYTES = 1 << 20
 _PARQUET_ROWS = 1024
 _BITS = 10_000  #: of a whole number; Python writes none of more than 4,300 digits
 _BOM = b"\xef\xbb\xbf"
@@ -108,7 +110,8 @@ def _open(name: str) -> Iterator[IO[bytes]]:
         fsspec = import_fsspec()
         try:
             files, path = fsspec.core.url_to_fs(name)
-            with files.open(path, "rb") as file:
+            # Of its own, a file of an object store reads no line up to so many bytes.
+            with io.BufferedReader(files.open(path, "rb"), _READ_BYTES) as file:
                 yield file
         except LDMEngineError:
             raise

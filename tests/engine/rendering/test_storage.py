@@ -154,6 +154,14 @@ def test_chained_urls_are_no_paths(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_folders_are_made_where_a_file_needs_them(tmp_path):
+    """As through SFTP and SMB, here through a folder taken for a store."""
+    pytest.importorskip("fsspec")
+    storage = RemoteStorage(f"file://{tmp_path}/there")
+    assert storage.write_once("a/b/c.bin", b"x")
+    assert (tmp_path / "there" / "a" / "b" / "c.bin").read_bytes() == b"x"
+
+
 @pytest.mark.parametrize("scheme", ["file", "local"])
 def test_a_folder_is_the_same_place_by_its_url(tmp_path, scheme):
     storage = open_storage(f"{scheme}://{tmp_path}/out", "run")
