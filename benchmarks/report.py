@@ -39,13 +39,13 @@ _PRECISIONS = ("fp32", "bf16", "int8")
 NOTE = """\
 "against ours": its time over that of ldm-engine with OpenVINO in the same precision (int8: in bf16;
 ours in bf16: in fp32), the median of the ratios of turns taken next to each other; dividing two
-medians of this table gives something near. "share": of what this machine could do at most.
-"error": relative L2 of its pixels to ours in fp32. ≠ marks a peer whose results are further off
-than this engine tolerates of its own programs: its times are those of another picture. "once":
-converting, compiling and caching, before anything is measured. "first image": from the start of the
-process, of {steps} steps, with all of that done and the peer's files in the page cache. Memory: the
-peak of that process; "anonymous" leaves out mapped files. "on disk": weights and graphs, without
-caches. A cell is empty where that was not measured."""
+medians of this table gives something near, or, where turns scatter, something else. "share": of
+what this machine could do at most. "error": relative L2 of its pixels to ours in fp32. ≠ marks a
+peer whose results are further off than this engine tolerates of its own programs: its times are
+those of another picture. "once": converting, compiling and caching, before anything is measured.
+"first image": from the start of the process, of {steps} steps, with all of that done and the peer's
+files in the page cache. Memory: the peak of that process; "anonymous" leaves out mapped files. "on
+disk": weights and graphs, without caches. A cell is empty where that was not measured."""
 
 
 def report(results: Results) -> str:

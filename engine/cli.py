@@ -233,8 +233,9 @@ def _split(names: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(n.strip() for n in names.split(",") if n.strip()))
 
 
-for command in (generate, render, bench):
-    cli.add_command(command)
+cli.add_command(generate)
+cli.add_command(render)
+cli.add_command(bench)
 
 
 def main() -> None:

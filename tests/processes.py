@@ -8,8 +8,8 @@ from pathlib import Path
 DYING_S = 60.0  # what a process may take to end on a busy machine
 
 
-def has_ended(pid: int) -> bool:
-    """Whether process `pid` ends; one that nobody has reaped has ended too."""
+def ends(pid: int) -> bool:
+    """Wait for the end of process `pid`, which may be unreaped; False if it goes on and on."""
     deadline = time.monotonic() + DYING_S
     while is_running(pid):
         if time.monotonic() > deadline:

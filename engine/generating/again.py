@@ -21,13 +21,13 @@ from ..runtimes import Device, choose_runtime, resolve_options
 from .memory import choose_memory
 
 #: Options of ``generate`` that do not change the image.
-_FREE = ("bundle", "output", "device", "gpu_pool_mb", "memory", "from_image")
+_FREE = ("bundle", "output", "device", "gpu_pool_mb", "memory", "from_image", "debug")
 
 
 def check_given(context: click.Context) -> None:
     """Raise ``UsageError`` if the command line says what the recipe says already."""
     given = [
-        parameter.opts[-1]
+        parameter.opts[-1] if isinstance(parameter, click.Option) else "PROMPT"
         for parameter in context.command.params
         if parameter.name not in _FREE
         and context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE

@@ -22,6 +22,7 @@ from ..runtimes import MAX_THREADS, Device, choose_runtime, resolve_options
 from .again import check_given, generate_again
 from .memory import choose_memory
 
+MAX_IMAGES = 100_000  #: a prompt; `render` is for more
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -47,7 +48,11 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--negative-prompt", help="What to guide away from.")
 @click.option("--seed", type=int, help="Images get the seeds S, S+1, ... Default: at random.")
 @click.option(
-    "--num-images", type=click.IntRange(1), default=1, show_default=True, help="Images a prompt."
+    "--num-images",
+    type=click.IntRange(1, MAX_IMAGES),
+    default=1,
+    show_default=True,
+    help="Images a prompt.",
 )
 @click.option("--height", type=int, help="Pixels. Default: as trained.")
 @click.option("--width", type=int, help="Pixels. Default: as trained.")

@@ -153,9 +153,8 @@ class Journals:
                 yield _parse(line)
             except (ValueError, KeyError, TypeError) as error:
                 raise OutputError(
-                    f"Line {number} of {self._storage.output}/{name} is not one that this version "
-                    "wrote. Remove it and start the same command again: its image is then made "
-                    "again."
+                    f"{self._storage.locate(name, number)} is not one that this version wrote. "
+                    "Remove it and start the same command again: its image is then made again."
                 ) from error
 
 

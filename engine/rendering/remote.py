@@ -8,11 +8,14 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
-from ..errors import LDMEngineError
+from ..errors import LDMEngineError, OutputError
 from .storage import Storage, refusal
 
 _URL = re.compile(r"(?:\w+::)*[A-Za-z][A-Za-z0-9+.-]+://")
+#: Stores without folders, where the first name of a path is a bucket; fsspec would make one.
+_BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "tos", "obs"}
 _PART_LINES = 1000
+_PART = re.compile(r"\d{6,}\.jsonl")
 
 
 def is_url(name: str) -> bool:
@@ -39,8 +42,8 @@ def import_fsspec() -> Any:
 class RemoteStorage(Storage):
     """A URL through fsspec: an object appears whole by its nature, and journals are kept in parts.
 
-    The last part of a journal is written anew until it holds 1,000 lines. Names are taken as they
-    are: no method of fsspec is used that expands ``*``, ``?`` and ``[``.
+    The last part of a journal is written anew until it holds 1,000 lines or more. Names are taken
+    as they are: no method of fsspec is used that expands ``*``, ``?`` and ``[``.
     """
 
     def __init__(self, output: str) -> None:
@@ -49,29 +52,25 @@ class RemoteStorage(Storage):
         with self._told(""):
             self._files, root = fsspec.core.url_to_fs(output)
         self._root = root.rstrip("/")
+        self._has_folders = _scheme(output) not in _BUCKETS
+        if not self._has_folders and not self._root:
+            raise OutputError(
+                f"{output} names no bucket; {output}bucket/folder is accepted. Give such a URL."
+            )
+        self._made: set[str] = set()
         self._parts: dict[str, tuple[int, list[bytes]]] = {}
 
     def write(self, name: str, content: bytes | Iterable[bytes]) -> int:
-        """Put an object; where that fails for want of a folder, as through SFTP, make it."""
+        """Put an object, in a folder where there are such."""
         whole = content if isinstance(content, bytes) else b"".join(content)
         path = self._path(name)
-        with self._told(name):
-            try:
-                self._files.pipe_file(path, whole)
-            except Exception:  # each file system has its own
-                if not self._make_folder(path):
-                    raise
-                self._files.pipe_file(path, whole)
-        return len(whole)
-
-    def _make_folder(self, path: str) -> bool:
-        """Make the folder of `path` unless its first one is missing: that may be a bucket."""
         folder = path.rpartition("/")[0]
-        first = re.match("/*[^/]*", self._root)
-        if not folder or (first and first[0] and not self._files.exists(first[0])):
-            return False
-        self._files.makedirs(folder, exist_ok=True)
-        return True
+        with self._told(name):
+            if self._has_folders and folder not in self._made:
+                self._files.makedirs(folder, exist_ok=True)
+                self._made.add(folder)
+            self._files.pipe_file(path, whole)
+        return len(whole)
 
     def write_once(self, name: str, content: bytes) -> bool:
         """Look, then put: object stores have no common way to do both at once."""
@@ -104,6 +103,15 @@ class RemoteStorage(Storage):
         for part in self._part_names(name):
             yield from self._part_lines(part)
 
+    def locate(self, name: str, number: int) -> str:
+        """The part that holds the line, and its number there."""
+        for part in self._part_names(name):
+            held = len(self._part_lines(part))
+            if number <= held:
+                return f"Line {number} of {self.output}/{part}"
+            number -= held
+        return f"A line of {self.output}/{name}.parts"
+
     def append(self, name: str, lines: Sequence[bytes]) -> None:
         """Write the last part anew, or begin one."""
         if name not in self._parts:
@@ -133,12 +141,12 @@ class RemoteStorage(Storage):
 
     def remove(self, name: str) -> None:
         """Delete an object, or a journal with its parts."""
-        with self._told(name):
-            path = self._path(name)
-            self._files.invalidate_cache(path)  # another process may have written it
-            if self._files.exists(path):
+        path = self._path(name)
+        with self._told(name), suppress(FileNotFoundError):
+            if not self._has_folders or self._files.exists(path):
                 self._files.rm_file(path)
-        self.clear(f"{name}.parts")
+        if name.endswith(".jsonl"):
+            self.clear(f"{name}.parts")
 
     def clear(self, folder: str) -> None:
         """Delete all objects below, and where folders are more than a part of names, these too."""
@@ -150,6 +158,7 @@ class RemoteStorage(Storage):
                 else:
                     with suppress(Exception):
                         self._files.rmdir(path)
+        self._made.clear()
 
     def names(self, folder: str) -> list[str]:
         """The names of the objects and folders in a folder, as they are now."""
@@ -169,7 +178,7 @@ class RemoteStorage(Storage):
 
     def _part_names(self, name: str) -> list[str]:
         folder = f"{name}.parts"
-        return [f"{folder}/{part}" for part in self.names(folder) if part.endswith(".jsonl")]
+        return [f"{folder}/{part}" for part in self.names(folder) if _PART.fullmatch(part)]
 
     def _part_lines(self, part: str) -> list[bytes]:
         """The whole lines of a part; a store that is no object store may hold half of one."""
@@ -194,6 +203,11 @@ class RemoteStorage(Storage):
             told = f"{type(error).__name__}: {str(error)[:300]}"
             remedy = "check the URL, the network and what you may write there"
             raise refusal(f"{self.output}/{name}", told, remedy) from error
+
+
+def _scheme(url: str) -> str:
+    """The protocol; of a chain of them the last one, where the files are."""
+    return url.rpartition("::")[2].partition("://")[0].lower()
 
 
 def _part(name: str, number: int) -> str:

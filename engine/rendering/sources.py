@@ -110,9 +110,10 @@ def _open(name: str) -> Iterator[IO[bytes]]:
         fsspec = import_fsspec()
         try:
             files, path = fsspec.core.url_to_fs(name)
-            # Of its own, a file of an object store reads no line up to so many bytes.
-            with io.BufferedReader(files.open(path, "rb"), _READ_BYTES) as file:
-                yield file
+            with files.open(path, "rb") as file:
+                # The readline() of fsspec's own files takes no limit.
+                limits = not isinstance(file, fsspec.spec.AbstractBufferedFile)
+                yield file if limits else io.BufferedReader(file, _READ_BYTES)
         except LDMEngineError:
             raise
         except Exception as error:  # each file system behind fsspec raises its own

@@ -57,6 +57,10 @@ class Storage(ABC):
     def lines(self, name: str) -> Iterator[bytes]:
         """The whole lines of a journal, none if it is not there; a torn last line is left out."""
 
+    def locate(self, name: str, number: int) -> str:
+        """Where a person finds line `number` of a journal, from 1."""
+        return f"Line {number} of {self.output}/{name}"
+
     @abstractmethod
     def append(self, name: str, lines: Sequence[bytes]) -> None:
         """Add lines to a journal, durably when this returns."""

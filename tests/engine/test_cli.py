@@ -111,7 +111,8 @@ def test_a_second_run_overwrites_nothing(tiny_bundle, tmp_path):
     [
         (["generate", "BUNDLE"], 2, "PROMPT"),
         (["generate", "BUNDLE", "--from-image", "nowhere.png"], 2, "nowhere.png cannot be read"),
-        (["generate", "BUNDLE", "a", "--from-image", "x.png"], 2, "--from-image"),
+        (["generate", "BUNDLE", "a", "--from-image", "x.png"], 2, "PROMPT cannot be given beside"),
+        (["generate", "BUNDLE", "a", "--num-images", "200000000"], 2, "100000"),
         (["generate", "BUNDLE", "--seed", "1", "--from-image", "x.png"], 2, "--seed"),
         (["generate", "BUNDLE", "a", "--num-inference-steps", "0"], 2, "1 to 1000"),
         (["generate", "BUNDLE", "a", "--eta", "nan"], 2, "eta"),
@@ -209,11 +210,13 @@ def test_a_signal_ends_an_export_in_order(tiny_checkpoint, tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_debug_shows_the_traceback(tmp_path):
-    done = subprocess.run(
-        [COMMAND, "info", str(tmp_path), "--debug"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
+@pytest.mark.parametrize(
+    ("words", "code"), [(["info"], 1), (["generate", "--from-image", "nowhere.png"], 2)]
+)
+def test_debug_shows_the_traceback(tmp_path, words, code):
+    command = [COMMAND, *words, str(tmp_path), "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code
     assert "Traceback" in done.stderr
 
 

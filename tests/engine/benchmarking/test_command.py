@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import has_ended
+from processes import ends
 
 from ldm_engine import cli
 from ldm_engine.errors import BenchmarkError, InvalidArgumentError, LDMEngineError, OutputError
@@ -165,7 +165,7 @@ def test_an_interrupt_keeps_what_was_measured(tiny_onnx_bundle, tmp_path):
     content = json.loads((tmp_path / "results.json").read_text())
     assert not content["is_complete"]
     assert [m["batch_size"] for m in content["measurements"]] == [1]
-    assert has_ended(third)  # if it had only just begun: by itself, as nobody asks it
+    assert ends(third)  # if it had only just begun: by itself, as nobody asks it
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 import pytest
 from made_results import SETTINGS
-from processes import has_ended, is_running
+from processes import ends, is_running
 
 from ldm_engine.benchmarking.measure import Worker
 from ldm_engine.errors import BenchmarkError
@@ -93,4 +93,4 @@ def test_a_worker_ends_with_its_parent(setup, tmp_path):
         text=True,
         check=False,
     )
-    assert has_ended(int(done.stdout))
+    assert ends(int(done.stdout))

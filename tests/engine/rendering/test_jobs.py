@@ -238,7 +238,7 @@ def test_whatever_a_file_system_raises_is_told(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("the connection was reset")
 
-    monkeypatch.setattr(MemoryFile, "readinto", fail, raising=False)
+    monkeypatch.setattr(MemoryFile, "readline", fail, raising=False)
     with pytest.raises(JobsError, match="the connection was reset"):
         rows_of(url)
 

@@ -158,8 +158,37 @@ def test_folders_are_made_where_a_file_needs_them(tmp_path):
     """As through SFTP and SMB, here through a folder taken for a store."""
     pytest.importorskip("fsspec")
     storage = RemoteStorage(f"file://{tmp_path}/there")
-    assert storage.write_once("a/b/c.bin", b"x")
-    assert (tmp_path / "there" / "a" / "b" / "c.bin").read_bytes() == b"x"
+    for _ in range(2):
+        assert storage.write_once("a/b/c.bin", b"x")
+        assert (tmp_path / "there" / "a" / "b" / "c.bin").read_bytes() == b"x"
+        storage.clear("a")
+        assert storage.read("a/b/c.bin") is None
+
+
+def test_folders_are_made_from_the_root_on(tmp_path, monkeypatch):
+    """As through FTP, whose paths begin where the user may write."""
+    fsspec = pytest.importorskip("fsspec")
+
+    class Rooted(fsspec.implementations.dirfs.DirFileSystem):
+        protocol = "rooted"
+
+        def __init__(self, **options):
+            super().__init__(str(tmp_path), fsspec.filesystem("file"))
+
+    fsspec.register_implementation("rooted", Rooted, clobber=True)
+    RemoteStorage("rooted://new/run").write("images/a.png", b"x")
+    assert (tmp_path / "new" / "run" / "images" / "a.png").read_bytes() == b"x"
+
+
+def test_a_line_at_a_url_is_told_by_its_part(memory):
+    url, _ = memory
+    storage = open_storage(url, "run")
+    storage.append("records.jsonl", [b"{}\n"] * 1001)
+    storage.append("records.jsonl", [b"{}\n"] * 5)
+    storage.write("records.jsonl.parts/notes.jsonl", b"mine\n")
+    parts = f"{url}/records.jsonl.parts"
+    assert storage.locate("records.jsonl", 1001) == f"Line 1001 of {parts}/000000.jsonl"
+    assert storage.locate("records.jsonl", 1004) == f"Line 3 of {parts}/000001.jsonl"
 
 
 @pytest.mark.parametrize("scheme", ["file", "local"])
