@@ -6,7 +6,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO ?= demo-output
-TYPES := build/typecheck
 
 # Paddle's wheel needs the system's libgomp, which a minimal Debian lacks. The OpenMP library that
 # the wheel brings has the same interface: where libgomp is missing, it stands in under that name.
@@ -64,13 +63,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy cannot follow an editable install that renames folders: give it the package as it installs.
 types: $(VENV)/.dev
-	rm -rf $(TYPES)
-	mkdir -p $(TYPES)
-	cp -rs $(CURDIR)/engine $(TYPES)/ldm_engine
-	cp -rs $(CURDIR)/export $(TYPES)/ldm_engine/export
-	MYPYPATH=$(TYPES) $(BIN)/mypy -p ldm_engine
+	$(BIN)/mypy
 
 # Half an hour; bench-large takes hours, 60 GB of disk and 16 GiB of memory. Both go on where they stopped.
 bench: $(BENCH)/shapes/bundle/bundle.json
@@ -98,12 +92,12 @@ $(DEMO)/bundle/bundle.json: | $(VENV)/.export
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.export: setup.py $(VENV)/bin/python
+$(VENV)/.export: pyproject.toml $(VENV)/bin/python
 	$(PIP) --editable '.[export]'
 	$(STAND_IN)
 	touch $@
 
-$(VENV)/.dev: setup.py $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml $(VENV)/bin/python
 	$(PIP) --editable '.[export,int8,peers,ray,bench,dev]'
 	$(STAND_IN)
 	touch $@

@@ -19,7 +19,7 @@ import numpy as np
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
 from ldm_engine.benchmarking.timing import TimedRuntime
-from ldm_engine.runtimes import Choice, choose_runtime, resolve_options
+from ldm_engine.runtimes.choice import Choice, choose_runtime, resolve_options
 
 STEPS = 20
 COUNTED_STEPS = 100

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm_engine.cpu import available_threads
+from ldm_engine.machine.cpu import available_threads
 
 PRECISIONS = ("fp32", "bf16", "int8")
 MATRIX_SIZES = (1024, 2048)

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from peers import Sources
-from workload import Task
 
 from ldm_engine.benchmarking.process import WorkerProcess
-from ldm_engine.cache import VARIABLE
 from ldm_engine.errors import BenchmarkError
+from ldm_engine.machine.cache import VARIABLE
+from peers import Sources
+from workload import Task
 
 PAUSE_S = 0.3  # idle OpenMP threads spin for 0.2 s before they sleep
 

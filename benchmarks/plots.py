@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+
 from peers import PEERS
 from results import Results, Timed, precision_of
 from work import BYTES

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from ldm_engine.benchmarking.memory import PeakMemory
+from ldm_engine.machine.memory import PeakMemory
 
 
 def measure(command: list[str]) -> dict[str, float]:

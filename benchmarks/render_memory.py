@@ -7,7 +7,7 @@ import os
 import tempfile
 
 import ldm_engine
-from ldm_engine.benchmarking.memory import read_memory
+from ldm_engine.machine.memory import read_memory
 
 
 def main() -> None:

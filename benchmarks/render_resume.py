@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import ldm_engine
-from ldm_engine.benchmarking.memory import PeakMemory
-from ldm_engine.manifest import open_bundle
+from ldm_engine.bundle.manifest import open_bundle
+from ldm_engine.machine.memory import PeakMemory
 from ldm_engine.rendering.jobs import Defaults, RowReader
-from ldm_engine.scheduler import DDIMScheduler
+from ldm_engine.sampling.scheduler import DDIMScheduler
 
 COMMAND = Path(sys.executable).with_name("ldm-engine")
 STEPS = 2

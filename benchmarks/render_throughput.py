@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ldm_engine import LDMTextToImagePipeline
-from ldm_engine.benchmarking.memory import read_memory
+from ldm_engine.machine.memory import read_memory
 from ldm_engine.rendering.jobs import Defaults
 from ldm_engine.rendering.options import RunOptions
 from ldm_engine.rendering.run import Run

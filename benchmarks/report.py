@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 import plots
 from peers import PEERS
 from records import Records, RecordsError

@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from ldm_engine.benchmarking.statistics import Ratio, Summary, median_of_ratios, summarize
+from ldm_engine.checks.verification import END_TO_END_TOLERANCES, PROGRAM_TOLERANCES
 from peers import PEERS
 from records import Record, Records, RecordsError
 from work import least_seconds
 from workload import STAGES, Target, Task
-
-from ldm_engine.benchmarking.statistics import Ratio, Summary, median_of_ratios, summarize
-from ldm_engine.verification import END_TO_END_TOLERANCES, PROGRAM_TOLERANCES
 
 #: Of fewer turns, the spread says nothing.
 LEAST_TURNS = 5

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ldm_engine import Bundle
+from ldm_engine.machine.environment import machine_facts, versions
 from peer_process import PAUSE_S
 from workload import Plan
-
-from ldm_engine import Bundle
-from ldm_engine.benchmarking.environment import machine_facts, versions
 
 ROOT = Path(__file__).parent.parent
 VERSIONED = (

@@ -19,22 +19,22 @@ from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 import accounting
 import limits
-import numpy as np
 import report
 import setting
-from numpy.typing import NDArray
+from ldm_engine import LDMEngineError, open_bundle
+from ldm_engine.machine.cpu import available_threads, supports_bf16
+from ldm_engine.machine.memory import PeakMemory, read_memory
+from ldm_engine.runtimes.choice import choose_runtime, resolve_options
 from peer_process import PeerError, PeerProcess
 from peers import PEERS, Sources, missing
 from records import Records, RecordsError, locked
 from work import count_work
 from workload import PLANS, STAGES, Plan, Task, Timing
-
-from ldm_engine import LDMEngineError, open_bundle
-from ldm_engine.benchmarking.memory import PeakMemory, read_memory
-from ldm_engine.cpu import available_threads, supports_bf16
-from ldm_engine.runtimes import choose_runtime, resolve_options
 
 WARM_UP = 2  # calls of one step before those that count
 #: Against whom fp32 peers are measured, and whose results are what the others' are compared with.

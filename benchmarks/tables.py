@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from ldm_engine.benchmarking.statistics import sign_test_confidence
 from peers import PEERS
 from results import Results, Start, Timed
-
-from ldm_engine.benchmarking.statistics import sign_test_confidence
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ldm_engine.benchmarking.serving import serve
 from peers import Peer, Sources, open_peer, peer_files
 from peers.contract import Array, Call
 from workload import Task, latents, prompts
-
-from ldm_engine.benchmarking.serving import serve
 
 _CHUNK_BYTES = 16 << 20
 

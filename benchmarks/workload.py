@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ldm_engine.noise import NoiseStream
+from ldm_engine.sampling.noise import NoiseStream
 
 LATENT_CHANNELS = 4
 BATCHES = (1, 2, 4, 8)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from random_checkpoint import write_random_checkpoint
 
 from ldm_engine import Bundle, LDMTextToImagePipeline
-from ldm_engine.export.checkpoint import open_checkpoint
-from ldm_engine.export.exporter import export_bundle
+from ldm_export.checkpoint import open_checkpoint
+from ldm_export.exporter import export_bundle
+from random_checkpoint import write_random_checkpoint
 
 ROOT = Path(__file__).parent.parent
 SHAPES = ROOT / "examples" / "shapes" / "checkpoint"

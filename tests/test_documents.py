@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import ROOT
 
-from ldm_engine.cli import cli
+from conftest import ROOT
+from ldm_engine.commands.main import cli
 
 DOCUMENTS = [
     ROOT / "README.md",

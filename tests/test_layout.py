@@ -9,46 +9,99 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT
 
-FOLDERS = ("engine", "export", "tests", "examples", "benchmarks")
-SOURCES = [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))]
+ENGINE, EXPORT = ROOT / "engine/ldm_engine", ROOT / "export/ldm_export"
+#: From the ground up: a wing imports only those before it, and ``errors`` and ``version``.
+WINGS = (
+    "machine", "bundle", "runtimes", "sampling", "checks", "rendering", "benchmarking", "commands",
+)  # fmt: skip
+LOOSE = {"__init__", "errors", "version"}
 
 
-def _absolute_imports(path: Path) -> set[str]:
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ENGINE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imports(path: Path) -> set[str]:
+    """The modules that a module of the engine names in its import statements, ours and others."""
+    package = path.relative_to(ENGINE.parent).parts[:-1]
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {f"{origin}.{alias.name}" for alias in node.names} | {origin}
     return names
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_nobody_imports_the_folders_by_their_bare_names(path):
-    assert not {n for n in _absolute_imports(path) if n.split(".")[0] in ("engine", "export")}
+MODULES = {_module(path): path for path in sorted(ENGINE.rglob("*.py"))}
+#: Of each module of the engine, the others that it imports; packages are no one's to define things.
+IMPORTS = {
+    name: {n for n in _imports(path) if n in MODULES and n != name} - {"ldm_engine"}
+    for name, path in MODULES.items()
+}
+
+
+def _wing(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def test_the_root_holds_wings_and_three_files():
+    entries = {p.stem if p.suffix == ".py" else p.name for p in ENGINE.iterdir()}
+    assert entries - {"__pycache__", "py.typed"} == {*WINGS, *LOOSE}
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_imports_only_the_wings_below_it(wing):
+    lower = {*WINGS[: WINGS.index(wing) + 1], *LOOSE}
+    upward = {
+        f"{name} imports {other}"
+        for name, others in IMPORTS.items()
+        for other in others
+        if _wing(name) == wing and _wing(other) not in lower
+    }
+    assert not upward
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    remaining = {n: {o for o in others if o != n} for n, others in IMPORTS.items()}
+    while leaves := {n for n, others in remaining.items() if not others}:
+        remaining = {n: o - leaves for n, o in remaining.items() if n not in leaves}
+    assert not remaining
+
+
+def test_packages_define_nothing():
+    """An ``__init__`` names what its package offers; it holds no functions and no classes."""
+    for root in (ENGINE, EXPORT):
+        for path in root.rglob("__init__.py"):
+            held = [type(n) for n in ast.parse(path.read_text()).body]
+            assert set(held) <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign}, path
 
 
 def test_the_engine_never_imports_the_exporter():
-    """Data moves from export to engine; only the command reaches back, when asked to export."""
-    reaching = {
-        str(path.relative_to(ROOT / "engine"))
-        for path in (ROOT / "engine").rglob("*.py")
-        if any(n.startswith("ldm_engine.export") for n in _absolute_imports(path))
+    """Data moves from export to engine; only the command names it, and loads it when asked to."""
+    assert not {
+        name
+        for name, path in MODULES.items()
+        if any(n.startswith("ldm_export") for n in _imports(path))
     }
-    assert reaching == {"cli.py"}
+    naming = {name for name, path in MODULES.items() if '"ldm_export' in path.read_text()}
+    assert naming == {"ldm_engine.commands.main"}
 
 
 def test_every_module_says_in_its_docstring_what_it_owns():
-    for path in [*(ROOT / "engine").rglob("*.py"), *(ROOT / "export").rglob("*.py")]:
+    for path in [*ENGINE.rglob("*.py"), *EXPORT.rglob("*.py")]:
         assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
 def test_importing_the_engine_imports_no_runtime():
     code = (
-        "import sys, ldm_engine, ldm_engine.cli\n"
-        "heavy = {'paddle', 'torch', 'openvino', 'onnxruntime', 'ldm_engine.export'}\n"
+        "import sys, ldm_engine, ldm_engine.commands.main\n"
+        "heavy = {'paddle', 'torch', 'openvino', 'onnxruntime', 'ldm_export'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -64,9 +117,9 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = {n for n in archive.namelist() if ".dist-info/" not in n}
     expected = {
-        f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
-        for folder, package in (("engine", "ldm_engine"), ("export", "ldm_engine/export"))
+        path.relative_to(package.parent).as_posix()
+        for package in (ENGINE, EXPORT)
         for pattern in ("*.py", "*.html", "py.typed")
-        for path in (ROOT / folder).rglob(pattern)
+        for path in package.rglob(pattern)
     }
     assert names == expected

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldm_engine import Bundle
-from ldm_engine.encoding import encode_text, encode_time, unet_shapes
 from ldm_engine.errors import RuntimeUnavailableError
-from ldm_engine.noise import NoiseStream
-from ldm_engine.runtimes import Choice, resolve_options
-from ldm_engine.tokenizer import Tokenizer
+from ldm_engine.runtimes.choice import Choice, resolve_options
+from ldm_engine.sampling.encoding import encode_text, encode_time, unet_shapes
+from ldm_engine.sampling.noise import NoiseStream
+from ldm_engine.sampling.tokenizer import Tokenizer
 
 PROMPT = "A painting of a squirrel eating a burger"
 TIMESTEP = 481

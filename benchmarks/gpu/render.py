@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
 from ldm_engine.benchmarking.timing import TimedRuntime
+from ldm_engine.commands.images import contact_sheet, save_png
 from ldm_engine.errors import LDMEngineError
-from ldm_engine.files import make_folder
-from ldm_engine.images import contact_sheet, save_png
-from ldm_engine.pipeline import to_pil
-from ldm_engine.runtimes import Choice, choose_runtime, resolve_options
+from ldm_engine.machine.files import make_folder
+from ldm_engine.runtimes.choice import Choice, choose_runtime, resolve_options
+from ldm_engine.sampling.pipeline import to_pil
 
 PROMPTS = (
     "a small red circle on the left and a large blue star on the right, white background",

@@ -21,11 +21,12 @@ import numpy as np
 from contestants import Contestant, Ours, Torch, torch_device, whole_number
 
 from ldm_engine import Bundle, open_bundle
-from ldm_engine.benchmarking.environment import machine_facts, versions
+from ldm_engine.checks.verification import relative_error
 from ldm_engine.errors import InvalidArgumentError, LDMEngineError
-from ldm_engine.gpu import find_gpu
-from ldm_engine.runtimes import Choice, Device, choose_runtime, select_runtimes
-from ldm_engine.verification import relative_error
+from ldm_engine.machine.device import Device
+from ldm_engine.machine.environment import machine_facts, versions
+from ldm_engine.machine.gpu import find_gpu
+from ldm_engine.runtimes.choice import Choice, choose_runtime, select_runtimes
 
 VERSIONED = (
     *("ldm-engine", "numpy", "onnxruntime-gpu", "paddlepaddle-gpu", "tensorrt"),

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ldm_engine.benchmarking.environment import versions
+from ldm_engine.machine.environment import versions
 
 from .contract import Peer, Sources
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ldm_engine.benchmarking.environment import versions
+from ldm_engine.machine.environment import versions
 
 from .contract import Sources
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
 from ldm_engine.benchmarking.timing import TimedRuntime
-from ldm_engine.bundle import PROGRAMS
-from ldm_engine.encoding import encode_text, encode_time, unet_shapes
-from ldm_engine.runtimes import RUNTIMES, Choice, choose_runtime, resolve_options
-from ldm_engine.tokenizer import Tokenizer
+from ldm_engine.bundle.bundle import PROGRAMS
+from ldm_engine.runtimes.choice import RUNTIMES, Choice, choose_runtime, resolve_options
+from ldm_engine.sampling.encoding import encode_text, encode_time, unet_shapes
+from ldm_engine.sampling.tokenizer import Tokenizer
 
 from .contract import GUIDANCE_SCALE, TIMESTEP, Array, Call, Peer, Sources
 

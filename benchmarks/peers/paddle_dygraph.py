@@ -8,8 +8,8 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from ldm_engine.export.checkpoint import open_checkpoint
-from ldm_engine.export.loading import load_models, read_configs
+from ldm_export.checkpoint import open_checkpoint
+from ldm_export.loading import load_models, read_configs
 
 from .contract import Array, Sources
 from .conversions import weight_files

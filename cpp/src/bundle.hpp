@@ -1,5 +1,5 @@
 // The bundle: what a folder of exported programs consists of, and whether its files are whole.
-// manifest.hpp reads its description; nothing here opens a program. Its twin is engine/bundle.py.
+// manifest.hpp reads its description; nothing here opens a program. Its twin is engine/ldm_engine/bundle/bundle.py.
 #pragma once
 
 #include <array>

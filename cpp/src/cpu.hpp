@@ -1,4 +1,4 @@
-// What this machine offers: cores, instructions, free memory. Its twin is engine/cpu.py.
+// What this machine offers: cores, instructions, free memory. Its twin is engine/ldm_engine/machine/cpu.py.
 #pragma once
 
 #include <cstdint>

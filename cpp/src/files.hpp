@@ -1,5 +1,5 @@
 // Files read whole, and written so that each appears whole or not at all.
-// Its twin is engine/files.py.
+// Its twin is engine/ldm_engine/machine/files.py.
 #pragma once
 
 #include <filesystem>

@@ -1,5 +1,5 @@
 // The DDIM loop over one UNet program: guidance, update and noise, in place in its tensors.
-// Its twin is engine/loop.py.
+// Its twin is engine/ldm_engine/sampling/loop.py.
 #pragma once
 
 #include <vector>

@@ -1,5 +1,5 @@
 // bundle.json read with distrust; docs/bundle-format.md documents it. Its twin is
-// engine/manifest.py; tests/data/manifests.json holds what both accept and refuse.
+// engine/ldm_engine/bundle/manifest.py; tests/data/manifests.json holds what both accept and refuse.
 #pragma once
 
 #include <filesystem>

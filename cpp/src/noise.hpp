@@ -1,5 +1,5 @@
 // The random stream: one seed gives one image, in any batch, runtime and process, and in Python.
-// Its twin is engine/noise.py; tests/data/noise.json holds both to the same numbers.
+// Its twin is engine/ldm_engine/sampling/noise.py; tests/data/noise.json holds both to the same numbers.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,6 @@
 // OpenVINO on CPU: weights mapped from the bundle, one compiled model for each set of shapes.
 // Inputs and outputs are shared with the library, so that a step copies nothing. Its twin is
-// engine/runtimes/openvino.py, with the same settings and the same cache.
+// engine/ldm_engine/runtimes/openvino.py, with the same settings and the same cache.
 #include <algorithm>
 #include <functional>
 #include <list>

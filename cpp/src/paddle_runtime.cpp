@@ -1,5 +1,5 @@
 // Paddle Inference on CPU with oneDNN. NOT YET BUILT: this project has had no C++ package of Paddle
-// to build it with; it follows its twin, engine/runtimes/paddle.py, setting by setting.
+// to build it with; it follows its twin, engine/ldm_engine/runtimes/paddle.py, setting by setting.
 #include <paddle_inference_api.h>
 
 #include <algorithm>

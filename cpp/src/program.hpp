@@ -1,5 +1,5 @@
 // The runtime contract: what the loop asks of a library that executes programs.
-// Its twin is engine/runtimes/base.py.
+// Its twin is engine/ldm_engine/runtimes/base.py.
 #pragma once
 
 #include <cstddef>

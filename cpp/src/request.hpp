@@ -1,5 +1,5 @@
 // One call's settings: everything the caller asked for, checked, with its defaults filled in.
-// Its twin is engine/request.py; tests/data/requests.json holds what both refuse.
+// Its twin is engine/ldm_engine/sampling/request.py; tests/data/requests.json holds what both refuse.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // Which runtimes were built in, and which one a bundle gets on this machine.
-// Its twins are engine/runtimes/base.py and engine/runtimes/__init__.py.
+// Its twins are engine/ldm_engine/runtimes/base.py and engine/ldm_engine/runtimes/choice.py.
 #pragma once
 
 #include <cstdint>

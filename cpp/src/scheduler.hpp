@@ -1,5 +1,5 @@
 // DDIM (Song et al. 2021, arXiv:2010.02502) for a step count: immutable coefficients.
-// Its twin is engine/scheduler.py, where the notation is explained; tests/data/scheduler.json
+// Its twin is engine/ldm_engine/sampling/scheduler.py, where the notation is explained; tests/data/scheduler.json
 // holds both to the same numbers.
 #pragma once
 

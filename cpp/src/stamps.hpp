@@ -1,5 +1,5 @@
 // Which files had the right hash when they were last changed: they need not be read again.
-// Its twin is engine/stamps.py, which keeps the same notes.
+// Its twin is engine/ldm_engine/bundle/stamps.py, which keeps the same notes.
 #pragma once
 
 #include <cstdint>

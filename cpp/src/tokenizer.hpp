@@ -1,5 +1,5 @@
 // Text to input_ids: BERT WordPiece, padded to the model's token length, without any mask.
-// Its twin is engine/tokenizer.py; tests/data/tokenizer.json holds both to the same ids.
+// Its twin is engine/ldm_engine/sampling/tokenizer.py; tests/data/tokenizer.json holds both to the same ids.
 #pragma once
 
 #include <cstdint>

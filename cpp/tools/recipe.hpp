@@ -1,5 +1,5 @@
 // The recipe that an image file carries: all that is needed to render it again, pixel for pixel.
-// Its twin is engine/recipes.py, and `ldm-engine generate --from-image` reads what this writes.
+// Its twin is engine/ldm_engine/sampling/recipes.py, and `ldm-engine generate --from-image` reads what this writes.
 #pragma once
 
 #include <ldm_engine/pipeline.hpp>

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import drawing
 import numpy as np
-from drawing import Scene, Thing
 from PIL import Image, ImageDraw
+
+import drawing
+from drawing import Scene, Thing
 
 COLOR_TOLERANCE = 50.0  # RGB distance; the closest two palette colors are 99 apart
 BACKGROUND_TOLERANCE = 40.0  # RGB distance; the closest two backgrounds are 220 apart

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-import drawing
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,9 +18,11 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
 )
-from optimizers import Clock, Ema, Optimizer
 from torch import nn
 from transformers import BertTokenizer
+
+import drawing
+from optimizers import Clock, Ema, Optimizer
 
 LATENT_CHANNELS = 4
 AUTOENCODER_CONFIG = {

@@ -9,10 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
-from ldm_engine.runtimes import PREFERENCE, RUNTIMES, Device, choose_runtime
-from ldm_engine.verification import relative_error
+from conftest import ROOT
+from ldm_engine.checks.verification import relative_error
+from ldm_engine.machine.device import Device
+from ldm_engine.runtimes.choice import PREFERENCE, RUNTIMES, choose_runtime
 
 FP32 = 1e-4  # relative L2 of a step's noise prediction to diffusers'
 FOLDER = ROOT / "benchmarks" / "gpu"

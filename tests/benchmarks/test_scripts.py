@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import agreement
 import numpy as np
-from conftest import ROOT
 
-from ldm_engine.cpu import supports_bf16
+import agreement
+from conftest import ROOT
+from ldm_engine.machine.cpu import supports_bf16
 
 #: Of 8-bit values, between runtimes in fp32 after a whole loop. Seen: 1, in a few of 100,000.
 MAX_DIFFERENCE = 2

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 
-import limits
 import numpy as np
-import peers
 import pytest
+
+import limits
+import peers
 from conftest import ROOT, SHAPES
+from ldm_engine.machine.cpu import supports_bf16
 from peer_process import PeerError, PeerProcess
 from peers import PEERS, Sources
 from records import Records, RecordsError
@@ -21,8 +23,6 @@ from report import BEGIN, END, readme_block, report, update_readme, write
 from results import Results, precision_of
 from suite import Suite
 from workload import STAGES, Plan, Target, Task, Timing
-
-from ldm_engine.cpu import supports_bf16
 
 #: fp32 to fp32, a UNet step and a picture of four steps. Seen: 7e-7 and 2e-6.
 TOLERANCE = 1e-5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cpp_builds import BUILD, CPP, Build, configure_and_build, run
 
 

@@ -8,8 +8,8 @@ import re
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from ldm_engine import LDMTextToImagePipeline, __version__
 
 HEADER = (ROOT / "cpp/include/ldm_engine.h").read_text()

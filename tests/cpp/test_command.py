@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from PIL import Image
 
-from ldm_engine.images import slug
+from conftest import ROOT
+from ldm_engine.commands.images import slug
 
 BENCHMARK = ROOT / "benchmarks/cpp_beside_python.py"
-PYTHON = [sys.executable, "-c", "from ldm_engine.cli import main; main()", "generate"]
+PYTHON = [sys.executable, "-c", "from ldm_engine.commands.main import main; main()", "generate"]
 REFUSED = {
     "no prompt": [],
     "an unknown option": ["a", "--none"],

@@ -6,10 +6,10 @@ import re
 import subprocess
 
 import numpy as np
-from conftest import ROOT
-from cpp_builds import BUILD, CPP, configure_and_build, run
 from PIL import Image
 
+from conftest import ROOT
+from cpp_builds import BUILD, CPP, configure_and_build, run
 from ldm_engine import LDMTextToImagePipeline, __version__
 
 CONSUMER = CPP / "examples" / "consumer"

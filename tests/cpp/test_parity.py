@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cpp_builds import run
 from PIL import Image
 
+from cpp_builds import run
 from ldm_engine import LDMTextToImagePipeline
-from ldm_engine.cpu import supports_bf16
-from ldm_engine.recipes import RECIPE_KEY, Recipe, read_recipe
+from ldm_engine.machine.cpu import supports_bf16
+from ldm_engine.sampling.recipes import RECIPE_KEY, Recipe, read_recipe
 
 # One step of an 8-bit pixel. Seen in fp32 and bf16: none at all, the libraries being the same.
 PIXEL_TOLERANCE = 1
@@ -91,7 +91,7 @@ def test_a_picture_carries_a_recipe_that_python_renders_again(cpp_build, shapes_
         assert list(json.loads(image.info[RECIPE_KEY])) == [f.name for f in fields(Recipe)]
     assert recipe.prompt == PROMPTS[2]
     assert (recipe.seed, recipe.runtime, recipe.eta) == (0, "openvino", 0.25)
-    python = [sys.executable, "-c", "from ldm_engine.cli import main; main()", "generate"]
+    python = [sys.executable, "-c", "from ldm_engine.commands.main import main; main()", "generate"]
     run(*python, shapes_bundle.path, "--from-image", path, "--output", tmp_path / "b")
     (again,) = (tmp_path / "b").iterdir()
     pixels = np.asarray(Image.open(again))[None] / 255

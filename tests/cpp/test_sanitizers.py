@@ -6,6 +6,7 @@ import os
 import shutil
 
 import pytest
+
 from cpp_builds import BUILD, CPP, configure_and_build, require_tools, run
 
 TARGETS = ("manifest", "tokenizer", "c_api")

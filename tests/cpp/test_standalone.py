@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from cpp_builds import run
 from PIL import Image
 
+from conftest import ROOT
+from cpp_builds import run
 from ldm_engine import LDMTextToImagePipeline
 
 PREFIX = "opt/ldm-engine"

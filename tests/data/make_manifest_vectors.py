@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ldm_engine.bundle import (
+from ldm_engine.bundle.bundle import (
     PROGRAMS,
     REFERENCE,
     SCHEDULER_CONFIG,

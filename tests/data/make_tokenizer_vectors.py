@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tokenizers.normalizers import BertNormalizer
 
-from ldm_engine.tokenizer import PromptTruncatedWarning, Tokenizer
+from ldm_engine.sampling.tokenizer import PromptTruncatedWarning, Tokenizer
 
 HERE = Path(__file__).parent
 VOCABULARY = HERE / "wordpiece_vocab.txt"

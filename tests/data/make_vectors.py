@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ldm_engine.scheduler import DDIMScheduler
+from ldm_engine.sampling.scheduler import DDIMScheduler
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 42, 2**31, 2**32 - 1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import drawing
 import numpy as np
 import pytest
+
+import drawing
 from evaluate import score
 
 SCENES = 200

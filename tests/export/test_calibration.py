@@ -9,7 +9,8 @@ import pytest
 
 from ldm_engine import Bundle, LDMTextToImagePipeline
 from ldm_engine.errors import InvalidArgumentError
-from ldm_engine.export.calibration import (
+from ldm_engine.runtimes.choice import choose_runtime
+from ldm_export.calibration import (
     DEFAULT_PROMPTS,
     MAX_PROMPTS,
     MIN_PROMPTS,
@@ -18,7 +19,6 @@ from ldm_engine.export.calibration import (
     read_calibration_prompts,
     split_prompts,
 )
-from ldm_engine.runtimes import choose_runtime
 
 PROMPTS = ("a red circle", "a big blue star on the left", "a green triangle", "a pink square")
 STEPS = 8

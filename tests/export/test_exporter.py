@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ldm_engine import open_bundle
-from ldm_engine.bundle import MANIFEST, PROGRAMS, FormatInfo
+from ldm_engine.bundle.bundle import MANIFEST, PROGRAMS, FormatInfo
 from ldm_engine.errors import (
     BundleError,
     CheckpointError,
@@ -20,18 +20,18 @@ from ldm_engine.errors import (
     OutputError,
     VerificationError,
 )
-from ldm_engine.export import exporter
-from ldm_engine.export.checkpoint import open_checkpoint
-from ldm_engine.export.exporter import export_bundle
-from ldm_engine.export.target import check_target, staging_folder
+from ldm_export import exporter
+from ldm_export.checkpoint import open_checkpoint
+from ldm_export.exporter import export_bundle
+from ldm_export.target import check_target, staging_folder
 
 # Fills most of a 2 MB limit on file size, then meets the UNet's weights.
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from ldm_engine.export.checkpoint import open_checkpoint
-from ldm_engine.export.exporter import export_bundle
+from ldm_export.checkpoint import open_checkpoint
+from ldm_export.exporter import export_bundle
 from ldm_engine.errors import LDMEngineError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:

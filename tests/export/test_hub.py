@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ldm_engine.errors import DownloadError, InvalidArgumentError
-from ldm_engine.export import hub, paddlenlp_store
+from ldm_export import hub, paddlenlp_store
 
 ID = "CompVis/ldm-text2im-large-256"
 WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
@@ -431,7 +431,7 @@ def test_huggingface_snapshot(tmp_path: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), HuggingFaceHandler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    code = "import sys; from ldm_engine.export.hub import fetch; print(fetch(sys.argv[1]))"
+    code = "import sys; from ldm_export.hub import fetch; print(fetch(sys.argv[1]))"
     environment = {
         **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",

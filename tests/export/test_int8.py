@@ -11,12 +11,14 @@ from dataclasses import replace
 import numpy as np
 import openvino
 import pytest
-from conftest import SHAPES
 
-from ldm_engine.bundle import INT8_FORMAT
-from ldm_engine.cpu import available_threads
+from conftest import SHAPES
+from ldm_engine.bundle.bundle import INT8_FORMAT
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError, VerificationError
-from ldm_engine.export.calibration import (
+from ldm_engine.machine.cpu import available_threads
+from ldm_engine.runtimes.base import RuntimeOptions
+from ldm_engine.runtimes.choice import choose_runtime
+from ldm_export.calibration import (
     DEFAULT_PROMPTS,
     PROMPTS_FILE,
     Sample,
@@ -24,12 +26,11 @@ from ldm_engine.export.calibration import (
     read_calibration_prompts,
     split_prompts,
 )
-from ldm_engine.export.checkpoint import open_checkpoint
-from ldm_engine.export.exporter import export_bundle
-from ldm_engine.export.formats.openvino_int8 import quantize_unet, wide_operators
-from ldm_engine.export.int8_gate import MAX_NOISE_PRED_ERROR, compare_int8
-from ldm_engine.export.quantization import HELD_OUT, Prompts, choose_prompts
-from ldm_engine.runtimes import RuntimeOptions, choose_runtime
+from ldm_export.checkpoint import open_checkpoint
+from ldm_export.exporter import export_bundle
+from ldm_export.formats.openvino_int8 import quantize_unet, wide_operators
+from ldm_export.int8_gate import MAX_NOISE_PRED_ERROR, compare_int8
+from ldm_export.quantization import HELD_OUT, Prompts, choose_prompts
 
 PROMPTS = read_calibration_prompts(SHAPES / PROMPTS_FILE)[:3]
 FP32 = RuntimeOptions(threads=available_threads())

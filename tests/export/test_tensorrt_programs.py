@@ -12,12 +12,12 @@ from ldm_engine.errors import (
     OutputError,
     RuntimeUnavailableError,
 )
-from ldm_engine.export import exporter, tensorrt_programs
-from ldm_engine.export.checkpoint import open_checkpoint
-from ldm_engine.export.exporter import export_bundle
-from ldm_engine.export.target import check_target
-from ldm_engine.export.tensorrt_programs import Asked, check_tensorrt, plan_build
-from ldm_engine.runtimes import RUNTIMES
+from ldm_engine.runtimes.choice import RUNTIMES
+from ldm_export import exporter, tensorrt_programs
+from ldm_export.checkpoint import open_checkpoint
+from ldm_export.exporter import export_bundle
+from ldm_export.target import check_target
+from ldm_export.tensorrt_programs import Asked, check_tensorrt, plan_build
 
 BOTH = ("paddle", "tensorrt")
 FACTS = {"gpu": "NVIDIA A10", "tensorrt": "10.5.0", "cuda": "12.6"}

@@ -1,5 +1,5 @@
 // Every error this library throws on purpose: what was given, what is accepted, what to do.
-// The classes are those of engine/errors.py.
+// The classes are those of engine/ldm_engine/errors.py.
 #pragma once
 
 #include <stdexcept>

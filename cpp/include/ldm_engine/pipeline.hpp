@@ -1,5 +1,5 @@
 // The pipeline: prompts in, images out, over the four programs of a bundle.
-// Its twin is LDMTextToImagePipeline in engine/pipeline.py.
+// Its twin is LDMTextToImagePipeline in engine/ldm_engine/sampling/pipeline.py.
 #pragma once
 
 #include <cstddef>

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import SETTINGS, made_measurement, made_results
 
 from ldm_engine.benchmarking.comparison import (
     FASTER,
@@ -20,6 +19,7 @@ from ldm_engine.benchmarking.comparison import (
 )
 from ldm_engine.benchmarking.results import END_TO_END, STAGES, rows_of
 from ldm_engine.errors import ResultsError
+from made_results import SETTINGS, made_measurement, made_results
 
 OLD = made_results(made_measurement())
 TOLERANCE = 0.05

@@ -6,11 +6,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from made_results import made_measurement, made_results
 
 from ldm_engine.benchmarking.document import read_results, to_json
 from ldm_engine.benchmarking.results import Case, Failure
 from ldm_engine.errors import ResultsError
+from made_results import made_measurement, made_results
 
 RESULTS = replace(
     made_results(made_measurement(1), made_measurement(2)),

@@ -10,11 +10,11 @@ import sys
 from dataclasses import asdict
 
 import pytest
-from made_results import SETTINGS
-from processes import ends, is_running
 
 from ldm_engine.benchmarking.measure import Worker
 from ldm_engine.errors import BenchmarkError
+from made_results import SETTINGS
+from processes import ends, is_running
 
 
 @pytest.fixture

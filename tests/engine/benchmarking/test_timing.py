@@ -8,7 +8,7 @@ import numpy as np
 
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.benchmarking.timing import TimedRuntime
-from ldm_engine.runtimes import Choice, choose_runtime, resolve_options
+from ldm_engine.runtimes.choice import Choice, choose_runtime, resolve_options
 
 CALL = {"num_inference_steps": 3, "guidance_scale": 2.0, "seed": 0, "output_type": "np"}
 

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+
 from rendering_runs import files_of, images_of, read_lines, records_of
 
 JOBS = 200

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from rendering_runs import read_lines
 
 from ldm_engine.rendering.identity import identify
 from ldm_engine.rendering.journals import Journals
 from ldm_engine.rendering.known import DONE, FAILED, KnownIds
 from ldm_engine.rendering.places import open_storage
 from ldm_engine.rendering.selection import Shard
+from rendering_runs import read_lines
 
 WHOLE = Shard()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ldm_engine.errors import InvalidArgumentError
-from ldm_engine.rendering.lock import locked
+from ldm_engine.machine.lock import locked
 from ldm_engine.rendering.places import find_place, open_storage
 from ldm_engine.rendering.plan import Costs
 from ldm_engine.rendering.run_file import FingerprintError, RunFile

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ldm_engine.rendering.renderer import RendererSettings
-from ldm_engine.runtimes import RUNTIMES, RuntimeOptions
+from ldm_engine.runtimes.base import RuntimeOptions
+from ldm_engine.runtimes.choice import RUNTIMES
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from rendering_runs import files_of, images_of, read_lines, records_of
 
 import ldm_engine
-from ldm_engine.cpu import supports_bf16
 from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError
-from ldm_engine.gpu import GPU
-from ldm_engine.recipes import read_recipe
+from ldm_engine.machine.cpu import supports_bf16
+from ldm_engine.machine.gpu import GPU
 from ldm_engine.rendering import measuring
 from ldm_engine.rendering import run as running
 from ldm_engine.rendering.plan import Costs
 from ldm_engine.rendering.renderer import Renderer
 from ldm_engine.rendering.run_file import FingerprintError
 from ldm_engine.rendering.sources import JobsError
-from ldm_engine.runtimes import RuntimeOptions
+from ldm_engine.runtimes.base import RuntimeOptions
+from ldm_engine.sampling.recipes import read_recipe
+from rendering_runs import files_of, images_of, read_lines, records_of
 
 SETTINGS = {
     "num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 4, "threads": 1,

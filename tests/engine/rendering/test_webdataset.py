@@ -5,14 +5,14 @@ import io
 import tarfile
 
 import pytest
-from rendering_runs import read_lines
 
 from ldm_engine.errors import OutputError
+from ldm_engine.rendering.archives import TarJournals
 from ldm_engine.rendering.identity import identify
 from ldm_engine.rendering.known import DONE, FAILED, KnownIds
 from ldm_engine.rendering.places import open_storage
 from ldm_engine.rendering.selection import Shard
-from ldm_engine.rendering.webdataset import TarJournals
+from rendering_runs import read_lines
 
 NAMES = ["a", "b", "c", "d", "e"]
 

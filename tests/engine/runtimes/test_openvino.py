@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from ldm_engine import open_bundle
-from ldm_engine.bundle import FileInfo, hash_file
-from ldm_engine.cpu import supports_bf16
-from ldm_engine.manifest import save_manifest
-from ldm_engine.runtimes import RUNTIMES, RuntimeOptions, base, by_shape
+from ldm_engine.bundle.bundle import FileInfo, hash_file
+from ldm_engine.bundle.manifest import save_manifest
+from ldm_engine.machine.cpu import supports_bf16
+from ldm_engine.runtimes import base, by_shape
 from ldm_engine.runtimes import openvino as module
+from ldm_engine.runtimes.base import RuntimeOptions
+from ldm_engine.runtimes.choice import RUNTIMES
 
 RUNTIME = RUNTIMES["openvino"]
 OPTIONS = RuntimeOptions(threads=1)
@@ -30,7 +32,7 @@ import os, re, sys
 from pathlib import Path
 import numpy as np
 from ldm_engine import open_bundle
-from ldm_engine.runtimes import RUNTIMES, RuntimeOptions
+from ldm_engine.runtimes.choice import RUNTIMES, RuntimeOptions
 bundle, cache = open_bundle(sys.argv[1]), Path(sys.argv[2])
 os.environ["LDM_ENGINE_CACHE"] = str(cache)
 
@@ -78,7 +80,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 import numpy as np
 from ldm_engine import open_bundle
-from ldm_engine.runtimes import RUNTIMES, RuntimeOptions
+from ldm_engine.runtimes.choice import RUNTIMES, RuntimeOptions
 bundle = open_bundle(sys.argv[1])
 program = RUNTIMES["openvino"].open(bundle, "text_encoder", RuntimeOptions(threads=1))
 model = bundle.model

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from ldm_engine.export.checkpoint.compvis_names import (  # noqa: E402
+from ldm_export.checkpoint.compvis_names import (  # noqa: E402
     Geometry,
     autoencoder_module,
     canonical_name,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ldm_engine.errors import CheckpointError
-from ldm_engine.export.checkpoint import check_tensors
-from ldm_engine.export.checkpoint.files import open_tensors
-from ldm_engine.export.checkpoint.tensors import FINITE_CHUNK_VALUES
+from ldm_export.checkpoint import check_tensors
+from ldm_export.checkpoint.files import open_tensors
+from ldm_export.checkpoint.tensors import FINITE_CHUNK_VALUES
 
 
 def safetensors_file(path: Path, header: Any, data: bytes = b"") -> Path:
@@ -106,7 +106,7 @@ def test_bad_safetensors_header(tmp_path: Path, header: bytes) -> None:
 
 
 def test_truncated_weights_of_a_checkpoint(diffusers_folder: Path) -> None:
-    from ldm_engine.export.checkpoint import open_checkpoint
+    from ldm_export.checkpoint import open_checkpoint
 
     path = diffusers_folder / "unet" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ldm_engine.errors import CheckpointError, InvalidArgumentError  # noqa: E402
-from ldm_engine.export.checkpoint import COMPONENTS, open_checkpoint  # noqa: E402
+from ldm_export.checkpoint import COMPONENTS, open_checkpoint  # noqa: E402
 
 AssertState = Callable[[str, dict[str, Any]], None]
 
@@ -104,7 +104,7 @@ def test_paddlenlp(paddle_folder: Path, configs: dict[str, Any], assert_state: A
 def test_paddle_reads_it_too(paddle_folder: Path) -> None:
     import paddle
 
-    from ldm_engine.export.checkpoint.files import open_tensors
+    from ldm_export.checkpoint.files import open_tensors
 
     for folder in ("bert", "unet", "vqvae"):
         file = paddle_folder / folder / "model_state.pdparams"

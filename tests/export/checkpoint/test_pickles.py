@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldm_engine.errors import CheckpointError, LDMEngineError, UnsafePickleError
-from ldm_engine.export.checkpoint.files import open_tensors
+from ldm_export.checkpoint.files import open_tensors
 
 
 class Calls:

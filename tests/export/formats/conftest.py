@@ -9,12 +9,12 @@ from pathlib import Path
 import paddle
 import pytest
 
-from ldm_engine.bundle import ModelInfo
-from ldm_engine.export import exporter
-from ldm_engine.export.checkpoint import open_checkpoint
-from ldm_engine.export.formats.onnx import write_onnx
-from ldm_engine.export.loading import load_models, read_configs
-from ldm_engine.export.programs import ProgramSpec, build_programs
+from ldm_engine.bundle.bundle import ModelInfo
+from ldm_export import exporter
+from ldm_export.checkpoint import open_checkpoint
+from ldm_export.formats.onnx import write_onnx
+from ldm_export.loading import load_models, read_configs
+from ldm_export.programs import ProgramSpec, build_programs
 
 
 @dataclass(frozen=True)

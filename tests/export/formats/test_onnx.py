@@ -16,11 +16,11 @@ import pytest
 from onnx import TensorProto, helper
 from paddle import nn
 
-from ldm_engine.bundle import FORMAT_FILES, PROGRAMS
+from ldm_engine.bundle.bundle import FORMAT_FILES, PROGRAMS
+from ldm_engine.checks.verification import relative_error
 from ldm_engine.errors import CheckpointError
-from ldm_engine.export.formats.onnx import OPSET, PAGE_BYTES, write_onnx
-from ldm_engine.export.formats.onnx_graph import GraphFormError
-from ldm_engine.verification import relative_error
+from ldm_export.formats.onnx import OPSET, PAGE_BYTES, write_onnx
+from ldm_export.formats.onnx_graph import GraphFormError
 
 PROGRAM_LOADER = Path(__file__).with_name("conftest.py")
 GRAPH, DATA = FORMAT_FILES["onnx"]
@@ -35,7 +35,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
 from tests_formats_conftest import load_tiny
-from ldm_engine.export.formats.onnx import write_onnx
+from ldm_export.formats.onnx import write_onnx
 for name, spec in reversed(load_tiny(Path(sys.argv[1])).programs.items()):
     folder = Path(sys.argv[2]) / name
     folder.mkdir()

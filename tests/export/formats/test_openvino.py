@@ -11,10 +11,10 @@ import numpy as np
 import openvino
 import pytest
 
-from ldm_engine.bundle import FORMAT_FILES, PROGRAMS
+from ldm_engine.bundle.bundle import FORMAT_FILES, PROGRAMS
+from ldm_engine.checks.verification import reference_cases, relative_error
 from ldm_engine.errors import LDMEngineError, OutputError
-from ldm_engine.export.formats.openvino import finish_ir, write_openvino
-from ldm_engine.verification import reference_cases, relative_error
+from ldm_export.formats.openvino import finish_ir, write_openvino
 
 ONNX_GRAPH = FORMAT_FILES["onnx"][0]
 GRAPH, DATA = FORMAT_FILES["openvino"]
@@ -27,7 +27,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from ldm_engine.errors import LDMEngineError
-from ldm_engine.export.formats.openvino import write_openvino
+from ldm_export.formats.openvino import write_openvino
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:

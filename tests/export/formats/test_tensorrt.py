@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ldm_engine.bundle import ENGINE_PLACE, TensorRTBuild
+from ldm_engine.bundle.bundle import ENGINE_PLACE, TensorRTBuild
 from ldm_engine.errors import LDMEngineError
-from ldm_engine.export.formats.tensorrt import run_in_process, write_tensorrt
-from ldm_engine.export.formats.tensorrt_conversion import Input, Request, convert
-from ldm_engine.export.tensorrt_programs import add_tensorrt
-from ldm_engine.runtimes.tensorrt import locate_engines, shape_ranges
+from ldm_engine.runtimes.gpu.tensorrt import locate_engines, shape_ranges
+from ldm_export.formats.tensorrt import run_in_process, write_tensorrt
+from ldm_export.formats.tensorrt_conversion import Input, Request, convert
+from ldm_export.tensorrt_programs import add_tensorrt
 
 REQUEST = Request(
     "in/unet/inference",

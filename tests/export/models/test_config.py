@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from random_checkpoint import UNET as LARGE_UNET
 
 from ldm_engine.errors import ConfigError
-from ldm_engine.export.models import AutoencoderConfig, TextEncoderConfig, UNetConfig
+from ldm_export.models import AutoencoderConfig, TextEncoderConfig, UNetConfig
+from random_checkpoint import UNET as LARGE_UNET
 
 # The config as published for the large model: no cross_attention_dim, the misnamed heads.
 PUBLISHED_UNET = {k: v for k, v in LARGE_UNET.items() if k != "cross_attention_dim"}

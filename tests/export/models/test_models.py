@@ -12,8 +12,8 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertModel,
 )
 
-from ldm_engine.export.checkpoint import check_tensors
-from ldm_engine.export.models import (
+from ldm_export.checkpoint import check_tensors
+from ldm_export.models import (
     AutoencoderConfig,
     AutoencoderDecoder,
     LDMBert,

@@ -1,1 +1,0 @@
-"""The command ``ldm-engine generate``: pictures of prompts, or again of their own recipes."""

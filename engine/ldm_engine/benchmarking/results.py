@@ -1,0 +1,167 @@
+"""What a benchmark measured: its settings, its samples, and the rows that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from statistics import median
+from typing import Any
+
+from ..bundle.bundle import PROGRAMS
+
+SINGLE_STREAM, OFFLINE = "single-stream", "offline"  # MLPerf's terms
+SCENARIOS = (SINGLE_STREAM, OFFLINE)
+END_TO_END, UNET, HOST = "end_to_end", "unet", "host"
+STAGES = (END_TO_END, *PROGRAMS, HOST)
+
+Samples = tuple[float, ...]  #: seconds
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is rendered in each call, and for how long calls are measured."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    eta: float
+    height: int  #: pixels
+    width: int
+    threads: int
+    warm_up: int  #: calls after the first that do not count
+    min_samples: int  #: calls that count, at least
+    min_seconds: float  #: of calls that count, at least
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """What changes how much is computed, by the command's option; scales do not."""
+        return {
+            "--num-inference-steps": self.num_inference_steps,
+            "--guidance-scale": "off (1.0)" if self.guidance_scale == 1.0 else "on (not 1.0)",
+            "--eta": "0 (no noise)" if self.eta == 0 else "above 0 (noise)",
+            "--height": self.height,
+            "--width": self.width,
+            "--threads": self.threads,
+        }
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration: what one process measures."""
+
+    runtime: str
+    precision: str
+    batch_size: int
+
+    def __str__(self) -> str:
+        return f"{self.runtime} {self.precision}, batch {self.batch_size}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one case; "first" are figures of a process that found no cache."""
+
+    case: Case
+    first_load_s: float
+    first_start_to_first_step_s: float
+    load_s: float
+    start_to_first_step_s: float  #: from the start of the process
+    start_to_first_image_s: float  #: likewise
+    first_call_s: float
+    peak_resident_bytes: int
+    peak_anonymous_bytes: int
+    samples_s: Mapping[str, Samples]  #: by stage
+
+    def call_medians(self, stage: str) -> Samples:
+        """The median of a stage's samples in each call: what of them is independent, if anything.
+
+        The steps of one call were all taken in the same mood of the machine.
+        """
+        samples = self.samples_s[stage]
+        length = max(1, len(samples) // len(self.samples_s[END_TO_END]))
+        return tuple(median(samples[i : i + length]) for i in range(0, len(samples), length))
+
+    @property
+    def images_per_second(self) -> float:
+        """All images of the calls that count over all their time."""
+        calls = self.samples_s[END_TO_END]
+        return self.case.batch_size * len(calls) / sum(calls)
+
+
+#: The plain numbers of a measurement, in order, with their types.
+FIGURES: dict[str, type] = {
+    f.name: int if f.name.endswith("_bytes") else float
+    for f in fields(Measurement)
+    if f.name not in ("case", "samples_s")
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be measured."""
+
+    case: Case
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that is measured: what two results are matched by."""
+
+    runtime: str
+    precision: str
+    scenario: str
+    batch_size: int
+    stage: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.runtime} {self.precision}, {self.scenario}, batch {self.batch_size}, "
+            f"{self.stage}"
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """One run of ``ldm-engine bench``."""
+
+    date_utc: str
+    is_complete: bool  #: False if it was interrupted
+    bundle_digest: str
+    bundle_source: str
+    load_average: float  #: of the minute before the first measurement
+    machine: Mapping[str, Any]
+    versions: Mapping[str, str | None]
+    settings: Settings
+    scenarios: tuple[str, ...]
+    batch_sizes: tuple[int, ...]  #: of the scenario offline
+    measurements: tuple[Measurement, ...]
+    failures: tuple[Failure, ...]
+
+    def of(self, scenario: str) -> list[Measurement]:
+        """The measurements that belong to a scenario."""
+        if scenario not in self.scenarios:
+            return []
+        sizes = sizes_of(scenario, self.batch_sizes)
+        return [m for m in self.measurements if m.case.batch_size in sizes]
+
+    @property
+    def rows(self) -> dict[Row, Samples]:
+        """Every row with the median of its samples in each call."""
+        return {
+            row: m.call_medians(row.stage)
+            for scenario in self.scenarios
+            for m in self.of(scenario)
+            for row in rows_of(m.case, scenario)
+        }
+
+
+def sizes_of(scenario: str, batch_sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The batch sizes of a scenario: single-stream has 1, `batch_sizes` are those of offline."""
+    return (1,) if scenario == SINGLE_STREAM else batch_sizes
+
+
+def rows_of(case: Case, scenario: str) -> Iterator[Row]:
+    """The rows that a case gives in a scenario: every stage, or for throughput what makes it."""
+    stages = STAGES if scenario == SINGLE_STREAM else (END_TO_END, UNET)
+    for stage in stages:
+        yield Row(case.runtime, case.precision, scenario, case.batch_size, stage)

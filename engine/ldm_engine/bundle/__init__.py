@@ -1,0 +1,1 @@
+"""What a folder on disk is: its programs, files, hashes and manifest."""

@@ -1,0 +1,69 @@
+"""Which files had the right hash when they were last changed: they need not be read again.
+
+Its twin in C++, ``cpp/src/stamps.cpp``, keeps the same notes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import OutputError
+from ..machine.cache import cache_folder
+from ..machine.files import write_atomically
+
+Stamp = list[int]
+
+
+def unchanged_files(folder: Path, hashes: Mapping[str, str]) -> set[str]:
+    """Those of the files `hashes` in `folder` that had these hashes and were not touched since.
+
+    Damage on the disk itself, without a write, is not noticed; ``ldm-engine verify`` reads all.
+    """
+    known = _read(folder)
+    return {n for n, told in hashes.items() if known.get(n) == [told, _stamp(folder / n)]}
+
+
+def stamp_files(folder: Path, names: Iterable[str]) -> dict[str, Stamp | None]:
+    """What a change to each of the files `names` would change; take it before reading them."""
+    return {name: _stamp(folder / name) for name in names}
+
+
+def remember_files(
+    folder: Path, hashes: Mapping[str, str], stamps: Mapping[str, Stamp | None]
+) -> None:
+    """Note that the files that had these `stamps` have the `hashes` that they should have."""
+    place = _place(folder)
+    if place is None:
+        return
+    known = _read(folder)
+    known.update({name: [hashes[name], stamp] for name, stamp in stamps.items()})
+    with suppress(OutputError):
+        write_atomically(place, json.dumps(known).encode())
+
+
+def _read(folder: Path) -> dict[str, object]:
+    place = _place(folder)
+    try:
+        content = json.loads(place.read_text()) if place else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _place(folder: Path) -> Path | None:
+    parent = cache_folder("verified")
+    key = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()
+    return parent / f"{key[:32]}.json" if parent else None
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    # The time of the last change of the inode cannot be set, unlike that of the content.
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]

@@ -1,0 +1,1 @@
+"""Whether a bundle agrees with the model it was exported from."""

@@ -1,0 +1,1 @@
+"""The command ldm-engine: one file a subcommand, and what they show."""

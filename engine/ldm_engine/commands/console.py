@@ -1,0 +1,346 @@
+"""What a person sees in the terminal: progress bars, tables, warnings and errors. No logic."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO, TypeVar
+
+import click
+from rich.console import Console, JustifyMethod
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ..bundle.bundle import PROGRAMS, Bundle, TensorRTBuild
+from ..checks.verification import Finding
+from ..errors import (
+    ArgumentTypeError,
+    InvalidArgumentError,
+    LDMEngineError,
+    OutputError,
+    RuntimeUnavailableError,
+)
+from ..machine.gpu import find_gpus
+from ..runtimes.choice import PREFERENCE, RUNTIMES, choose_runtime, usable_runtimes
+from .interrupts import Interrupts
+
+#: Results go to stdout, everything else to stderr.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+EXIT_FAILURE, EXIT_USAGE = 1, 2
+_interrupts = Interrupts()
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def run(command: click.Command) -> None:
+    """Run `command` with the process's arguments and exit.
+
+    The code is 0, 1 on failure, 2 on bad usage, or 128 and the number of the signal that came.
+    """
+    # Paddle's C++ library logs through glog; it reads this when it is first imported.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    warnings.showwarning = _show_warning
+    warnings.filterwarnings("ignore", message="No ccache found")  # on importing Paddle
+    _interrupts.install()
+    try:
+        sys.exit(command.main(standalone_mode=False))
+    except (Exception, KeyboardInterrupt) as error:
+        # A C++ call, or whoever called it, may have turned the interrupt into an error of its own.
+        if _interrupts.received or isinstance(error, (click.Abort, KeyboardInterrupt)):
+            if isinstance(error, OutputError):  # which no interrupt brings about
+                err.print(f"[bold red]Error:[/] {plain(str(error))}")
+            err.print("Interrupted.")
+            sys.exit(_interrupts.exit_code())
+        _fail(error)
+
+
+def is_debugging() -> bool:
+    """Whether this process was started with ``--debug``."""
+    return "--debug" in sys.argv
+
+
+def _fail(error: BaseException) -> None:
+    """Tell an error in one paragraph, and exit."""
+    if isinstance(error, click.ClickException):
+        error.show()
+        sys.exit(error.exit_code)
+    code = EXIT_FAILURE
+    message = str(error)
+    if isinstance(error, (InvalidArgumentError, ArgumentTypeError)):
+        code = EXIT_USAGE
+    elif isinstance(error, OSError) and not isinstance(error, LDMEngineError):
+        message += ". Check the file or the disk, and run again."
+    elif not isinstance(error, LDMEngineError):
+        hint = "" if is_debugging() else " Run again with --debug for the traceback, and report it."
+        message = f"{type(error).__name__}: {error}.{hint}"
+    if is_debugging():
+        traceback.print_exc()
+    err.print(f"[bold red]Error:[/] {plain(message)}")
+    sys.exit(code)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        return
+    err.print(f"[bold yellow]Warning:[/] {plain(str(message))}")
+
+
+@contextmanager
+def busy(description: str) -> Iterator[None]:
+    """A spinner, for what cannot tell how far it is."""
+    with err.status(plain(description)):
+        yield
+
+
+@contextmanager
+def stages(total: int | None = None) -> Iterator[Callable[[str], None]]:
+    """A bar over named stages, `total` of them if that is known.
+
+    Call the result as each stage begins, which is also where an interrupt stops the work.
+    """
+    counts = () if total is None else (BarColumn(), MofNCompleteColumn())
+    columns = (SpinnerColumn(), *counts, TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("", total=total)
+        begun = 0
+
+        def begin(stage: str) -> None:
+            nonlocal begun
+            _interrupts.check()
+            progress.update(task, completed=begun, description=stage)
+            begun += 1
+
+        with _interrupts.deferred():
+            yield begin
+        progress.update(task, completed=total, description="done")
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """A block that a first signal does not break; the result tells whether one has come."""
+    with _interrupts.deferred():
+        yield lambda: bool(_interrupts.received)
+
+
+def exit_code() -> int:
+    """What an interrupted command exits with."""
+    return _interrupts.exit_code()
+
+
+@contextmanager
+def byte_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` bytes; call the result with each count."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def step_bar(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar over `total` denoising steps; call the result after each, saying of what."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err) as progress:
+        task = progress.add_task("rendering", total=total)
+        yield lambda description: progress.update(task, advance=1, description=description)
+
+
+@contextmanager
+def timing_bar(total: int) -> Iterator[Callable[[int, str], None]]:
+    """A bar over `total` things to be timed; call the result with how many are done, and what is.
+
+    It is drawn once a second, so that it takes next to nothing from what is timed.
+    """
+    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    description = TextColumn("{task.description}")
+    with Progress(*columns, description, console=err, refresh_per_second=1) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done, what: progress.update(task, completed=done, description=what)
+        progress.update(task, completed=total, description="done")
+
+
+def debug_option(command: Command) -> Command:
+    """``--debug``, which ``is_debugging`` finds."""
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+    )(command)
+
+
+def print_bundle(bundle: Bundle) -> None:
+    """The tables of ``ldm-engine info``."""
+    model = bundle.model
+    out.print(f"[bold]{plain(str(bundle.path))}[/]  {plain(model.source)}")
+    total = sum(info.bytes for info in bundle.files.values())
+    facts = {
+        "image size": f"{model.default_size}x{model.default_size} by default, "
+        f"multiples of {model.pixel_multiple}",
+        "tokens": f"{model.token_length} a prompt, vocabulary of {model.vocab_size}",
+        "formats": ", ".join(bundle.formats),
+        "on disk": _size(total),
+        "digest": bundle.digest,
+        "made with": ", ".join(f"{n} {v}" for n, v in bundle.versions.items()),
+        "runtime here": _describe_choice(bundle),
+        "runs here in": _describe_usable(bundle),
+        "GPU here": _describe_gpu(bundle),
+        "order on GPUs": _describe_order(bundle),
+    }
+    if bundle.tensorrt is not None:
+        facts["TensorRT"] = _describe_build(bundle.tensorrt)
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(f"[dim]{name}[/]", plain(value))
+    out.print(table)
+    out.print()
+    print_whole(_program_table(bundle))
+    out.print()
+    print_whole(_parity_table(bundle))
+    out.print()
+    print_whole(_tensor_table(bundle))
+
+
+def _program_table(bundle: Bundle) -> Table:
+    """What each program weighs in each format."""
+    table = plain_table("program", "format", "weights", "size")
+    for name, info in bundle.programs.items():
+        for format_name, written in info.formats.items():
+            size = _size(sum(bundle.files[f].bytes for f in written.files))
+            table.add_row(name, *map(plain, (format_name, written.weights)), size)
+    return table
+
+
+def _parity_table(bundle: Bundle) -> Table:
+    """How far each program, and the images of a short loop, lie from the original model."""
+    rows = (*PROGRAMS, "end_to_end")
+    table = plain_table("relative error in", "precision", *rows)
+    for runtime, precisions in bundle.parity.items():
+        for precision, programs in precisions.items():
+            errors = [f"{p.relative_l2_error:.1e}" if p else "" for p in map(programs.get, rows)]
+            table.add_row(*map(plain, (runtime, precision)), *errors)
+    return table
+
+
+def _tensor_table(bundle: Bundle) -> Table:
+    table = plain_table("program", "", "tensor", "type", "shape")
+    for name, info in bundle.programs.items():
+        for direction, tensors in (("in", info.inputs), ("out", info.outputs)):
+            for tensor in tensors:
+                table.add_row(name, direction, tensor.name, tensor.dtype, _shape(tensor.shape))
+    return table
+
+
+def plain_table(*columns: str) -> Table:
+    """A table without lines; a column whose name begins with ">" holds numbers, and ends right."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        justify: JustifyMethod = "right" if column.startswith(">") else "left"
+        table.add_column(column.removeprefix(">"), no_wrap=True, justify=justify)
+    return table
+
+
+def print_whole(table: Table, to: Console = out) -> None:
+    """Print `table` as wide as it is: a number or a verdict that is cut tells nothing."""
+    table.width = to.measure(table, options=to.options.update(width=1000)).maximum
+    to.print(table)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """The table of ``ldm-engine verify``."""
+    table = plain_table("runtime", "precision", "program", "case", "error", "tolerance", "")
+    for f in findings:
+        verdict = "[green]pass[/]" if f.passed else "[bold red]FAIL[/]"
+        table.add_row(
+            f.runtime,
+            f.precision,
+            f.program,
+            f.label,
+            f"{f.error:.1e}",
+            f"{f.tolerance:.0e}",
+            verdict,
+        )
+    print_whole(table)
+
+
+def _describe_choice(bundle: Bundle, precision: str = "fp32", device: str = "cpu") -> str:
+    try:
+        choice = choose_runtime(bundle, precision=precision, device=device)
+    except RuntimeUnavailableError as error:
+        return f"none. {error}"
+    return f"{choice.runtime.name} {choice.runtime.version(device)}: {choice.reason}"
+
+
+def _describe_usable(bundle: Bundle) -> str:
+    precisions: dict[str, list[str]] = {}
+    for choice, precision in usable_runtimes(bundle):
+        precisions.setdefault(choice.runtime.name, []).append(precision)
+    return "; ".join(f"{name} {', '.join(p)}" for name, p in precisions.items()) or "nothing"
+
+
+def _describe_gpu(bundle: Bundle) -> str:
+    try:
+        gpus = ", ".join(f"gpu:{gpu.index} {gpu.name}" for gpu in find_gpus())
+    except RuntimeUnavailableError as error:
+        return f"none: {error}"
+    precision = "fp32" if bundle.tensorrt is None else bundle.tensorrt.precision
+    return f"{gpus}; in {precision} {_describe_choice(bundle, precision, 'gpu:0')}"
+
+
+def _describe_order(bundle: Bundle) -> str:
+    """What a GPU would run the bundle with, the preferred one first."""
+    order = []
+    for runtime in (RUNTIMES[name] for name in PREFERENCE["gpu"]):
+        precisions: Sequence[str] = runtime.precisions["gpu"]
+        if runtime.name == "tensorrt" and bundle.tensorrt is not None:
+            precisions = [bundle.tensorrt.precision]
+        held = runtime.format in bundle.formats
+        told = ", ".join(precisions) if held else f"needs the format {runtime.format}"
+        order.append(f"{runtime.name} ({told})")
+    return ", else ".join(order)
+
+
+def _describe_build(build: TensorRTBuild) -> str:
+    batch, size = build.batch, build.size
+    return (
+        f"{build.precision} for {build.gpu}, TensorRT {build.tensorrt}, CUDA {build.cuda}; "
+        f"{batch[0]} to {batch[2]} images at once, best {batch[1]}; "
+        f"{size[0]} to {size[2]} pixels, best {size[1]}"
+    )
+
+
+def plain(text: str) -> str:
+    """`text` without markup or control characters: it may come from anywhere."""
+    return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return escape(f"[{', '.join('any' if s == -1 else str(s) for s in shape)}]")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"

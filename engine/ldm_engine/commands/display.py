@@ -1,0 +1,129 @@
+"""What is seen of a run: a bar in a terminal, log lines elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from threading import Event, Thread
+
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from ..rendering.progress import Progress
+from ..rendering.run import Summary
+from . import console
+
+LOG_EVERY_S = 5.0
+
+Show = Callable[[Progress], None]
+
+
+@contextmanager
+def shown(as_json: bool) -> Iterator[Show]:
+    """Call the result with each new state of the run."""
+    if as_json:
+        yield lambda progress: _print_json("progress", progress)
+    elif console.err.is_terminal:
+        with _bar() as show:
+            yield show
+    else:
+        with _log() as show:
+            yield show
+
+
+def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
+    """What the run came to."""
+    progress = summary.progress
+    if as_json:
+        facts = {"output": summary.output, "gallery": summary.gallery, "stopped": summary.stopped}
+        _print_json("summary", progress, **facts, prompts_truncated=truncated)
+        return
+    lines = [
+        f"{progress.done} of {progress.total} images are in {summary.output}",
+        f"{progress.rendered} of them by this run, in {_duration(progress.seconds)}",
+    ]
+    if progress.failed:
+        told = "failure is" if progress.failed == 1 else "failures are"
+        lines.append(f"{progress.failed} {told} told in {summary.failures} there")
+    if truncated:
+        told = "prompt was" if truncated == 1 else "prompts were"
+        lines.append(f"{truncated} {told} longer than the model takes and cut off")
+    if summary.gallery:
+        lines.append(f"look at {summary.gallery}")
+    console.out.print(console.plain("; ".join(lines) + "."))
+
+
+def _print_json(event: str, progress: Progress, **more: object) -> None:
+    facts = {n: round(v, 3) if isinstance(v, float) else v for n, v in asdict(progress).items()}
+    try:
+        print(json.dumps({"event": event, **facts, **more}), flush=True)
+    except BrokenPipeError:  # a run of hours does not depend on who watches it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.err.print("Nobody reads the progress any more; the run goes on without telling it.")
+
+
+@contextmanager
+def _bar() -> Iterator[Show]:
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=console.err) as bar:
+        task = bar.add_task(_describe(None), total=None)
+
+        def show(progress: Progress) -> None:
+            completed = progress.total - progress.to_do
+            description = _describe(progress)
+            bar.update(task, total=progress.total, completed=completed, description=description)
+
+        yield show
+
+
+@contextmanager
+def _log() -> Iterator[Show]:
+    """A line every few seconds, also while a batch takes minutes."""
+    latest: Progress | None = None
+    ended = Event()
+
+    def show(progress: Progress) -> None:
+        nonlocal latest
+        latest = progress
+
+    def tell() -> None:
+        console.err.print(console.plain(f"{time.strftime('%T')} {_describe(latest)}"))
+
+    def tell_on() -> None:
+        while not ended.wait(LOG_EVERY_S):
+            tell()
+
+    teller = Thread(target=tell_on, daemon=True)
+    teller.start()
+    try:
+        yield show
+        tell()
+    finally:
+        ended.set()
+        teller.join()
+
+
+def _describe(progress: Progress | None) -> str:
+    if progress is None:
+        return "reading the jobs"
+    told = f"{progress.done} of {progress.total} images"
+    if progress.to_do and not progress.images_per_second:
+        return f"{told}, preparing the next"
+    if progress.failed:
+        told += f", {progress.failed} failed"
+    if progress.images_per_second:
+        told += f", {progress.images_per_second:.3g} a second"
+    if progress.seconds_left and progress.to_do:
+        told += f", {_duration(progress.seconds_left)} left"
+    return told
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,130 @@
+"""The command ``ldm-engine render``: its options, and how a signal ends it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from ..errors import LDMEngineError
+from ..rendering.jobs import Defaults
+from ..rendering.options import EXECUTORS, LAYOUTS, RunOptions
+from ..rendering.run import Run
+from ..rendering.sources import FORMATS
+from ..runtimes.choice import MAX_THREADS
+from ..sampling.recipes import IMAGE_FORMATS, QUALITY
+from ..sampling.request import MAX_BATCH
+from . import console
+from .display import print_summary, shown
+from .options import runtime_options
+
+
+def _batch_size(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """``auto`` as None."""
+    if value == "auto":
+        return None
+    return int(click.IntRange(1, MAX_BATCH)(value, parameter, context))
+
+
+@click.command()
+@click.argument("bundle")
+@click.argument("jobs")
+@click.option("-o", "--output", required=True, help="Folder or fsspec URL for all that comes out.")
+@click.option("--jobs-format", type=click.Choice(FORMATS), help="Default: by the name's ending.")
+@click.option("--strict", is_flag=True, help="Render nothing if any row cannot be rendered.")
+@click.option(
+    "--force", is_flag=True, help="Where OUTPUT holds another run, go to OUTPUT-2, -3, ... beside."
+)
+@click.option("--num-images", type=int, default=1, show_default=True, help="Images a job.")
+@click.option("--num-inference-steps", type=int, default=50, show_default=True)
+@click.option("--guidance-scale", type=float, default=6.0, show_default=True, help="1.0 is off.")
+@click.option("--eta", type=float, default=0.0, show_default=True)
+@click.option("--negative-prompt", default="", help="What to guide away from.")
+@click.option("--height", type=int, help="Pixels. Default: as trained.")
+@click.option("--width", type=int, help="Pixels. Default: as trained.")
+@click.option(
+    "--image-format", type=click.Choice(list(IMAGE_FORMATS)), default="png", show_default=True
+)
+@click.option("--quality", type=int, default=QUALITY, show_default=True, help="Of jpeg and webp.")
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default="files",
+    show_default=True,
+    help="A file an image, or tar archives for training pipelines.",
+)
+@click.option("--images-per-tar", type=int, default=1000, show_default=True)
+@click.option(
+    "--batch-size",
+    callback=_batch_size,
+    default="auto",
+    show_default=True,
+    help="auto measures for a moment which is fastest.",
+)
+@click.option(
+    "--memory-limit",
+    help="What --batch-size auto may use for all workers, e.g. 6GiB. Default: most that is free.",
+)
+@runtime_options
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    help="Of each process. Default: all cores, divided evenly.",
+)
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes here.")
+@click.option("--shard", default="1/1", metavar="I/N", help="Render part I of N, split by id.")
+@click.option(
+    "--executor",
+    type=click.Choice(EXECUTORS),
+    default="local",
+    show_default=True,
+    help="ray spreads --workers actors over a Ray cluster.",
+)
+@click.option("--ray-address", help="Default: a Ray of this machine's own.")
+@click.option("--json-progress", is_flag=True, help="Tell progress as JSON lines on stdout.")
+@console.debug_option
+def render(
+    bundle: str,
+    jobs: str,
+    num_images: int,
+    num_inference_steps: int,
+    guidance_scale: float,
+    eta: float,
+    negative_prompt: str,
+    height: int | None,
+    width: int | None,
+    json_progress: bool,
+    **options: Any,
+) -> None:
+    """Render all JOBS with BUNDLE into OUTPUT.
+
+    JOBS is a file or URL: .jsonl, .csv, .parquet, or .txt with a prompt a line. A run that was
+    stopped, killed or failed goes on where it was when the same command is started again.
+    """
+    defaults = Defaults(
+        num_images, num_inference_steps, guidance_scale, eta, negative_prompt, height, width
+    )
+    run_options = RunOptions(**options)
+    truncated = 0
+    try:
+        with console.stoppable() as should_stop, shown(json_progress) as show:
+            run = Run(bundle, jobs, defaults, run_options, show, should_stop)
+            for record in run.records():
+                truncated += record["prompt_truncated"]
+    except KeyboardInterrupt:
+        # The second one: files appear whole or not at all, so there is nothing to wait for.
+        console.err.print("Stopped at once; what is finished is kept.")
+        os._exit(console.exit_code())
+    summary = run.summary
+    if summary is None:
+        raise LDMEngineError("The run ended before it began. Start it again.")
+    print_summary(summary, truncated, json_progress)
+    if summary.stopped:
+        raise KeyboardInterrupt
+    progress = summary.progress
+    nothing_to_do = run_options.shard != "1/1" and not progress.total
+    if progress.failed and not progress.done and not nothing_to_do:
+        raise LDMEngineError(
+            f"Not one of the jobs could be rendered; {summary.failures} in the output tells why."
+        )

@@ -1,0 +1,1 @@
+"""What the computer offers: processors, GPUs, memory, caches, and places for files."""

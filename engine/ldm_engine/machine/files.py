@@ -1,0 +1,107 @@
+"""Writing files so that each appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import OutputError
+
+_UMASK = os.umask(0)  # can only be read by setting it
+os.umask(_UMASK)
+FOLDER_MODE = 0o777 & ~_UMASK  #: what ``mkdir`` gives and ``mkdtemp`` does not
+_FILE_MODE = 0o666 & ~_UMASK  #: what ``open`` gives and ``mkstemp`` does not
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` through a synced temporary file beside it.
+
+    Raises:
+        OutputError: if it cannot be written; what stood there before is untouched.
+    """
+    with _temporary(path, content) as temporary:
+        temporary.replace(path)
+
+
+def write_new(folder: Path, stem: str, suffix: str, content: bytes) -> Path:
+    """Write `stem``suffix` into `folder`, or `stem`-2, -3, ... if a file has that name.
+
+    Raises:
+        OutputError: if it cannot be written; no file is ever replaced, not even by a second
+            process that writes the same name at the same time.
+    """
+    path, count = folder / f"{stem}{suffix}", 1
+    with _temporary(path, content) as temporary:
+        while True:
+            try:
+                os.link(temporary, path)  # unlike a rename, this fails if the name is taken
+            except FileExistsError:
+                count += 1
+                path = folder / f"{stem}-{count}{suffix}"
+            except OSError:  # a file system without hard links: take the name, then fill it
+                try:
+                    path.touch(exist_ok=False)
+                except FileExistsError:
+                    count += 1
+                    path = folder / f"{stem}-{count}{suffix}"
+                else:
+                    temporary.replace(path)
+                    return path
+            else:
+                return path
+
+
+def make_folder(path: Path) -> None:
+    """Create `path` with its parents and make sure that files can be written into it.
+
+    Raises:
+        OutputError: if that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"The folder {path} cannot be written to: {reason(error)}. Choose another folder."
+        ) from error
+
+
+@contextmanager
+def _temporary(path: Path, content: bytes) -> Iterator[Path]:
+    """A synced file with `content` beside `path`, gone afterwards unless it was renamed."""
+    try:
+        with synced_file(path.parent, content, f".{path.name[:100]}.") as temporary:
+            yield temporary
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written: {reason(error)}. What was there before is unchanged; "
+            "make room or choose another folder, and run again."
+        ) from error
+
+
+@contextmanager
+def synced_file(
+    folder: Path, content: bytes | Iterable[bytes], prefix: str | None = None
+) -> Iterator[Path]:
+    """A synced temporary file in `folder`, gone afterwards unless it was renamed."""
+    handle, name = tempfile.mkstemp(prefix=prefix, dir=folder)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(_FILE_MODE)
+        yield temporary
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, as the system words it."""
+    return getattr(error, "strerror", None) or str(error)

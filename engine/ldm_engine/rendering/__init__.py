@@ -1,0 +1,1 @@
+"""Batch rendering: jobs in, images and records out, nothing lost, nothing twice."""

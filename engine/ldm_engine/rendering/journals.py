@@ -1,0 +1,184 @@
+"""The journals of an output: which images are done or failed, one line each, in order."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Iterator, Sequence
+
+from ..errors import OutputError
+from ..machine.storage import ALONE, Storage
+from .identity import Identity, identify
+from .known import DONE, FAILED, SETTINGS_BYTES, STAGED, KnownIds
+from .renderer import Outcome
+from .selection import Shard
+
+RECORDS, FAILURES = "records", "failures"
+
+
+class Journals:
+    """``records.jsonl`` and ``failures.jsonl`` of one output, or a shard's own ones."""
+
+    def __init__(self, storage: Storage, shard: Shard) -> None:
+        self._storage = storage
+        self._shard = shard
+        self._whole = shard.label == ALONE
+        self._known = KnownIds()
+        self._is_outdone = False  #: whether there are failures that a later try outdid
+        self.records = self._own(RECORDS)
+        self.failures = self._own(FAILURES)
+
+    def load(self, known: KnownIds) -> None:
+        """Learn what is done, and bring the journals into order; `known` is kept up to date.
+
+        A record whose image is gone or cut is left out, so that the image is made again; so are
+        bad rows, which each run tells anew from the job file as it is now. A run that is no shard
+        takes over what shards wrote; a shard only reads it.
+        """
+        self._known = known
+        self._load(RECORDS, DONE)
+        self._load_unpacked()
+        self._load(FAILURES, FAILED)  # what is done is none any more
+
+    def commit(self, outcomes: Sequence[Outcome]) -> None:
+        """Write down a batch whose images are there."""
+        self._write_down(self.records, [o for o in outcomes if "error" not in o], DONE)
+        self._write_down(self.failures, [o for o in outcomes if "error" in o], FAILED)
+
+    def tell_bad_rows(self, failures: Sequence[Outcome]) -> None:
+        """Write down rows that no image comes from."""
+        if failures:
+            self._storage.append(self.failures, [to_line(f) for f in failures])
+
+    def finish(self, is_complete: bool) -> None:
+        """Bring everything into its final place, or only what is due before a later start."""
+        if self._is_outdone:
+            self._storage.rewrite(
+                self.failures, self._kept([self.failures], FAILED, with_bad_rows=True)
+            )
+
+    def read_records(self) -> Iterator[Outcome]:
+        """All records of the output, other shards' among them."""
+        for name in self._storage.journals(RECORDS):
+            for line in self._storage.lines(name):
+                yield json.loads(line)
+
+    def _load_unpacked(self) -> None:
+        """Learn what is done and not yet where it belongs; here it always is."""
+
+    def _own(self, kind: str) -> str:
+        """The name of this run's or shard's own journal."""
+        return f"{kind}.jsonl" if self._whole else f"{kind}-{self._shard.label}.jsonl"
+
+    def _mine(self, kind: str) -> list[str]:
+        """The journals that are this run's to keep: a whole run takes over those of all."""
+        names = self._storage.journals(kind)
+        return [name for name in names if self._whole or name == self._own(kind)]
+
+    def _write_down(self, name: str, outcomes: Sequence[Outcome], flags: int) -> None:
+        if outcomes:
+            self._storage.append(name, [to_line(o) for o in outcomes])
+        for outcome in outcomes:
+            key, settings = identify(outcome["id"]).key, bytes.fromhex(outcome["settings"])
+            self._is_outdone |= bool(self._known.get(key)[0] & FAILED)
+            self._known.add(key, flags, settings)
+
+    def _load(self, kind: str, flag: int) -> None:
+        """Read all journals of a kind; write this run's anew if lines of it do not count."""
+        own, mine = self._own(kind), self._mine(kind)
+        stale = mine not in ([], [own])
+        for name in [*(n for n in self._storage.journals(kind) if n not in mine), *mine]:
+            for outcome in self._outcomes(name):
+                is_only_one = self._learn(outcome, flag)
+                stale |= name in mine and not is_only_one
+        if stale:
+            self._storage.rewrite(own, self._kept(mine, flag))
+            for name in mine:
+                if name != own:
+                    self._storage.remove(name)
+
+    def _learn(self, outcome: Outcome, flag: int) -> bool:
+        """Take over what a line says, unless an earlier one or the lack of its image forbids it.
+
+        Of several failures the last is taken. Tells whether there is no line to leave out.
+        """
+        identity = _identity(outcome)
+        if identity is None:
+            return False
+        before, _ = self._known.get(identity.key)
+        if before & DONE or not self._is_there(outcome, identity):
+            return False
+        self._known.add(identity.key, flag, bytes.fromhex(outcome["settings"]))
+        return not before
+
+    def _kept(
+        self, names: Sequence[str], flag: int, with_bad_rows: bool = False
+    ) -> Iterator[bytes]:
+        """The lines that count, of each image one."""
+        written = KnownIds()
+        for name in names:
+            for outcome in self._outcomes(name):
+                identity = _identity(outcome)
+                if identity is None:
+                    if with_bad_rows:
+                        yield to_line(outcome)
+                elif not written.get(identity.key)[0] and self._counts(outcome, identity, flag):
+                    written.add(identity.key, flag)
+                    yield to_line(outcome)
+
+    def _counts(self, outcome: Outcome, identity: Identity, flag: int) -> bool:
+        """Whether a line is what is known of its image."""
+        flags, settings = self._known.get(identity.key)
+        return (
+            flags & (DONE | FAILED | STAGED) == flag
+            and settings == bytes.fromhex(outcome["settings"])
+            and self._is_there(outcome, identity)
+        )
+
+    def _is_there(self, record: Outcome, identity: Identity) -> bool:
+        """Whether the image of a record is.
+
+        A failure has none that could be missing, and for another shard's images that one looks.
+        """
+        if "error" in record or not self._shard.holds(identity):
+            return True
+        size = self._storage.size(record["path"])
+        if "member" in record:
+            return size is not None
+        return size == -1 or size == record["bytes"]
+
+    def _outcomes(self, name: str) -> Iterator[Outcome]:
+        for number, line in enumerate(self._storage.lines(name), 1):
+            try:
+                yield _parse(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise OutputError(
+                    f"{self._storage.locate(name, number)} is not one that this version wrote. "
+                    "Remove it and start the same command again: its image is then made again."
+                ) from error
+
+
+def to_line(outcome: Outcome) -> bytes:
+    """One line of a journal."""
+    return json.dumps(outcome, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _parse(line: bytes) -> Outcome:
+    """A line as this version writes it; else ``ValueError``, ``KeyError`` or ``TypeError``."""
+    found: Outcome = json.loads(line.decode())
+    if "settings" in found:
+        texts = [found["id"], found["settings"]]
+        if "error" not in found:
+            texts.append(found["path"])
+            operator.index(found["archive_bytes" if "member" in found else "bytes"])
+        "".join(texts).encode()
+        if len(bytes.fromhex(found["settings"])) != SETTINGS_BYTES:
+            raise ValueError("settings")
+    elif "error" not in found:
+        raise KeyError("settings")
+    return found
+
+
+def _identity(outcome: Outcome) -> Identity | None:
+    """The identity of an image; None for a row that no image comes from."""
+    return identify(outcome["id"]) if "settings" in outcome else None

@@ -1,0 +1,274 @@
+"""Which runtimes there are, and which one a bundle gets on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..bundle.bundle import Bundle
+from ..errors import InvalidArgumentError, RuntimeUnavailableError
+from ..machine.cpu import available_threads
+from ..machine.device import Device
+from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
+from .gpu.tensorrt import TensorRTRuntime
+from .onnxruntime import ONNXRuntimeRuntime, ONNXRuntimeTensorRTRuntime
+from .openvino import OpenVINORuntime
+from .paddle import PaddleRuntime
+
+__all__ = [
+    "MAX_POOL_MB",
+    "MAX_THREADS",
+    "PRECISIONS",
+    "PREFERENCE",
+    "RUNTIMES",
+    "Choice",
+    "Device",
+    "Program",
+    "Runtime",
+    "RuntimeOptions",
+    "choose_runtime",
+    "program_precision",
+    "resolve_options",
+    "select_runtimes",
+    "usable_runtimes",
+    "weight_bytes",
+]
+
+MAX_THREADS = 1024  #: libraries abort the process when they cannot start their threads
+MAX_POOL_MB = 1 << 20  #: for a pool on a GPU, as a guard against other units
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+RUNTIMES: dict[str, Runtime] = {
+    r.name: r
+    for r in (
+        OpenVINORuntime(),
+        ONNXRuntimeRuntime(),
+        PaddleRuntime(),
+        TensorRTRuntime(),
+        ONNXRuntimeTensorRTRuntime(),
+    )
+}
+#: For each kind of device the order in which ``runtime="auto"`` prefers runtimes:
+#: docs/runtimes.md and docs/gpu.md give reasons.
+PREFERENCE = {
+    "cpu": ("openvino", "onnxruntime", "paddle"),
+    "gpu": ("tensorrt", "paddle", "onnxruntime", "onnxruntime-tensorrt"),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A runtime and why it was chosen."""
+
+    runtime: Runtime
+    reason: str
+
+
+def choose_runtime(
+    bundle: Bundle, name: str = "auto", precision: str = "fp32", device: str = "cpu"
+) -> Choice:
+    """The runtime called `name`, or for "auto" the first that can open `bundle` on `device` here.
+
+    Raises:
+        InvalidArgumentError: if there is no runtime, no precision or no device of that name.
+        RuntimeUnavailableError: if it is not installed, the bundle lacks its format, or the
+            precision or device is not to be had.
+    """
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise InvalidArgumentError(
+            f"`precision` is {precision!r}; {', '.join(PRECISIONS)} is accepted."
+        )
+    where = Device.parse(device)
+    if name != "auto":
+        if not isinstance(name, str) or name not in RUNTIMES:
+            raise InvalidArgumentError(
+                f"`runtime` is {name!r}; auto or {', '.join(RUNTIMES)} is accepted."
+            )
+        obstacles = _obstacles(bundle, RUNTIMES[name], precision, where)
+        if obstacles:
+            raise RuntimeUnavailableError(_refusal(name, precision, where, obstacles))
+        return Choice(RUNTIMES[name], "asked for")
+    candidates = [RUNTIMES[name] for name in PREFERENCE[where.kind]]
+    if where.kind == "gpu":
+        candidates = [r for r in candidates if r.format in bundle.formats] or candidates
+    passed_over: dict[str, list[str]] = {}  # the names of runtimes by what is in their way
+    for runtime in candidates:
+        obstacles = _obstacles(bundle, runtime, precision, where)
+        if not obstacles:
+            # On GPUs nothing was measured yet.
+            first = "fastest" if where.kind == "cpu" else "first in the order of preference"
+            reason = f"the {first} that this bundle has a format for and this machine has installed"
+            if passed_over:
+                reason += f" ({_told(passed_over)})"
+            return Choice(runtime, reason)
+        for obstacle in obstacles:
+            passed_over.setdefault(obstacle, []).append(runtime.name)
+    raise RuntimeUnavailableError(
+        f"No installed runtime can open this bundle for {_aim(precision, where)}: "
+        f"{_told(passed_over)}."
+    )
+
+
+def usable_runtimes(bundle: Bundle, device: str = "cpu") -> list[tuple[Choice, str]]:
+    """Every runtime and precision that can run `bundle` on this machine's `device`."""
+    return _sort_runtimes(bundle, "all", "all", device)[0]
+
+
+def select_runtimes(
+    bundle: Bundle, runtime: str, precision: str, device: str = "cpu"
+) -> tuple[list[tuple[Choice, str]], list[str]]:
+    """What can run `bundle` here of one or "all" runtimes and precisions, and why the rest cannot.
+
+    Raises:
+        InvalidArgumentError: if there is no runtime, no precision or no device of that name.
+        RuntimeUnavailableError: if none can, with all the reasons.
+    """
+    for what, given, known in (
+        ("runtime", runtime, RUNTIMES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if given != "all" and given not in known:
+            raise InvalidArgumentError(
+                f"`{what}` is {given!r}; all or one of {', '.join(known)} is accepted."
+            )
+    usable, refusals = _sort_runtimes(bundle, runtime, precision, device)
+    if not usable:
+        raise RuntimeUnavailableError("\n".join(refusals))
+    return usable, refusals
+
+
+def _sort_runtimes(
+    bundle: Bundle, runtime: str, precision: str, device: str
+) -> tuple[list[tuple[Choice, str]], list[str]]:
+    usable: list[tuple[Choice, str]] = []
+    refusals: list[str] = []
+    where = Device.parse(device)
+    for name in PREFERENCE[where.kind] if runtime == "all" else [runtime]:
+        refused: dict[tuple[str, ...], list[str]] = {}
+        for used in _offered_on(where.kind) if precision == "all" else [precision]:
+            obstacles = _obstacles(bundle, RUNTIMES[name], used, where)
+            if obstacles:
+                refused.setdefault(tuple(obstacles), []).append(used)
+            else:
+                usable.append((Choice(RUNTIMES[name], "asked for"), used))
+        refusals += [_refusal(name, ", ".join(p), where, o) for o, p in refused.items()]
+    return usable, refusals
+
+
+def _offered_on(kind: str) -> list[str]:
+    """The precisions that any runtime has on that kind of device."""
+    runtimes = [RUNTIMES[name] for name in PREFERENCE[kind]]
+    return [p for p in PRECISIONS if any(p in r.precisions[kind] for r in runtimes)]
+
+
+def _refusal(runtime: str, precision: str, device: Device, obstacles: Sequence[str]) -> str:
+    aim = _aim(precision, device)
+    return f"The runtime {runtime} cannot be used for {aim}: {'; '.join(obstacles)}."
+
+
+def _told(passed_over: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{', '.join(names)}: {what}" for what, names in passed_over.items())
+
+
+def _aim(precision: str, device: Device) -> str:
+    return precision if device.kind == "cpu" else f"{precision} on {device}"
+
+
+def _obstacles(bundle: Bundle, runtime: Runtime, precision: str, device: Device) -> list[str]:
+    """Why `runtime` cannot run `bundle` in `precision` on `device` here; empty if it can."""
+    if device.kind not in runtime.precisions:
+        return [f"it runs on {_kinds(runtime)} only, not on {device}"]
+    wrong = _no_precision(runtime, precision, device)
+    if wrong:
+        return [wrong]
+    no_program = _no_program(bundle, runtime, precision)
+    if device.kind == "cpu" and no_program:
+        return [no_program]
+    # All at once: another export does not help where there is no GPU.
+    lacks = [*runtime.missing(precision, device), no_program]
+    if not any(lacks):
+        lacks.append(runtime.mismatch(bundle, precision, device))
+    return [obstacle for obstacle in lacks if obstacle]
+
+
+def _kinds(runtime: Runtime) -> str:
+    return " and ".join({"cpu": "the CPU", "gpu": "GPUs"}[kind] for kind in runtime.precisions)
+
+
+def _no_precision(runtime: Runtime, precision: str, device: Device) -> str | None:
+    offered = runtime.precisions[device.kind]
+    if precision in offered:
+        return None
+    where = {"cpu": "the CPU", "gpu": "GPUs"}[device.kind]
+    elsewhere = device.kind == "cpu" and precision in runtime.precisions.get("gpu", ())
+    hint = f', in {precision} on GPUs (device="gpu:0")' if elsewhere else ""
+    return f"on {where} it computes in {', '.join(offered)} only{hint}"
+
+
+def _no_format(bundle: Bundle, runtime: Runtime) -> str | None:
+    if runtime.format in bundle.formats:
+        return None
+    held = ", ".join(bundle.formats) or "no format"
+    wanted = ",".join([*bundle.formats, runtime.format])
+    return f"the bundle holds {held}, not {runtime.format}; export again with --formats {wanted}"
+
+
+def _no_program(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:
+    for name, program in bundle.programs.items():
+        if runtime.format_of(name, precision) not in program.formats:
+            return _no_format(bundle, runtime) or (
+                f"the bundle holds no {precision} {name}; "
+                f"export again with --formats {','.join(bundle.formats)} --{precision}"
+            )
+    return None
+
+
+def resolve_options(
+    runtime: Runtime,
+    device: str,
+    precision: str,
+    threads: int | None,
+    gpu_pool_mb: int | None = None,
+) -> RuntimeOptions:
+    """Check device, threads and pool, and fill in defaults; `precision` was chosen for before.
+
+    Raises:
+        InvalidArgumentError: if a value is none that any runtime knows, or not this one.
+        RuntimeUnavailableError: if this runtime does not offer that device.
+    """
+    where = Device.parse(device)
+    if where.kind not in runtime.precisions:
+        raise RuntimeUnavailableError(
+            f"`device` is {device!r}; the {runtime.name} runtime of this version runs on "
+            f"{_kinds(runtime)} only."
+        )
+    if threads is None:
+        threads = available_threads()
+    if not _is_whole(threads, MAX_THREADS):
+        raise InvalidArgumentError(
+            f"`threads` is {threads!r}; a whole number from 1 to {MAX_THREADS}, or None for all "
+            f"{available_threads()} cores, is accepted."
+        )
+    options = RuntimeOptions(str(where), precision, int(threads))
+    if gpu_pool_mb is None:
+        return options
+    if where.kind != "gpu" or not runtime.has_gpu_pool:
+        pooled = ", ".join(r.name for r in RUNTIMES.values() if r.has_gpu_pool)
+        raise InvalidArgumentError(
+            f"`gpu_pool_mb` is given for {runtime.name} on {where}; it is accepted for {pooled} on "
+            "a GPU, the others' pools grow as they are used. Leave it out."
+        )
+    if not _is_whole(gpu_pool_mb, MAX_POOL_MB):
+        raise InvalidArgumentError(
+            f"`gpu_pool_mb` is {gpu_pool_mb!r}; a whole number of megabytes from 1 to "
+            f"{MAX_POOL_MB} is accepted."
+        )
+    return replace(options, gpu_pool_mb=int(gpu_pool_mb))
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and bool(1 <= value <= most)

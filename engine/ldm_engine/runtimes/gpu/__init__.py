@@ -1,0 +1,1 @@
+"""The runtimes on GPUs: all that has not yet run on hardware."""

@@ -1,0 +1,178 @@
+"""OpenVINO on CPU: weights mapped from the bundle, one compiled model for each set of shapes.
+
+Inputs and outputs are shared with the library, so that a step copies nothing. The twin in C++,
+``cpp/src/openvino_runtime.cpp``, has the same settings and the same cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..bundle.bundle import INT8_FORMAT, Bundle
+from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
+from ..machine.cache import cache_folder, drop_unsealed, seal_files
+from ..machine.cpu import supports_bf16
+from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
+from .by_shape import ByShape, Shapes, describe
+
+_BLOBS = "*.blob"  # what OpenVINO calls the compiled models in its cache
+
+
+class OpenVINOProgram(Program):
+    """One inference request; see ``Program`` for how long its outputs live.
+
+    Clones share their compiled models, which run one request at a time.
+    """
+
+    def __init__(self, name: str, bundle: Bundle, models: _CompiledModels) -> None:
+        super().__init__(name, bundle)
+        self._models = models
+        self._request: Any = None
+
+    def _bind(self) -> None:
+        from openvino import Tensor
+
+        self._request = None  # frees what it holds before the next is made
+        compiled = self._models.get({n: a.shape for n, a in self.inputs.items()})
+        for name, array in self.outputs.items():
+            shape = tuple(compiled.output(name).shape)
+            if shape != array.shape:
+                raise BundleError(
+                    f"`{name}` of program {self.name} has shape {shape}; the inputs lead to "
+                    f"{array.shape}. The bundle does not fit its manifest: export it again."
+                )
+        self._request = compiled.create_infer_request()
+        for name, array in (self.inputs | self.outputs).items():
+            self._request.set_tensor(name, Tensor(array, shared_memory=True))
+
+    def run(self, unchanged: Collection[str] = ()) -> None:
+        """Compute ``outputs`` from ``inputs``."""
+        try:
+            self._request.infer()
+        except RuntimeError as error:
+            raise LDMEngineError(
+                f"OpenVINO could not run the program {self.name}: {last_lines(error)} "
+                "Check the bundle with `ldm-engine verify`."
+            ) from error
+
+    def clone(self) -> OpenVINOProgram:
+        """Another request over the same compiled models."""
+        return OpenVINOProgram(self.name, self._bundle, self._models)
+
+
+class _CompiledModels(ByShape[Any]):
+    """One program compiled for the shapes in use; shared by a program and its clones."""
+
+    def __init__(
+        self, find_files: Callable[[], tuple[Path, ...]], size: int, config: Mapping[str, Any]
+    ) -> None:
+        """`find_files` tells graph and weights, or raises; `size` is that of a copy in bytes."""
+        from openvino import Core
+
+        super().__init__(size)
+        self._core = Core()
+        self._find_files = find_files
+        self._config = dict(config)
+
+    def _make(self, shapes: Shapes) -> Any:
+        graph, weights = self._find_files()
+        try:
+            # Shapes that are known beforehand make faster code.
+            model = self._core.read_model(graph, weights)
+            model.reshape({name: list(shape) for name, shape in shapes.items()})
+            return self._compile_cached(model)
+        except RuntimeError as error:
+            raise LDMEngineError(
+                f"OpenVINO cannot compile {graph} for {describe(shapes)}: {last_lines(error)} "
+                "Run `ldm-engine verify` on the bundle; if it is whole, ask for a smaller height, "
+                "width or batch, or export it again with this version of OpenVINO."
+            ) from error
+
+    def _compile_cached(self, model: Any) -> Any:
+        folder = self._config.get("CACHE_DIR")
+        if folder is None:
+            return self._core.compile_model(model, "CPU", self._config)
+        drop_unsealed(Path(folder), _BLOBS)  # OpenVINO takes a damaged one for good
+        try:
+            compiled = self._core.compile_model(model, "CPU", self._config)
+            seal_files(Path(folder), _BLOBS)
+            return compiled
+        except RuntimeError:
+            # Whatever the reason, it may have been the cache.
+            for key in ("CACHE_DIR", "CACHE_MODE", "WEIGHTS_PATH"):
+                del self._config[key]
+            return self._core.compile_model(model, "CPU", self._config)
+
+
+class OpenVINORuntime(Runtime):
+    """Opens ``openvino_model.xml`` programs."""
+
+    name = "openvino"
+    format = "openvino"
+    distributions = ("openvino",)
+    install = "pip install 'ldm-engine[openvino]'"
+    precisions: ClassVar[dict[str, tuple[str, ...]]] = {"cpu": ("fp32", "bf16", "int8")}
+
+    def format_of(self, program: str, precision: str) -> str:
+        """The UNet has a graph of its own for int8."""
+        return INT8_FORMAT if program_precision(program, precision) == "int8" else self.format
+
+    def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> OpenVINOProgram:
+        """Prepare one program; its weights are mapped when it is first given shapes."""
+        try:
+            import openvino  # noqa: F401
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                f"OpenVINO cannot be imported: {error}. Install it with: {self.install}"
+            ) from error
+        format_name = self.format_of(program, options.precision)
+        config = _config(program, options)
+        if options.cache:
+            precision = program_precision(program, options.precision)
+            config |= self._cache_config(bundle, program, format_name, precision)
+        size = weight_bytes(bundle, self, program, options.precision)
+        models = _CompiledModels(lambda: bundle.program_files(program, format_name), size, config)
+        return OpenVINOProgram(program, bundle, models)
+
+    def _cache_config(
+        self, bundle: Bundle, program: str, format_name: str, precision: str
+    ) -> dict[str, Any]:
+        """Where compiled models are kept: for this version, exactly these files, one precision.
+
+        OpenVINO itself takes in bf16 what it wrote in fp32, which gives other results than its own.
+        """
+        names = bundle.programs[program].formats[format_name].files
+        if not bundle.files.keys() >= set(names):  # an export that is still checking
+            return {}
+        digest = bundle.files_digest(names)[:16]
+        folder = cache_folder("openvino", f"{self.version()}-{digest}-{precision}")
+        if folder is None:
+            return {}
+        # The cache then holds the graph as optimised, with what of the weights was folded (up to
+        # 100 MB at full size), and maps the bundle's weights for the rest.
+        weights = bundle.program_files(program, format_name)[1]
+        return {
+            "CACHE_DIR": str(folder),
+            "CACHE_MODE": "OPTIMIZE_SIZE",
+            "WEIGHTS_PATH": str(weights),
+        }
+
+
+def _config(program: str, options: RuntimeOptions) -> dict[str, Any]:
+    precision = program_precision(program, options.precision)
+    in_bf16 = precision == "bf16" or (precision == "int8" and supports_bf16())
+    config = {
+        # Left to itself, OpenVINO takes bf16 where the CPU has it.
+        "INFERENCE_PRECISION_HINT": "bf16" if in_bf16 else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": options.threads,
+    }
+    if precision == "bf16":
+        # In bf16 one of its fused attentions comes out wrong for some inputs: 12 % of the noise
+        # prediction on the shapes model, a fifth of whose pictures then are wrong. The int8 UNet's
+        # attention is another, and was right in all of 400 pictures.
+        config["SNIPPETS_MODE"] = "DISABLE"
+    return config

@@ -1,0 +1,158 @@
+"""Paddle's predictors on any device: importing it, opening, running, and what it does beside."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+import warnings
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..bundle.bundle import Bundle
+from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
+from .base import Array, Program, Runtime
+
+# glibc's malloc.h has these; there is no header here to read them from.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_MAX_INT = 2**31 - 1
+
+
+class PaddleLibrary(Runtime):
+    """What all runtimes that are Paddle's have in common."""
+
+    distributions = ("paddlepaddle", "paddlepaddle-gpu")
+    install = "pip install 'ldm-engine[paddle]'"
+    has_gpu_pool = True
+    gpu_distribution = "paddlepaddle-gpu"
+    gpu_oldest = "3.2.2"
+    gpu_install = (
+        "PyPI's paddlepaddle-gpu stops at 2.6.2, and 3.x comes from Paddle's own package index: "
+        "run `pip uninstall paddlepaddle`, then the command that Paddle's installation page gives "
+        "for the machine's CUDA version (docs/gpu.md)"
+    )
+
+
+Self = TypeVar("Self", bound="PredictorProgram")
+
+
+class PredictorProgram(Program):
+    """One predictor; see ``Program`` for how long its outputs live."""
+
+    #: Owns files that the predictor was made of, where they are not the bundle's: ``clone()`` reads
+    #: them again.
+    held: object = None
+
+    def __init__(self, name: str, bundle: Bundle, predictor: Any) -> None:
+        super().__init__(name, bundle)
+        self._predictor = predictor
+
+    def run(self, unchanged: Collection[str] = ()) -> None:
+        """Compute ``outputs`` from ``inputs``."""
+        try:
+            results = self._compute(unchanged)
+        except Exception as error:
+            raise self._failure("Paddle", last_lines(error, 2)) from error
+        for name, result in results.items():
+            array = self.outputs[name]
+            if result.shape != array.shape:
+                raise BundleError(
+                    f"`{name}` of program {self.name} came out with shape {result.shape}; the "
+                    f"inputs lead to {array.shape}. The bundle does not fit its manifest: export "
+                    "it again."
+                )
+            np.copyto(array, result)
+
+    @abstractmethod
+    def _compute(self, unchanged: Collection[str]) -> Mapping[str, Array]:
+        """Run the predictor; its outputs by name."""
+
+    def clone(self: Self) -> Self:
+        """Another predictor, with a copy of the weights; call this in the thread that opened it.
+
+        Raises:
+            LDMEngineError: if Paddle cannot make one.
+        """
+        try:
+            predictor = self._predictor.clone()
+        except Exception as error:
+            raise LDMEngineError(
+                f"Paddle could not clone the program {self.name}: {last_lines(error, 2)} Each "
+                "clone takes memory for its own weights: make fewer where that is short; else "
+                "open another pipeline with from_pretrained."
+            ) from error
+        twin = type(self)(self.name, self._bundle, predictor)
+        twin.held = self.held
+        return twin
+
+
+def import_inference(install: str) -> Any:
+    """The module ``paddle.inference``; `install` is the command that installs it.
+
+    Raises:
+        RuntimeUnavailableError: if it cannot be imported.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Paddle warns about ccache and the like on import
+        try:
+            from paddle import inference
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                f"Paddle cannot be imported: {error}. {import_remedy(error, install)}"
+            ) from error
+    restore_termination_handler()
+    return inference
+
+
+def open_predictor(inference: Any, config: Any, graph: Path) -> Any:
+    """The predictor of `config`, whose program is that of `graph`.
+
+    Raises:
+        LDMEngineError: if Paddle cannot load it.
+    """
+    try:
+        return inference.create_predictor(config)
+    except Exception as error:
+        from paddle import __version__ as version
+
+        raise LDMEngineError(
+            f"Paddle {version} cannot load {graph}: {last_lines(error, 2)} "
+            "Run `ldm-engine verify` on the bundle; if it is whole, export it again with this "
+            "version of Paddle."
+        ) from error
+
+
+def import_remedy(error: ImportError, install: str) -> str:
+    """What to do about an `error` of importing Paddle, or what `install` installs with it."""
+    if "libgomp" in str(error):
+        return "It needs a library of the system. Install it with: apt-get install libgomp1"
+    return f"Install it with: {install}"
+
+
+def restore_termination_handler() -> None:
+    """Give SIGTERM back to the application: Paddle takes it for itself when it is imported."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def keep_freed_memory() -> None:
+    """Let this process's malloc reuse large blocks instead of returning them to the system.
+
+    Paddle allocates each large tensor anew in every run. By default glibc maps such a block and
+    unmaps it when it is freed, so every page of it is faulted in and cleared again: 140,000 faults
+    in each step of the full-size UNet, an eighth of its time. Up to 2 GB are kept at the end of
+    the heap, and what lies between blocks in use; an application can return it with glibc's
+    ``malloc_trim(0)``. Without glibc this does nothing, and in threads other than the main one
+    glibc goes on mapping blocks above 64 MB.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, _MAX_INT)

@@ -1,0 +1,221 @@
+"""A checkpoint in, a verified bundle out: the order of the steps and where the files go."""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import paddle
+
+from ldm_engine import __version__
+from ldm_engine.bundle.bundle import (
+    INT8_FORMAT,
+    REFERENCE,
+    SCHEDULER_CONFIG,
+    VOCABULARY,
+    Bundle,
+    FileInfo,
+    FormatInfo,
+    ModelInfo,
+    ProgramInfo,
+    hash_file,
+    program_file_names,
+)
+from ldm_engine.bundle.manifest import save_manifest
+from ldm_engine.checks.verification import References, save_references
+from ldm_engine.errors import ConfigError
+from ldm_engine.runtimes.paddle_predictor import restore_termination_handler
+from ldm_engine.sampling.tokenizer import Tokenizer
+
+from .checkpoint import Checkpoint
+from .formats.writing import NEEDS, check_formats, default_formats, write_program
+from .loading import load_models, read_configs
+from .models import TextEncoderConfig
+from .programs import Models, build_programs
+from .progress import Progress, silent
+from .quantization import add_int8, check_int8, choose_prompts
+from .target import check_target, staging_folder
+from .tensorrt_programs import Asked, add_tensorrt, check_tensorrt, plan_build
+from .verify import compute_references, gate, parity_report
+
+
+def export_bundle(
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    formats: Sequence[str] | None = None,
+    weights: str = "fp32",
+    int8: bool = False,
+    calibration_prompts: Path | None = None,
+    tensorrt: Asked | None = None,
+    force: bool = False,
+    source: str | None = None,
+    progress: Progress = silent,
+) -> Bundle:
+    """Export `checkpoint` into the folder `out`, verified.
+
+    Args:
+        checkpoint: from ``open_checkpoint``.
+        out: the bundle folder; must not exist, or be empty, or be a bundle and `force` given.
+        formats: of "paddle", "onnx", "openvino", "tensorrt"; by default Paddle, and OpenVINO where
+            it is installed.
+        weights: "fp32", or "fp16" to store them in half precision; computing stays as wide.
+        int8: add a quantized UNet to the format openvino.
+        calibration_prompts: a text file with a prompt a line to calibrate it with; by default the
+            checkpoint's own calibration_prompts.txt, or else general ones.
+        tensorrt: what the format tensorrt is to be built for; by default fp16 and usual sizes.
+        force: replace a bundle that is there; it stays until the new one is complete.
+        source: what to call the checkpoint in the manifest; by default its folder's name.
+        progress: told of each stage.
+
+    Raises:
+        InvalidArgumentError: if there is no such format.
+        RuntimeUnavailableError: if what a format needs is not installed.
+        CheckpointError, ConfigError: if the checkpoint is damaged or of another family.
+        VerificationError: if an exported program is wrong, or int8 makes the images worse; no
+            bundle is left behind.
+        OutputError: if `out` is in the way or cannot be written.
+    """
+    formats = default_formats() if formats is None else tuple(formats)
+    check_formats(formats, weights)
+    check_int8(formats, int8, calibration_prompts)
+    asked = tensorrt or Asked()
+    check_tensorrt(formats, asked)
+    prompts = choose_prompts(checkpoint.path, calibration_prompts) if int8 else None
+    out = check_target(out, force)
+    restore_termination_handler()
+    with staging_folder(out) as staging, _on_cpu():
+        # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
+        with paddle.utils.unique_name.guard():
+            draft, references = _export_into(
+                staging, checkpoint, formats, weights, asked, source, progress
+            )
+        gc.collect()  # the runtimes need the models' memory
+        if prompts is not None:
+            draft = add_int8(draft, prompts, progress)
+        if draft.tensorrt is not None:
+            draft = add_tensorrt(draft, draft.tensorrt, progress)
+        bundle = _verified(draft, references, progress)
+        save_manifest(bundle)
+    return replace(bundle, path=out)
+
+
+def _export_into(
+    folder: Path,
+    checkpoint: Checkpoint,
+    formats: Sequence[str],
+    weights: str,
+    asked: Asked,
+    source: str | None,
+    progress: Progress,
+) -> tuple[Bundle, References]:
+    """Write all but the manifest, the int8 UNet and TensorRT's programs; nothing is checked yet."""
+    configs = read_configs(checkpoint)
+    _check_vocabulary(checkpoint, configs[0])
+    models = load_models(checkpoint, configs, progress)
+    scheduler_text = json.dumps(checkpoint.configs["scheduler"], indent=2) + "\n"
+    (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
+    shutil.copyfile(checkpoint.vocab_path, folder / VOCABULARY)
+    model = _model_info(checkpoint, models, source)
+    build = plan_build(asked, model) if "tensorrt" in formats else None
+    programs = build_programs(models, model)
+    traced = [f for f in formats if f != "tensorrt"]
+    infos = {
+        p.name: ProgramInfo(
+            p.inputs,
+            p.outputs,
+            {f: FormatInfo(program_file_names(p.name, f), weights) for f in traced},
+        )
+        for p in programs
+    }
+    draft = Bundle(folder, model, infos, files={}, tensorrt=build)
+    references = compute_references(draft, models, programs, progress)
+    save_references(draft, references)
+    for program in programs:
+        progress(f"writing {program.name}")
+        (folder / program.name).mkdir()
+        write_program(program, folder / program.name, traced, weights)
+    return draft, references
+
+
+@contextmanager
+def _on_cpu() -> Iterator[None]:
+    """Have dygraph compute on the CPU, where fp32 is fp32, also with a Paddle for GPUs."""
+    before = paddle.get_device()
+    paddle.set_device("cpu")
+    try:
+        yield
+    finally:
+        paddle.set_device(before)
+
+
+def _verified(draft: Bundle, references: References, progress: Progress) -> Bundle:
+    """`draft` with hashes, versions, and the gate's report beside what its parity held before."""
+    findings = gate(draft, references, progress)
+    progress("hashing")
+    names = (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *draft.program_files_listed)
+    files = {n: _file_info(draft.path / n) for n in names}
+    parity = parity_report(findings)
+    for runtime, precisions in draft.parity.items():
+        for precision, measured in precisions.items():
+            parity[runtime][precision].update(measured)
+    return replace(draft, files=files, parity=parity, versions=_versions(draft))
+
+
+def _file_info(path: Path) -> FileInfo:
+    return FileInfo(hash_file(path), path.stat().st_size)
+
+
+def _model_info(checkpoint: Checkpoint, models: Models, source: str | None) -> ModelInfo:
+    unet, text = models.unet, models.text_encoder.config
+    return ModelInfo(
+        source=source or checkpoint.path.resolve().name,
+        latent_channels=unet.config.in_channels,
+        scale_factor=models.autoencoder.config.scale_factor,
+        size_multiple=unet.config.size_multiple,
+        sample_size=unet.config.sample_size,
+        token_length=text.max_position_embeddings,
+        vocab_size=text.vocab_size,
+        lowercase=_lowercase(checkpoint),
+        time_shift_width=unet.time_shift_width,
+        text_kv_width=unet.text_kv_width,
+    )
+
+
+def _check_vocabulary(checkpoint: Checkpoint, text: TextEncoderConfig) -> None:
+    """Open the tokenizer once: a vocabulary that does not fit is to be found before the work."""
+    Tokenizer(
+        checkpoint.vocab_path,
+        text.max_position_embeddings,
+        _lowercase(checkpoint),
+        text.vocab_size,
+    )
+
+
+def _lowercase(checkpoint: Checkpoint) -> bool:
+    value = checkpoint.configs["tokenizer"].get("do_lower_case", True)
+    if not isinstance(value, bool):
+        raise ConfigError(
+            f"The tokenizer config's `do_lower_case` is {value!r}; true or false is accepted. "
+            "Use the tokenizer_config.json published with the checkpoint."
+        )
+    return value
+
+
+def _versions(bundle: Bundle) -> dict[str, str]:
+    used = {name for f in bundle.formats for name in NEEDS[f]} - {"paddle"}
+    used |= {"nncf"} if INT8_FORMAT in bundle.programs["unet"].formats else set()
+    return {
+        "ldm-engine": __version__,
+        "paddlepaddle": paddle.__version__,
+        **{name: metadata.version(name) for name in sorted(used)},
+        "numpy": metadata.version("numpy"),
+        "python": platform.python_version(),
+    }

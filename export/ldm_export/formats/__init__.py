@@ -1,0 +1,1 @@
+"""Writing an exported program: one file a format."""

@@ -1,0 +1,169 @@
+"""Fetches published checkpoints by id: from the Hugging Face hub, or from PaddleNLP's store."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Literal
+
+from ldm_engine.errors import DownloadError, InvalidArgumentError
+from ldm_engine.machine.cache import VARIABLE, default_root
+
+from .checkpoint import open_checkpoint
+from .paddlenlp_store import PADDLENLP_URL, PADDLENLP_URL_VARIABLE, fetch_paddlenlp
+
+Hub = Literal["huggingface", "paddlenlp"]
+
+# Folders of a diffusers checkpoint that the export reads, and what it reads in them.
+HUGGINGFACE_FOLDERS = ("bert", "text_encoder", "unet", "vqvae", "vae")
+HUGGINGFACE_WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
+HUGGINGFACE_SMALL_FILES = re.compile(
+    r"model_index\.json|README\.md|scheduler/[\w.-]+\.json|tokenizer/[\w.-]+\.(json|txt)"
+    rf"|({'|'.join(HUGGINGFACE_FOLDERS)})/(config|model_config)\.json"
+)
+
+
+def fetch(
+    source: str | os.PathLike[str],
+    *,
+    hub: Hub = "huggingface",
+    cache_dir: Path | None = None,
+    base_url: str | None = None,
+    revision: str | None = None,
+) -> Path:
+    """A local path to the checkpoint `source`: itself if it exists, else downloaded once.
+
+    Args:
+        source: a path, or an id such as "CompVis/ldm-text2im-large-256".
+        hub: where ids are looked up.
+        cache_dir: where downloads are kept; by default the hub's own cache, or
+            $XDG_CACHE_HOME/ldm-engine for PaddleNLP's store.
+        base_url: the PaddleNLP store; by default $LDM_ENGINE_PADDLENLP_URL or the public one.
+        revision: branch, tag or commit on the Hugging Face hub.
+
+    Raises:
+        InvalidArgumentError: `source` is neither an existing path nor an id, `hub` is unknown, or
+            `base_url` or `revision` is given where it has no meaning.
+        DownloadError: the download failed; what is complete is kept, and a next call resumes.
+    """
+    if os.fspath(source) and _exists(Path(source)):
+        _refuse("revision", revision, f"`{source}` is a local path and is used as it is")
+        _refuse("base_url", base_url, f"`{source}` is a local path and is used as it is")
+        return Path(source)
+    owner, name = _parse_id(os.fspath(source))
+    if hub == "huggingface":
+        _refuse("base_url", base_url, "it is a PaddleNLP store's, for hub='paddlenlp'")
+        return _fetch_huggingface(f"{owner}/{name}", cache_dir, revision)
+    if hub == "paddlenlp":
+        _refuse("revision", revision, "the PaddleNLP store keeps one version of a model")
+        base_url = base_url or os.environ.get(PADDLENLP_URL_VARIABLE) or PADDLENLP_URL
+        store = (cache_dir or _user_cache()) / "paddlenlp" / owner / name
+        return fetch_paddlenlp(f"{base_url.rstrip('/')}/{owner}/{name}", store)
+    raise InvalidArgumentError(
+        f"`hub` is {hub!r}; huggingface and paddlenlp are accepted.\n  Pass one of them."
+    )
+
+
+def _refuse(name: str, value: str | None, reason: str) -> None:
+    if value is not None:
+        raise InvalidArgumentError(f"`{name}` is {value!r}; {reason}.\n  Leave it out.")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the file system, a folder that must not be entered
+        return False
+
+
+def _parse_id(source: str) -> tuple[str, str]:
+    """Owner and name of an id: letters, digits, `.`, `_`, `-`, never a dot first (no `..`)."""
+    found = re.fullmatch(r"([A-Za-z0-9_][\w.-]*)/([A-Za-z0-9_][\w.-]*)", source, re.ASCII)
+    if found is None or ".." in source:
+        raise InvalidArgumentError(
+            f"`{source}` is neither an existing file or folder nor an id like "
+            "CompVis/ldm-text2im-large-256.\n  Check the path, or pass OWNER/NAME."
+        )
+    return found[1], found[2]
+
+
+def _user_cache() -> Path:
+    told = os.environ.get(VARIABLE)
+    return Path(told) / "ldm-engine" if told and told != "off" else default_root()
+
+
+def _fetch_huggingface(repository: str, cache_dir: Path | None, revision: str | None) -> Path:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise DownloadError(
+            f"Fetching `{repository}` from the Hugging Face hub needs huggingface_hub.\n"
+            "  Install it with `pip install 'ldm-engine[export]'`, or pass a local path."
+        ) from None
+    try:
+        listed = huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
+        snapshot = huggingface_hub.snapshot_download(
+            repository,
+            revision=revision,
+            cache_dir=cache_dir,
+            allow_patterns=needed_files(listed),
+        )
+    except Exception as error:
+        # The hub's client lets errors of its HTTP library through, whichever that is today.
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        failure = (
+            f"`{repository}` could not be fetched from the Hugging Face hub "
+            f"({type(error).__name__}: {reason})"
+        )
+        cached = _complete_snapshot(repository, cache_dir, revision)
+        if cached is not None:
+            warnings.warn(
+                f"{failure}; the copy downloaded earlier to `{cached}` is used instead, which may "
+                "be older.",
+                stacklevel=3,  # the caller of fetch
+            )
+            return cached
+        raise DownloadError(
+            f"{failure}.\n"
+            "  Check the id and the network, pass a local path, or use the other hub, paddlenlp."
+        ) from error
+    return Path(snapshot)
+
+
+def _complete_snapshot(
+    repository: str, cache_dir: Path | None, revision: str | None
+) -> Path | None:
+    """An earlier download, for use without a network."""
+    import huggingface_hub
+
+    try:
+        snapshot = huggingface_hub.snapshot_download(
+            repository, revision=revision, cache_dir=cache_dir, local_files_only=True
+        )
+        open_checkpoint(snapshot)
+    except Exception:
+        return None
+    return Path(snapshot)
+
+
+def needed_files(listed: list[str]) -> list[str]:
+    """The files of a repository that the export reads: of several weights, the safest kind only."""
+    needed = [name for name in listed if HUGGINGFACE_SMALL_FILES.fullmatch(name)]
+    for folder in HUGGINGFACE_FOLDERS:
+        stems = "|".join(HUGGINGFACE_WEIGHTS)
+        for suffix in ("safetensors", "bin"):
+            weights = [
+                name
+                for name in listed
+                if re.fullmatch(
+                    rf"{folder}/({stems})(-\d+-of-\d+)?\.{suffix}(\.index\.json)?", name
+                )
+            ]
+            if weights:
+                needed += weights
+                break
+        else:
+            needed += [name for name in listed if name == f"{folder}/model_state.pdparams"]
+    return needed

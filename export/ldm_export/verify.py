@@ -1,0 +1,130 @@
+"""The gate: exported programs against the dygraph model, before a bundle may exist.
+
+The end-to-end reference is the undivided model with a doubled batch and the DDIM update written out
+as in the paper, so that neither the cutting into programs nor the loop can be wrong unnoticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import paddle
+from numpy.typing import NDArray
+
+from ldm_engine.bundle.bundle import Bundle, Parity
+from ldm_engine.checks.verification import (
+    END_TO_END,
+    END_TO_END_KEY,
+    END_TO_END_PROMPTS,
+    Finding,
+    References,
+    check_runtime,
+    reference_cases,
+    require_passed,
+)
+from ldm_engine.machine.cpu import available_threads
+from ldm_engine.runtimes.base import RuntimeOptions
+from ldm_engine.runtimes.choice import PREFERENCE, RUNTIMES, choose_runtime, usable_runtimes
+from ldm_engine.sampling.noise import NoiseStream
+from ldm_engine.sampling.scheduler import DDIMScheduler
+from ldm_engine.sampling.tokenizer import Tokenizer
+
+from .programs import Models, ProgramSpec
+from .progress import Progress
+from .tensorrt_programs import DEVICE
+
+
+def compute_references(
+    bundle: Bundle, models: Models, programs: tuple[ProgramSpec, ...], progress: Progress
+) -> References:
+    """The dygraph outputs of every case, and the images of the short loop."""
+    references: References = {}
+    by_name = {p.name: p for p in programs}
+    for name, program in by_name.items():
+        progress(f"reference: {name}")
+        for case in (c for c in reference_cases(bundle.model) if c.program == name):
+            references[case.program, case.label] = program.run(case.inputs())
+    progress("reference: end to end")
+    references[END_TO_END_KEY] = {"image": _render_undivided(bundle, models)}
+    return references
+
+
+def gate(bundle: Bundle, references: References, progress: Progress) -> list[Finding]:
+    """Check every format of `bundle` in every installed runtime and every precision.
+
+    Raises:
+        VerificationError: naming each program outside its tolerance.
+        RuntimeUnavailableError: if no installed runtime reads one of the formats.
+    """
+    for name in PREFERENCE["cpu"]:
+        if RUNTIMES[name].format in bundle.formats:
+            choose_runtime(bundle, name)  # what cannot be checked is not to be shipped
+    checks = [
+        (choice, RuntimeOptions(precision=precision))
+        for choice, precision in usable_runtimes(bundle)
+    ]
+    if bundle.tensorrt is not None:
+        options = RuntimeOptions(str(DEVICE), bundle.tensorrt.precision)
+        choice = choose_runtime(bundle, "tensorrt", options.precision, options.device)
+        checks.append((choice, options))
+    findings: list[Finding] = []
+    for choice, options in checks:
+        options = replace(options, threads=available_threads())
+        findings += check_runtime(bundle, choice, options, references, on_check=progress)
+    require_passed(findings, "The exported bundle")
+    return findings
+
+
+def parity_report(findings: list[Finding]) -> dict[str, dict[str, dict[str, Parity]]]:
+    """The findings as ``bundle.json`` keeps them: the largest error of each program."""
+    report: dict[str, dict[str, dict[str, Parity]]] = {}
+    for finding in findings:
+        programs = report.setdefault(finding.runtime, {}).setdefault(finding.precision, {})
+        before = programs.get(finding.program)
+        error = max(finding.error, before.relative_l2_error if before else 0.0)
+        programs[finding.program] = Parity(error, finding.tolerance)
+    return report
+
+
+def _render_undivided(bundle: Bundle, models: Models) -> NDArray[np.float32]:
+    model = bundle.model
+    scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
+    tokenizer = Tokenizer.of(bundle)
+    count = len(END_TO_END_PROMPTS)
+    input_ids = tokenizer([""] * count + list(END_TO_END_PROMPTS))
+    noise = NoiseStream(range(END_TO_END["seed"], END_TO_END["seed"] + count))
+    x = np.empty((count, model.latent_channels, model.sample_size, model.sample_size), np.float32)
+    noise.fill(x)
+    with paddle.no_grad():
+        context = models.text_encoder(paddle.to_tensor(input_ids))
+        for timestep, a, a_prev in _alphas(scheduler, END_TO_END["num_inference_steps"]):
+            eps = models.unet(
+                paddle.to_tensor(np.concatenate([x, x])),
+                paddle.to_tensor([float(timestep)]),
+                context,
+            ).numpy()
+            eps = eps[:count] + END_TO_END["guidance_scale"] * (eps[count:] - eps[:count])
+            x0 = (x - np.sqrt(1 - a) * eps) / np.sqrt(a)
+            sigma = END_TO_END["eta"] * np.sqrt((1 - a_prev) / (1 - a) * (1 - a / a_prev))
+            x = np.sqrt(a_prev) * x0 + np.sqrt(1 - a_prev - sigma**2) * eps
+            if sigma > 0:
+                fresh = np.empty_like(x, dtype=np.float32)
+                noise.fill(fresh)
+                x = x + sigma * fresh
+            x = x.astype(np.float32)
+        scaled = x / models.autoencoder.config.scaling_factor
+        pixels = models.autoencoder(paddle.to_tensor(scaled.astype(np.float32))).numpy()
+    return np.asarray(np.clip(pixels / 2 + 0.5, 0, 1).transpose(0, 2, 3, 1), dtype=np.float32)
+
+
+def _alphas(scheduler: DDIMScheduler, count: int) -> list[tuple[int, float, float]]:
+    """(timestep, its alphas_cumprod, the previous one's) of the "leading" schedule."""
+    alphas = scheduler.alphas_cumprod()
+    stride = scheduler.num_train_timesteps // count
+    timesteps = (np.arange(count) * stride)[::-1] + scheduler.steps_offset
+    final = 1.0 if scheduler.set_alpha_to_one else alphas[0]
+    return [
+        (int(t), float(alphas[t]), float(alphas[t - stride] if t >= stride else final))
+        for t in timesteps
+    ]

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertTokenizer
+
+from conftest import SHAPES
+from ldm_engine import PromptTruncatedWarning
+from ldm_engine.errors import ArgumentTypeError, BundleError, InvalidArgumentError
+from ldm_engine.sampling.tokenizer import Tokenizer, check_texts
+
+LENGTH = 77
+VOCABULARY = SHAPES / "tokenizer" / "vocab.txt"
+
+TEXTS = [
+    "",
+    " ",
+    "a small red circle on the left",
+    "A SMALL Red cirCLE",
+    "two  spaces\tand\nlines",
+    "café naïve Ångström",
+    "punctuation, and (more)! star-shaped; it's 50%",
+    "日本語のテキスト",
+    "emoji 🐿️ and a 🍔",
+    "control\x00characters\x07here\u200b",
+    "a" * 300,
+    "[CLS] [MASK] [SEP] [PAD]",
+    "line\u2028separator \u00a0nbsp",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer(VOCABULARY, LENGTH, lowercase=True, vocab_size=30522)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return BertTokenizer(str(VOCABULARY))
+
+
+def _reference_ids(reference, text):
+    encoded = reference([text], padding="max_length", max_length=LENGTH, truncation=True)
+    return encoded["input_ids"][0]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_ids_are_those_of_the_reference_tokenizer(tokenizer, reference, text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptTruncatedWarning)
+        assert tokenizer([text])[0].tolist() == _reference_ids(reference, text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(codec="utf-8"), max_size=120))
+def test_any_text_gives_the_ids_of_the_reference(tokenizer, reference, text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptTruncatedWarning)
+        ids = tokenizer([text])
+    assert ids.shape == (1, LENGTH)
+    assert ids[0].tolist() == _reference_ids(reference, text)
+
+
+def test_what_is_cut_off_is_shown(tokenizer):
+    kept, cut = "red " * 75, "blue star at the top"
+    with pytest.warns(PromptTruncatedWarning, match=f"no effect: '{cut}'"):
+        ids = tokenizer([kept + cut])
+    assert ids.shape == (1, LENGTH)
+
+
+def test_a_prompt_that_just_fits_is_not_warned_about(tokenizer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenizer(["red " * 75])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello\nworld\n",
+        b"\xff\xfe\x00",
+        b"[CLS]\n[SEP]\n",
+        b"[CLS]\n[SEP]\n[PAD]\n",  # no [UNK]: unknown words would fail while rendering
+        b"[CLS]\n[SEP]\n[PAD]\n[UNK]\n" + b"\n".join(b"w%d" % i for i in range(30522)),
+    ],
+)
+def test_a_bad_vocabulary_is_refused(tmp_path, content):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"vocab\.txt"):
+        Tokenizer(path, LENGTH, lowercase=True, vocab_size=30522)
+
+
+def test_texts_must_be_valid_text():
+    check_texts("prompt", ["fine", ""])
+    with pytest.raises(ArgumentTypeError, match="bytes"):
+        check_texts("prompt", ["fine", b"bytes"])
+    with pytest.raises(InvalidArgumentError, match="UTF-8"):
+        check_texts("prompt", ["lone \ud800 surrogate"])
