@@ -18,6 +18,7 @@ from ldm_engine.checks.verification import relative_error
 from ldm_engine.errors import LDMEngineError, VerificationError
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import Choice
+from ldm_engine.sampling.opening import prepare
 from ldm_engine.sampling.pipeline import LDMTextToImagePipeline
 
 from .calibration import Sample
@@ -83,8 +84,9 @@ def compare_int8(
         images = []
         for options in (wide, int8):
             # Sequential, so that the gate needs no more memory than the UNet alone does.
-            pipe = LDMTextToImagePipeline.from_bundle(bundle, choice, options, memory="sequential")
-            images.append(_draw(pipe, prompts, guidance_scales, num_inference_steps, seed))
+            opened = prepare(bundle, choice, options)
+            with LDMTextToImagePipeline.from_opened(opened, memory="sequential") as pipe:
+                images.append(_draw(pipe, prompts, guidance_scales, num_inference_steps, seed))
     except LDMEngineError as error:
         raise VerificationError(f"The UNet cannot be run in fp32 and int8: {error}") from error
     psnrs = [psnr(given, reference) for reference, given in zip(*images, strict=True)]

@@ -26,6 +26,7 @@ from ..errors import (
 from ..machine.files import write_atomically
 from ..runtimes.base import Program, Runtime, RuntimeOptions
 from ..runtimes.choice import Choice
+from ..sampling import opening
 from ..sampling.pipeline import LDMTextToImagePipeline
 
 Arrays = dict[str, NDArray[Any]]
@@ -234,7 +235,9 @@ def check_runtime(
     on_check(f"{told}: end to end")
     if all(finding.passed for finding in findings):  # else it would only blur which program it is
         # Sequential, so that checking needs no more memory than the largest program does.
-        pipe = LDMTextToImagePipeline.from_bundle(bundle, choice, options, memory="sequential")
+        pipe = LDMTextToImagePipeline.from_opened(
+            opening.prepare(bundle, choice, options), memory="sequential"
+        )
         render = partial(render_end_to_end, pipe)
         tolerance = end_to_end_tolerance(bundle, runtime, precision)
         measure = worst_image_error if precision in MIN_PSNR else relative_error

@@ -111,6 +111,10 @@ class Program(ABC):
         a device with memory of its own they are there already.
         """
 
+    def close(self) -> None:
+        """Free what the program holds."""
+        self.inputs, self.outputs, self._shapes = {}, {}, {}
+
     def _failure(self, library: str, reason: str) -> LDMEngineError:
         """What ``run()`` raises where `library` fails for that `reason`."""
         shapes = describe({n: a.shape for n, a in self.inputs.items()})
