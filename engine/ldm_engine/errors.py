@@ -35,6 +35,10 @@ class RuntimeUnavailableError(LDMEngineError, ImportError):
     """A runtime is not installed, or cannot do what was asked of it."""
 
 
+class ClosedError(LDMEngineError, ValueError):
+    """A pipeline or program was used after it was closed."""
+
+
 class NonFiniteError(LDMEngineError, ArithmeticError):
     """A program produced NaN or infinity."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldm_engine.bundle.bundle import Bundle
-from ldm_engine.checks.verification import relative_error
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import LDMEngineError, VerificationError
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import Choice

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from random_checkpoint import SIZES, write_random_checkpoint
 
 from ldm_engine import LDMTextToImagePipeline
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.exporter import export_bundle
+from random_checkpoint import SIZES, write_random_checkpoint
 
 #: Two levels and a narrow everything: 2.5 MB, 0.6 MB compressed.
 CONFIGS = {

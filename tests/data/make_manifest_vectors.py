@@ -10,16 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ldm_engine.bundle.bundle import (
-    PROGRAMS,
-    REFERENCE,
-    SCHEDULER_CONFIG,
-    VOCABULARY,
-    ModelInfo,
-    engine_file_name,
-    program_file_names,
-    program_tensors,
-)
+from ldm_engine.bundle.bundle import REFERENCE, SCHEDULER_CONFIG, VOCABULARY
+from ldm_engine.bundle.contract import PROGRAMS, program_tensors
+from ldm_engine.bundle.formats import engine_file_name, program_file_names
+from ldm_engine.bundle.model import ModelInfo
 
 HERE = Path(__file__).parent
 MODEL = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..bundle.bundle import PROGRAMS, Bundle
-from ..machine.cpu import free_memory_bytes
+from ..bundle.bundle import Bundle
 from ..machine.device import Device
 from ..machine.gpu import find_gpu
+from ..machine.memory import free_memory_bytes
 from ..runtimes.base import weight_bytes
 from ..runtimes.choice import Choice
 from . import console
@@ -18,7 +18,7 @@ def choose_memory(asked: str, bundle: Bundle, choice: Choice, precision: str, de
     where = Device.parse(device)
     gpu = find_gpu(where.index) if where.kind == "gpu" else None
     free = gpu.memory_bytes if gpu else free_memory_bytes()
-    needed = sum(weight_bytes(bundle, choice.runtime, name, precision) for name in PROGRAMS)
+    needed = sum(weight_bytes(bundle, choice.runtime, name, precision) for name in bundle.programs)
     if free is None or needed <= free / 2:
         return "resident"
     console.err.print(

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from ..bundle.bundle import PROGRAMS, Bundle
+from ..bundle.bundle import Bundle
 from ..bundle.manifest import open_bundle
 from ..checks.golden import TOLERANCE, check_golden, why_not_applicable
-from ..checks.verification import check_runtime, load_references, require_passed, sample
+from ..checks.references import load_references, sample
+from ..checks.verification import check_runtime, require_passed
 from ..runtimes.choice import Choice, choose_runtime, resolve_options, select_runtimes
 from ..sampling.pipeline import LDMTextToImagePipeline
 from . import console
@@ -42,7 +43,7 @@ def verify(bundle: Path, runtime: str, precision: str, device: str, golden: bool
     for refusal in refusals:
         console.err.print(f"Not checked: {refusal}", markup=False)
     findings = []
-    with console.stages(len(checks) * (len(PROGRAMS) + 1)) as progress:
+    with console.stages(len(checks) * (len(opened.programs) + 1)) as progress:
         for choice, used_precision in checks:
             options = resolve_options(choice.runtime, device, used_precision, None)
             findings += check_runtime(opened, choice, options, references, sample, progress)
@@ -58,7 +59,7 @@ def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:
         console.out.print(f"golden: does not apply to this bundle: {reason}.")
         return
     choice = choose_runtime(
-        bundle, choice.runtime.wide_runtime or choice.runtime.name, "fp32", device
+        bundle, choice.runtime.fp32_runtime or choice.runtime.name, "fp32", device
     )
     options = resolve_options(choice.runtime, device, "fp32", None)
     result = check_golden(LDMTextToImagePipeline.from_bundle(bundle, choice, options))

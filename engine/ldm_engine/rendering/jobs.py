@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..bundle.bundle import ModelInfo
+from ..bundle.model import ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..sampling.noise import MAX_SEED
 from ..sampling.request import check_guidance_scale, check_size

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidArgumentError, LDMEngineError
-from ..machine.cpu import free_memory_bytes
-from ..machine.memory import PeakMemory
+from ..machine.memory import PeakMemory, free_memory_bytes
 from ..runtimes.choice import RUNTIMES
 from .identity import identify
 from .jobs import Group, Task

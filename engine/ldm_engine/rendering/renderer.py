@@ -49,7 +49,7 @@ class RendererSettings:
 
     def runtime_for(self, precision: str) -> str:
         """The name of the runtime that renders in `precision`: the run's own, or fp32."""
-        other = RUNTIMES[self.runtime].wide_runtime
+        other = RUNTIMES[self.runtime].fp32_runtime
         return self.runtime if precision == self.options.precision or other is None else other
 
     def open_pipeline(self, precision: str, memory: str) -> LDMTextToImagePipeline:

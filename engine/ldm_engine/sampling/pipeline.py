@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..bundle.bundle import PROGRAMS, Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.contract import PROGRAMS
 from ..bundle.manifest import open_bundle
 from ..errors import (
     ArgumentTypeError,

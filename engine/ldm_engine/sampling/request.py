@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.bundle import MAX_SIZE, Bundle, ModelInfo
+from ..bundle.bundle import Bundle
+from ..bundle.model import MAX_SIZE, ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
 from .noise import resolve_seeds
 from .scheduler import DDIMScheduler, DDIMStep, batch_steps, check_eta, is_number

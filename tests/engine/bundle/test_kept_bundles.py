@@ -14,7 +14,8 @@ from PIL import Image
 
 from conftest import DATA
 from ldm_engine import LDMTextToImagePipeline, open_bundle
-from ldm_engine.checks.verification import check_runtime, load_references, sample
+from ldm_engine.checks.references import load_references, sample
+from ldm_engine.checks.verification import check_runtime
 from ldm_engine.runtimes.choice import RuntimeOptions, choose_runtime
 
 KEPT = sorted(path.stem for path in DATA.glob("bundle-v*.json"))

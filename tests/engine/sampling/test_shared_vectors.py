@@ -11,8 +11,9 @@ import pytest
 
 from conftest import DATA
 from ldm_engine import DDIMScheduler, errors
-from ldm_engine.bundle.bundle import MANIFEST, ModelInfo
+from ldm_engine.bundle.bundle import MANIFEST
 from ldm_engine.bundle.manifest import open_bundle, seal
+from ldm_engine.bundle.model import ModelInfo
 from ldm_engine.errors import ConfigError
 from ldm_engine.sampling.request import resolve_request
 from ldm_engine.sampling.tokenizer import PromptTruncatedWarning, Tokenizer
