@@ -59,6 +59,10 @@ class VerificationError(LDMEngineError):
     """An exported program does not agree with its reference."""
 
 
+class InputError(LDMEngineError, OSError):
+    """A file that was named could not be read."""
+
+
 class OutputError(LDMEngineError, OSError):
     """A file or folder could not be written."""
 

@@ -13,6 +13,7 @@ from ..bundle.bundle import Bundle
 from ..errors import LDMEngineError, RuntimeUnavailableError, VerificationError
 from ..runtimes.base import RuntimeOptions
 from ..runtimes.choice import Choice
+from ..sampling.opening import prepare
 from ..sampling.pipeline import LDMTextToImagePipeline
 from .cases import END_TO_END_KEY, Arrays, reference_cases, render_end_to_end, run_case
 from .references import References
@@ -108,15 +109,14 @@ class _Check:
     def end_to_end(self) -> Finding:
         """The images of the short loop."""
         precision = self.options.precision
-        # Sequential, so that checking needs no more memory than the largest program does.
-        pipe = LDMTextToImagePipeline.from_bundle(
-            self.bundle, self.choice, self.options, memory="sequential"
-        )
         tolerance = end_to_end_tolerance(self.bundle, self.choice.runtime, precision)
         measure = worst_image_error if precision in MIN_PSNR else relative_error
-        return self._compare(
-            END_TO_END_KEY, lambda: {"image": render_end_to_end(pipe)}, tolerance, measure
-        )
+        opened = prepare(self.bundle, self.choice, self.options)
+        # Sequential, so that checking needs no more memory than the largest program does.
+        with LDMTextToImagePipeline.from_opened(opened, memory="sequential") as pipe:
+            return self._compare(
+                END_TO_END_KEY, lambda: {"image": render_end_to_end(pipe)}, tolerance, measure
+            )
 
     def _compare(
         self, key: tuple[str, str], run: Callable[[], Arrays], tolerance: float, measure: Measure

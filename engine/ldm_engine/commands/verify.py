@@ -11,7 +11,8 @@ from ..bundle.manifest import open_bundle
 from ..checks.golden import TOLERANCE, check_golden, why_not_applicable
 from ..checks.references import load_references, sample
 from ..checks.verification import check_runtime, require_passed
-from ..runtimes.choice import Choice, choose_runtime, resolve_options, select_runtimes
+from ..runtimes.choice import Choice, resolve_options, select_runtimes
+from ..sampling.opening import choose_for
 from ..sampling.pipeline import LDMTextToImagePipeline
 from . import console
 
@@ -58,11 +59,11 @@ def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:
     if reason:
         console.out.print(f"golden: does not apply to this bundle: {reason}.")
         return
-    choice = choose_runtime(
-        bundle, choice.runtime.fp32_runtime or choice.runtime.name, "fp32", device
-    )
-    options = resolve_options(choice.runtime, device, "fp32", None)
-    result = check_golden(LDMTextToImagePipeline.from_bundle(bundle, choice, options))
+    runtime = choice.runtime.fp32_runtime or choice.runtime.name
+    with LDMTextToImagePipeline.from_opened(
+        choose_for(bundle, runtime, "fp32", device, None)
+    ) as pipe:
+        result = check_golden(pipe)
     verdict = "pass" if result.passed else "FAIL"
     console.out.print(
         f"golden: {verdict}: the published slice is {result.error:.2g} away at most; "
