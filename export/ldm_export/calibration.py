@@ -153,7 +153,7 @@ def gather_samples(
         guidance_scale: not 1; both the text and the empty text are sampled.
         num_inference_steps: at least K.
         seed: of the first prompt's noise; the next ones' follow.
-        on_prompt: told how many prompts are done.
+        on_prompt: called with how many prompts are done.
     """
     model = bundle.model
     request = prepare(bundle, choice, options).request(
@@ -172,15 +172,15 @@ def gather_samples(
     texts = _encode_texts(bundle, choice, options, request.texts)
     time_shift = _encode_time(bundle, choice, options, [row.timestep for row in request.rows])
 
-    unet = choice.runtime.open(bundle, "unet", options)
-    unet.allocate(unet_shapes(model, (1, *request.latents_shape[1:]), rows=2))
     samples: list[Sample] = []
-    for index, prompt in enumerate(prompts):
-        steps = _spread(index, len(prompts), samples_per_prompt, num_inference_steps)
-        samples += _draw(
-            unet, request.part(index, index + 1), time_shift, (texts[""], texts[prompt]), steps
-        )
-        on_prompt(index + 1)
+    with choice.runtime.open(bundle, "unet", options) as unet:
+        unet.allocate(unet_shapes(model, (1, *request.latents_shape[1:]), rows=2))
+        for index, prompt in enumerate(prompts):
+            steps = _spread(index, len(prompts), samples_per_prompt, num_inference_steps)
+            samples += _draw(
+                unet, request.part(index, index + 1), time_shift, (texts[""], texts[prompt]), steps
+            )
+            on_prompt(index + 1)
     return samples
 
 
@@ -222,13 +222,14 @@ def _encode_texts(
     bundle: Bundle, choice: Choice, options: RuntimeOptions, texts: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
     """Keys and values [T, .] of each distinct text."""
-    program, tokenizer = choice.runtime.open(bundle, "text_encoder", options), Tokenizer.of(bundle)
-    return {t: encode_text(program, bundle.model, tokenizer, t) for t in dict.fromkeys(texts)}
+    tokenizer = Tokenizer.of(bundle)
+    with choice.runtime.open(bundle, "text_encoder", options) as program:
+        return {t: encode_text(program, bundle.model, tokenizer, t) for t in dict.fromkeys(texts)}
 
 
 def _encode_time(
     bundle: Bundle, choice: Choice, options: RuntimeOptions, timesteps: Sequence[int]
 ) -> NDArray[np.float32]:
     """`time_shift` [S, .]."""
-    program = choice.runtime.open(bundle, "time_encoder", options)
-    return encode_time(program, bundle.model, timesteps)
+    with choice.runtime.open(bundle, "time_encoder", options) as program:
+        return encode_time(program, bundle.model, timesteps)

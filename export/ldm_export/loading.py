@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import paddle
 
-from ldm_engine.bundle.bundle import MAX_SIZE
+from ldm_engine.bundle.model import MAX_SIZE
 from ldm_engine.errors import CheckpointError, ConfigError
 from ldm_engine.sampling.schedule import NoiseSchedule
 

@@ -13,19 +13,14 @@ import paddle
 from numpy.typing import NDArray
 
 from ldm_engine.bundle.bundle import Bundle, Parity
-from ldm_engine.checks.verification import (
-    END_TO_END,
-    END_TO_END_KEY,
-    END_TO_END_PROMPTS,
-    Finding,
-    References,
-    check_runtime,
-    reference_cases,
-    require_passed,
-)
+from ldm_engine.checks.cases import END_TO_END, END_TO_END_KEY, END_TO_END_PROMPTS, reference_cases
+from ldm_engine.checks.references import References
+from ldm_engine.checks.verification import Finding, check_runtime, require_passed
 from ldm_engine.machine.cpu import available_threads
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import PREFERENCE, RUNTIMES, choose_runtime, usable_runtimes
+from ldm_engine.runtimes.gpu.tensorrt_build import FORMAT as TENSORRT
+from ldm_engine.runtimes.gpu.tensorrt_build import read_build
 from ldm_engine.sampling.noise import NoiseStream
 from ldm_engine.sampling.schedule import NoiseSchedule
 from ldm_engine.sampling.tokenizer import Tokenizer
@@ -43,7 +38,7 @@ def compute_references(
     by_name = {p.name: p for p in programs}
     for name, program in by_name.items():
         progress(f"reference: {name}")
-        for case in (c for c in reference_cases(bundle.model) if c.program == name):
+        for case in reference_cases(name, bundle.model):
             references[case.program, case.label] = program.run(case.inputs())
     progress("reference: end to end")
     references[END_TO_END_KEY] = {"image": _render_undivided(bundle, models)}
@@ -64,8 +59,8 @@ def gate(bundle: Bundle, references: References, progress: Progress) -> list[Fin
         (choice, RuntimeOptions(precision=precision))
         for choice, precision in usable_runtimes(bundle)
     ]
-    if bundle.tensorrt is not None:
-        options = RuntimeOptions(str(DEVICE), bundle.tensorrt.precision)
+    if TENSORRT in bundle.formats:
+        options = RuntimeOptions(str(DEVICE), read_build(bundle).precision)
         choice = choose_runtime(bundle, "tensorrt", options.precision, options.device)
         checks.append((choice, options))
     findings: list[Finding] = []

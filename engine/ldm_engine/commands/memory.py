@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..bundle.bundle import PROGRAMS
-from ..machine.cpu import free_memory_bytes
+from ..bundle.contract import PROGRAMS
 from ..machine.device import Device
 from ..machine.files import make_folder
 from ..machine.gpu import find_gpu
+from ..machine.memory import free_memory_bytes
 from ..runtimes.base import weight_bytes
 from ..sampling.opening import Opened
 from ..sampling.pipeline import LDMTextToImagePipeline

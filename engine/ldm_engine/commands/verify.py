@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from ..bundle.bundle import PROGRAMS, Bundle
+from ..bundle.bundle import Bundle
 from ..bundle.manifest import open_bundle
 from ..checks.golden import TOLERANCE, check_golden, why_not_applicable
-from ..checks.verification import check_runtime, load_references, require_passed, sample
+from ..checks.references import load_references, sample
+from ..checks.verification import check_runtime, require_passed
 from ..runtimes.choice import Choice, resolve_options, select_runtimes
 from ..sampling.opening import choose_for
 from ..sampling.pipeline import LDMTextToImagePipeline
@@ -43,7 +44,7 @@ def verify(bundle: Path, runtime: str, precision: str, device: str, golden: bool
     for refusal in refusals:
         console.err.print(f"Not checked: {refusal}", markup=False)
     findings = []
-    with console.stages(len(checks) * (len(PROGRAMS) + 1)) as progress:
+    with console.stages(len(checks) * (len(opened.programs) + 1)) as progress:
         for choice, used_precision in checks:
             options = resolve_options(choice.runtime, device, used_precision, None)
             findings += check_runtime(opened, choice, options, references, sample, progress)
@@ -58,7 +59,7 @@ def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:
     if reason:
         console.out.print(f"golden: does not apply to this bundle: {reason}.")
         return
-    runtime = choice.runtime.wide_runtime or choice.runtime.name
+    runtime = choice.runtime.fp32_runtime or choice.runtime.name
     with LDMTextToImagePipeline.from_opened(
         choose_for(bundle, runtime, "fp32", device, None)
     ) as pipe:

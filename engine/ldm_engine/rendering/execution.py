@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import LDMEngineError
-from ..machine.cpu import available_threads, free_memory_bytes
+from ..machine.cpu import available_threads
+from ..machine.memory import free_memory_bytes
 from ..machine.remote import is_url
 from ..machine.storage import Storage
 from ..runtimes.choice import resolve_options

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..bundle.bundle import PROGRAMS, Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.contract import PROGRAMS
 from ..errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, NonFiniteError
 from ..runtimes.base import RuntimeOptions
 from .encoding import encode_text, encode_time, unet_shapes

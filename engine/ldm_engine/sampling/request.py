@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.bundle import ModelInfo
+from ..bundle.model import ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
 from .schedule import NoiseSchedule
 from .settings import SETTINGS, Limits, list_texts

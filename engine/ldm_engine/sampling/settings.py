@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle.bundle import MAX_SIZE, ModelInfo
+from ..bundle.model import MAX_SIZE, ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
 
 MAX_SEED = 2**32 - 1

@@ -67,7 +67,8 @@ class Tokenizer:
     def of(cls, bundle: Bundle) -> Tokenizer:
         """The tokenizer of a bundle."""
         model = bundle.model
-        return cls(bundle.vocabulary, model.token_length, model.lowercase, model.vocab_size)
+        lowercase = bundle.tokenizer.lowercase
+        return cls(bundle.vocabulary, model.token_length, lowercase, model.vocab_size)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """`input_ids` [N, token_length]: [CLS] text [SEP] and padding.
