@@ -16,7 +16,7 @@ import pytest
 
 from ldm_engine.commands import console, display
 from ldm_engine.errors import OutputError
-from ldm_engine.rendering.progress import Counter
+from ldm_engine.rendering.execution import Counter
 from ldm_engine.rendering.run import Summary
 from rendering_runs import files_of, images_of, read_lines, records_of
 
