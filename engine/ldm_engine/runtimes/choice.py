@@ -76,7 +76,7 @@ def choose_runtime(
         RuntimeUnavailableError: if it is not installed, the bundle lacks its format, or it does
             not offer the precision or the device.
     """
-    _require(check_options(name, precision, device))
+    require(check_options(name, precision, device))
     where = Device.parse(device)
     if name != "auto":
         obstacles = _obstacles(bundle, RUNTIMES[name], precision, where)
@@ -118,7 +118,7 @@ def select_runtimes(
         InvalidArgumentError: naming each of runtime, precision and device that does not exist.
         RuntimeUnavailableError: if all are refused, with every reason.
     """
-    _require(
+    require(
         [
             f"`{option}` is {given!r}; all or one of {', '.join(names)} is accepted."
             for option, given, names in (
@@ -245,7 +245,8 @@ def check_options(
     return violations
 
 
-def _require(violations: Sequence[str]) -> None:
+def require(violations: Sequence[str]) -> None:
+    """Raise ``InvalidArgumentError`` for what ``check_options`` found."""
     if violations:
         raise InvalidArgumentError("\n".join(violations))
 
@@ -259,7 +260,7 @@ def resolve_options(
         InvalidArgumentError: if a value is none that any runtime accepts.
         RuntimeUnavailableError: if this runtime does not run on that device.
     """
-    _require(check_options(precision=precision, device=device, threads=threads))
+    require(check_options(precision=precision, device=device, threads=threads))
     where = Device.parse(device)
     if where.kind not in runtime.precisions:
         raise RuntimeUnavailableError(
