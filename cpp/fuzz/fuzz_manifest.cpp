@@ -1,10 +1,11 @@
 // Any bytes as bundle.json, as they are and with their hash put right; and as a scheduler config.
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
+#include "bundle/manifest.hpp"
 #include "ldm_engine/errors.hpp"
-#include "manifest.hpp"
-#include "scheduler.hpp"
+#include "sampling/solvers.hpp"
 
 using namespace ldm_engine;
 
@@ -25,10 +26,8 @@ void parse(const std::string& text) {
   try {
     const Bundle bundle = parse_manifest("bundle", text);
     bundle.digest();
-    for (const char* program : kPrograms) {
-      for (const auto& [format, info] : bundle.programs.at(program).formats) {
-        bundle.files_digest(info.files);
-      }
+    for (const auto& [name, program] : bundle.programs) {
+      for (const auto& [format, info] : program.formats) bundle.files_digest(info.files);
     }
   } catch (const BundleError&) {
   }
@@ -41,10 +40,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   parse(text);
   parse(sealed(text));
   try {
-    DDIMScheduler(parse_json_object(text, "scheduler_config.json")).steps(50, 0.5);
+    const NoiseSchedule schedule(parse_json_object(text, "scheduler_config.json"));
+    ddim_rows(schedule, std::min(50, schedule.num_train_timesteps()), 0.5);
   } catch (const BundleError&) {
   } catch (const ConfigError&) {
-  } catch (const InvalidArgumentError&) {  // fewer than 50 training steps
   }
   return 0;
 }

@@ -2,11 +2,11 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
-#include "files.hpp"
+#include "bundle/manifest.hpp"
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
 #include "ldm_engine/pipeline.hpp"
-#include "manifest.hpp"
+#include "machine/files.hpp"
 
 using namespace ldm_engine;
 namespace fs = std::filesystem;
@@ -135,7 +135,7 @@ TEST_CASE("a pipe in the place of a file is told, though no hash is looked at") 
 
 TEST_CASE("formats are listed in one order") {
   Bundle bundle;
-  for (const char* name : kPrograms) {
+  for (const std::string& name : required_programs()) {
     for (const char* format : kFormats) bundle.programs[name].formats[format];
   }
   CHECK(joined(bundle.formats()) == "paddle, onnx, openvino, openvino_int8, tensorrt");

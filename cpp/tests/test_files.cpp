@@ -1,12 +1,12 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
-#include "cache.hpp"
-#include "files.hpp"
+#include "bundle/stamps.hpp"
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
-#include "sha256.hpp"
-#include "stamps.hpp"
+#include "machine/cache.hpp"
+#include "machine/files.hpp"
+#include "machine/sha256.hpp"
 
 using namespace ldm_engine;
 namespace fs = std::filesystem;

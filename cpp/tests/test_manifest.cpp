@@ -1,8 +1,8 @@
 #include <doctest/doctest.h>
 
+#include "bundle/manifest.hpp"
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
-#include "manifest.hpp"
 
 using namespace ldm_engine;
 

@@ -2,10 +2,10 @@
 
 #include <limits>
 
+#include "bundle/json.hpp"
 #include "folders.hpp"
-#include "json.hpp"
 #include "ldm_engine/errors.hpp"
-#include "pixels.hpp"
+#include "sampling/pixels.hpp"
 
 using namespace ldm_engine;
 
