@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ldm_engine import Bundle, open_bundle
-from ldm_engine.bundle.bundle import PROGRAMS
+from ldm_engine.bundle.contract import PROGRAMS
 from ldm_engine.runtimes.choice import usable_runtimes
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "shapes"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ldm_engine.benchmarking.statistics import Ratio, Summary, median_of_ratios, summarize
-from ldm_engine.checks.verification import END_TO_END_TOLERANCES, PROGRAM_TOLERANCES
+from ldm_engine.checks.tolerances import END_TO_END_TOLERANCES, PROGRAM_TOLERANCES
 from peers import PEERS
 from records import Record, Records, RecordsError
 from work import least_seconds

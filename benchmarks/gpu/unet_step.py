@@ -21,7 +21,7 @@ import numpy as np
 from contestants import Contestant, Ours, Torch, torch_device, whole_number
 
 from ldm_engine import Bundle, open_bundle
-from ldm_engine.checks.verification import relative_error
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import InvalidArgumentError, LDMEngineError
 from ldm_engine.machine.device import Device
 from ldm_engine.machine.environment import machine_facts, versions

@@ -9,7 +9,7 @@ import numpy as np
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
 from ldm_engine.benchmarking.timing import TimedRuntime
-from ldm_engine.bundle.bundle import PROGRAMS
+from ldm_engine.bundle.contract import PROGRAMS
 from ldm_engine.runtimes.choice import RUNTIMES, Choice, choose_runtime, resolve_options
 from ldm_engine.sampling.encoding import encode_text, encode_time, unet_shapes
 from ldm_engine.sampling.tokenizer import Tokenizer

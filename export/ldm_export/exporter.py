@@ -16,21 +16,22 @@ import paddle
 
 from ldm_engine import __version__
 from ldm_engine.bundle.bundle import (
-    INT8_FORMAT,
     REFERENCE,
     SCHEDULER_CONFIG,
     VOCABULARY,
     Bundle,
     FileInfo,
     FormatInfo,
-    ModelInfo,
     ProgramInfo,
     hash_file,
-    program_file_names,
 )
+from ldm_engine.bundle.formats import INT8_FORMAT, program_file_names
 from ldm_engine.bundle.manifest import save_manifest
-from ldm_engine.checks.verification import References, save_references
+from ldm_engine.bundle.model import ModelInfo, TokenizerInfo
+from ldm_engine.checks.references import References, save_references
 from ldm_engine.errors import ConfigError
+from ldm_engine.runtimes.gpu.tensorrt_build import FORMAT as TENSORRT
+from ldm_engine.runtimes.gpu.tensorrt_build import TensorRTBuild
 from ldm_engine.runtimes.paddle_predictor import restore_termination_handler
 from ldm_engine.sampling.tokenizer import Tokenizer
 
@@ -100,8 +101,9 @@ def export_bundle(
         gc.collect()  # the runtimes need the models' memory
         if prompts is not None:
             draft = add_int8(draft, prompts, progress)
-        if draft.tensorrt is not None:
-            draft = add_tensorrt(draft, draft.tensorrt, progress)
+        if TENSORRT in draft.format_facts:
+            build = TensorRTBuild.parse(draft.format_facts[TENSORRT])
+            draft = add_tensorrt(draft, build, progress)
         bundle = _verified(draft, references, progress)
         save_manifest(bundle)
     return replace(bundle, path=out)
@@ -124,9 +126,9 @@ def _export_into(
     (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
     shutil.copyfile(checkpoint.vocab_path, folder / VOCABULARY)
     model = _model_info(checkpoint, models, source)
-    build = plan_build(asked, model) if "tensorrt" in formats else None
+    facts = {TENSORRT: plan_build(asked, model).facts()} if TENSORRT in formats else {}
     programs = build_programs(models, model)
-    traced = [f for f in formats if f != "tensorrt"]
+    traced = [f for f in formats if f != TENSORRT]
     infos = {
         p.name: ProgramInfo(
             p.inputs,
@@ -135,7 +137,8 @@ def _export_into(
         )
         for p in programs
     }
-    draft = Bundle(folder, model, infos, files={}, tensorrt=build)
+    tokenizer = TokenizerInfo("wordpiece", _lowercase(checkpoint))
+    draft = Bundle(folder, model, tokenizer, infos, files={}, format_facts=facts)
     references = compute_references(draft, models, programs, progress)
     save_references(draft, references)
     for program in programs:
@@ -183,7 +186,6 @@ def _model_info(checkpoint: Checkpoint, models: Models, source: str | None) -> M
         sample_size=unet.config.sample_size,
         token_length=text.max_position_embeddings,
         vocab_size=text.vocab_size,
-        lowercase=_lowercase(checkpoint),
         time_shift_width=unet.time_shift_width,
         text_kv_width=unet.text_kv_width,
     )

@@ -8,13 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ldm_engine.bundle.bundle import (
-    INT8_FORMAT,
-    Bundle,
-    FormatInfo,
-    Parity,
-    program_file_names,
-)
+from ldm_engine.bundle.bundle import Bundle, FormatInfo, Parity
+from ldm_engine.bundle.formats import INT8_FORMAT, program_file_names
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError
 from ldm_engine.machine.cpu import available_threads
 from ldm_engine.runtimes.base import RuntimeOptions

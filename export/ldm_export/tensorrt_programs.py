@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
-from ldm_engine.bundle.bundle import (
-    BUILT_PRECISIONS,
-    MAX_SIZE,
-    Bundle,
-    FormatInfo,
-    ModelInfo,
-    ProgramInfo,
-    TensorRTBuild,
-)
-from ldm_engine.checks.verification import END_TO_END_PROMPTS
+from ldm_engine.bundle.bundle import Bundle, FormatInfo, ProgramInfo
+from ldm_engine.bundle.model import MAX_SIZE, ModelInfo
+from ldm_engine.checks.cases import END_TO_END_PROMPTS
 from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError, RuntimeUnavailableError
 from ldm_engine.machine.device import Device
 from ldm_engine.runtimes.base import program_precision
 from ldm_engine.runtimes.choice import RUNTIMES
-from ldm_engine.runtimes.gpu.tensorrt import facts_here, shape_ranges
+from ldm_engine.runtimes.gpu.tensorrt import facts_here
+from ldm_engine.runtimes.gpu.tensorrt_build import (
+    BUILT_PRECISIONS,
+    FORMAT,
+    TensorRTBuild,
+    shape_ranges,
+)
 
 from .formats.tensorrt import run_in_process, write_tensorrt
 from .formats.tensorrt_conversion import Request
@@ -180,7 +179,6 @@ def add_tensorrt(
     Raises:
         LDMEngineError: if a program cannot be converted.
     """
-    ranges = shape_ranges(draft.model, build)
     programs: dict[str, ProgramInfo] = {}
     for name, info in draft.programs.items():
         progress(f"building TensorRT engines of {name}")
@@ -189,11 +187,11 @@ def add_tensorrt(
             name,
             draft.path / name,
             info,
-            ranges[name],
+            shape_ranges(name, draft.model, build),
             precision,
             draft.model.vocab_size,
             run,
         )
-        formats = {**info.formats, "tensorrt": FormatInfo(files, precision)}
+        formats = {**info.formats, FORMAT: FormatInfo(files, precision)}
         programs[name] = replace(info, formats=formats)
-    return replace(draft, programs=programs, tensorrt=build)
+    return replace(draft, programs=programs, format_facts={FORMAT: build.facts()})

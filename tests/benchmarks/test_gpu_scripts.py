@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from ldm_engine.checks.verification import relative_error
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.machine.device import Device
 from ldm_engine.runtimes.choice import PREFERENCE, RUNTIMES, choose_runtime
 

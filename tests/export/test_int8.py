@@ -13,7 +13,7 @@ import openvino
 import pytest
 
 from conftest import SHAPES
-from ldm_engine.bundle.bundle import INT8_FORMAT
+from ldm_engine.bundle.formats import INT8_FORMAT
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError, VerificationError
 from ldm_engine.machine.cpu import available_threads
 from ldm_engine.runtimes.base import RuntimeOptions

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 
-from ..bundle.bundle import PROGRAMS, Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.contract import PROGRAMS
 from ..runtimes.base import Program, Runtime, RuntimeOptions
 
 
@@ -51,6 +52,7 @@ class _TimedProgram(Program):
 
     def __init__(self, program: Program, durations_s: list[float]) -> None:
         self.name = program.name
+        self._is_closed = False
         self._program = program
         self._durations_s = durations_s
 
@@ -62,12 +64,14 @@ class _TimedProgram(Program):
     def _bind(self) -> None:
         self._program._bind()
 
-    def run(self, unchanged: Collection[str] = ()) -> None:
-        """Compute ``outputs`` from ``inputs`` and note the time."""
+    def _run(self, unchanged: Collection[str]) -> None:
         began = time.perf_counter()
         self._program.run(unchanged)
         self._durations_s.append(time.perf_counter() - began)
 
-    def clone(self) -> Program:
+    def _release(self) -> None:
+        self._program.close()
+
+    def _clone(self) -> Program:
         """Another handle, whose runs are noted in the same place."""
         return _TimedProgram(self._program.clone(), self._durations_s)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from ..bundle.manifest import open_bundle
-from ..runtimes.choice import Choice, choose_runtime, resolve_options
+from ..runtimes.choice import Choice
 from ..sampling.encoding import encode_time
-from ..sampling.pipeline import LDMTextToImagePipeline, needed_files
-from ..sampling.scheduler import DDIMScheduler
+from ..sampling.opening import open_to_run
+from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.tokenizer import PromptTruncatedWarning
 from .results import END_TO_END, HOST
 from .serving import serve
@@ -34,13 +34,13 @@ class _Bench:
     ) -> None:
         """Open the pipeline as ``from_pretrained`` does."""
         began = time.perf_counter()
-        opened = open_bundle(bundle)
-        choice = choose_runtime(opened, runtime, precision)
-        options = resolve_options(choice.runtime, "cpu", precision, settings["threads"])
-        opened.check_changed_files(needed_files(opened, choice.runtime, precision))
-        self._runtime = TimedRuntime(choice.runtime)
-        self._pipe = LDMTextToImagePipeline.from_bundle(
-            opened, Choice(self._runtime, choice.reason), options
+        opened = open_to_run(
+            bundle, runtime=runtime, precision=precision, threads=settings["threads"]
+        )
+        opened.check_hashes()
+        self._runtime = TimedRuntime(opened.choice.runtime)
+        self._pipe = LDMTextToImagePipeline.from_opened(
+            replace(opened, choice=Choice(self._runtime, opened.choice.reason))
         )
         self.load_s = time.perf_counter() - began
         self._prompts = prompts
@@ -75,8 +75,7 @@ class _Bench:
     def time_encoder(self, count: int) -> dict[str, Any]:
         """Encode the schedule `count` times; calls keep it, so theirs runs in the first alone."""
         model = self._pipe.bundle.model
-        scheduler = DDIMScheduler.from_config(self._pipe.bundle.scheduler_config)
-        steps = scheduler.steps(self._call["num_inference_steps"], self._call["eta"])
+        steps = self._pipe.schedule.leading(self._call["num_inference_steps"])
         self._runtime.clear()
         for _ in range(count):
             encode_time(

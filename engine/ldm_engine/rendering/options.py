@@ -1,20 +1,64 @@
-"""What a run is asked to do, checked where it is made."""
+"""The options of a run, all checked where they are made."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..errors import InvalidArgumentError
+from ..machine.storage import ALONE
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
 from ..sampling.request import MAX_BATCH
+from .jobs import Identity
 
 LAYOUTS = ("files", "webdataset")
 EXECUTORS = ("local", "ray")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (from 1) of `count`; 1 of 1 is the whole."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``i/n``; raises ``InvalidArgumentError``."""
+        if found := re.fullmatch(r"(\d{1,7})/(\d{1,7})", text):
+            index, count = map(int, found.groups())
+            if 1 <= index <= count <= 10**6:
+                return cls(index, count)
+        raise InvalidArgumentError(f"`shard` is {text!r}; i/n with 1 <= i <= n is accepted: 1/4.")
+
+    @property
+    def label(self) -> str:
+        """As it stands in names of files."""
+        return ALONE if self.count == 1 else f"{self.index}-of-{self.count}"
+
+    def holds(self, identity: Identity) -> bool:
+        """Whether an image is this shard's."""
+        return identity.shard(self.count) == self.index - 1
+
+    def holds_row(self, row: int) -> bool:
+        """Whether this shard tells what is wrong with a row."""
+        return row % self.count == self.index - 1
+
+
+def parse_bytes(text: str) -> int:
+    """Read ``6GiB``, ``800M`` or a number of bytes; raises ``InvalidArgumentError``."""
+    match = re.fullmatch(
+        r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE
+    )
+    if match is None or float(match[1]) <= 0:
+        raise InvalidArgumentError(f"`memory_limit` is {text!r}; 6GiB, 800MiB, ... is accepted.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is asked to do, beside the jobs' defaults."""
+    """The options of a run, beside the jobs' defaults."""
 
     output: str
     batch_size: int | None = None  #: None: chosen by a short measurement
@@ -28,7 +72,6 @@ class RunOptions:
     precision: str = "fp32"
     device: str = "cpu"
     threads: int | None = None  #: of each process; None: all cores, divided among the workers
-    gpu_pool_mb: int | None = None  #: Paddle is told to take so much at first
     shard: str = "1/1"
     workers: int = 1
     executor: str = "local"

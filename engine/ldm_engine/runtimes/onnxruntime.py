@@ -51,16 +51,18 @@ class ONNXRuntimeProgram(Program):
             for name, array in arrays.items():
                 bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def run(self, unchanged: Collection[str] = ()) -> None:
-        """Compute ``outputs`` from ``inputs``."""
+    def _run(self, unchanged: Collection[str]) -> None:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
             raise self._failure("ONNX Runtime", reason(error)) from error
 
-    def clone(self) -> ONNXRuntimeProgram:
+    def _clone(self) -> ONNXRuntimeProgram:
         """Another binding over the same session."""
         return ONNXRuntimeProgram(self.name, self._bundle, self._session)
+
+    def _release(self) -> None:
+        self._binding = self._session = None
 
 
 class _ONNXRuntimeLibrary(Runtime):
@@ -152,7 +154,7 @@ class ONNXRuntimeTensorRTRuntime(_ONNXRuntimeLibrary):
     """
 
     name = "onnxruntime-tensorrt"
-    wide_runtime = "onnxruntime"
+    fp32_runtime = "onnxruntime"
     precisions: ClassVar[dict[str, tuple[str, ...]]] = {"gpu": ("fp16",)}
 
     def _missing_for_gpu(self, precision: str, device: Device) -> list[str]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..bundle.bundle import INT8_FORMAT, Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.formats import INT8_FORMAT
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
 from ..machine.cache import cache_folder, drop_unsealed, seal_files
 from ..machine.cpu import supports_bf16
@@ -28,7 +29,7 @@ class OpenVINOProgram(Program):
 
     def __init__(self, name: str, bundle: Bundle, models: _CompiledModels) -> None:
         super().__init__(name, bundle)
-        self._models = models
+        self._models: Any = models
         self._request: Any = None
 
     def _bind(self) -> None:
@@ -47,8 +48,7 @@ class OpenVINOProgram(Program):
         for name, array in (self.inputs | self.outputs).items():
             self._request.set_tensor(name, Tensor(array, shared_memory=True))
 
-    def run(self, unchanged: Collection[str] = ()) -> None:
-        """Compute ``outputs`` from ``inputs``."""
+    def _run(self, unchanged: Collection[str]) -> None:
         try:
             self._request.infer()
         except RuntimeError as error:
@@ -57,9 +57,12 @@ class OpenVINOProgram(Program):
                 "Check the bundle with `ldm-engine verify`."
             ) from error
 
-    def clone(self) -> OpenVINOProgram:
+    def _clone(self) -> OpenVINOProgram:
         """Another request over the same compiled models."""
         return OpenVINOProgram(self.name, self._bundle, self._models)
+
+    def _release(self) -> None:
+        self._request = self._models = None
 
 
 class _CompiledModels(ByShape[Any]):
@@ -76,7 +79,7 @@ class _CompiledModels(ByShape[Any]):
         self._find_files = find_files
         self._config = dict(config)
 
-    def _make(self, shapes: Shapes) -> Any:
+    def _compile(self, shapes: Shapes) -> Any:
         graph, weights = self._find_files()
         try:
             # Shapes that are known beforehand make faster code.

@@ -41,6 +41,10 @@ class PaddleProgram(PredictorProgram):
             tensor.name = name  # the predictor feeds by name
             self._tensors.append(tensor)
 
+    def _release(self) -> None:
+        super()._release()
+        self._tensors = []
+
     def _compute(self, unchanged: Collection[str]) -> Mapping[str, Array]:
         # Output handles can be given memory too, but then some programs leave it untouched.
         results = self._predictor.run(self._tensors)

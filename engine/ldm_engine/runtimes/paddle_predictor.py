@@ -9,7 +9,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +27,6 @@ class PaddleLibrary(Runtime):
 
     distributions = ("paddlepaddle", "paddlepaddle-gpu")
     install = "pip install 'ldm-engine[paddle]'"
-    has_gpu_pool = True
     gpu_distribution = "paddlepaddle-gpu"
     gpu_oldest = "3.2.2"
     gpu_install = (
@@ -37,22 +36,18 @@ class PaddleLibrary(Runtime):
     )
 
 
-Self = TypeVar("Self", bound="PredictorProgram")
-
-
 class PredictorProgram(Program):
     """One predictor; see ``Program`` for how long its outputs live."""
 
-    #: Owns files that the predictor was made of, where they are not the bundle's: ``clone()`` reads
-    #: them again.
-    held: object = None
+    #: Owns the files that the predictor was made of, where they are not the bundle's: ``clone()``
+    #: reads them again.
+    source: object = None
 
     def __init__(self, name: str, bundle: Bundle, predictor: Any) -> None:
         super().__init__(name, bundle)
         self._predictor = predictor
 
-    def run(self, unchanged: Collection[str] = ()) -> None:
-        """Compute ``outputs`` from ``inputs``."""
+    def _run(self, unchanged: Collection[str]) -> None:
         try:
             results = self._compute(unchanged)
         except Exception as error:
@@ -71,7 +66,7 @@ class PredictorProgram(Program):
     def _compute(self, unchanged: Collection[str]) -> Mapping[str, Array]:
         """Run the predictor; its outputs by name."""
 
-    def clone(self: Self) -> Self:
+    def _clone(self) -> PredictorProgram:
         """Another predictor, with a copy of the weights; call this in the thread that opened it.
 
         Raises:
@@ -86,8 +81,11 @@ class PredictorProgram(Program):
                 "open another pipeline with from_pretrained."
             ) from error
         twin = type(self)(self.name, self._bundle, predictor)
-        twin.held = self.held
+        twin.source = self.source
         return twin
+
+    def _release(self) -> None:
+        self._predictor = self.source = None
 
 
 def import_inference(install: str) -> Any:

@@ -22,7 +22,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from ldm_engine.bundle.bundle import FORMAT_FILES
+from ldm_engine.bundle.formats import FORMAT_FILES
 
 from ..programs import ProgramSpec
 from ..tracing import call_with

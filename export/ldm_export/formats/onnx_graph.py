@@ -19,7 +19,7 @@ from onnx import (
     helper,
 )
 
-from ldm_engine.bundle.bundle import TensorSpec, dimension_name
+from ldm_engine.bundle.contract import TensorSpec, dimension_name
 from ldm_engine.errors import LDMEngineError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm_engine.bundle.bundle import FORMAT_FILES
+from ldm_engine.bundle.formats import FORMAT_FILES
 from ldm_engine.errors import LDMEngineError, OutputError
 
 _WIDENED = ".widened"

@@ -14,7 +14,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from ldm_engine.bundle.bundle import FORMAT_FILES
+from ldm_engine.bundle.formats import FORMAT_FILES
 from ldm_engine.errors import LDMEngineError, OutputError
 
 from ..programs import ProgramSpec

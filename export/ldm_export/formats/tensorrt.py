@@ -15,15 +15,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ldm_engine.bundle.bundle import (
-    ENGINE_PLACE,
-    FORMAT_FILES,
-    ProgramInfo,
-    TensorSpec,
-    engine_file_name,
-)
+from ldm_engine.bundle.bundle import ProgramInfo
+from ldm_engine.bundle.contract import TensorSpec
+from ldm_engine.bundle.formats import ENGINE_PLACE, FORMAT_FILES, engine_file_name
 from ldm_engine.errors import LDMEngineError
-from ldm_engine.runtimes.gpu.tensorrt import Range
+from ldm_engine.runtimes.gpu.tensorrt_build import Range
 
 from .paddle import name_outputs
 from .tensorrt_conversion import Input, Request

@@ -10,7 +10,7 @@ import pytest
 
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.bundle.bundle import FormatInfo
-from ldm_engine.checks.verification import relative_error
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import (
     BundleError,
     InvalidArgumentError,

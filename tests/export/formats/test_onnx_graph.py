@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from ldm_engine.bundle.bundle import TensorSpec
+from ldm_engine.bundle.contract import TensorSpec
 from ldm_engine.errors import LDMEngineError
 from ldm_export.formats.onnx_graph import (
     GraphFormError,

@@ -11,8 +11,10 @@ import numpy as np
 import openvino
 import pytest
 
-from ldm_engine.bundle.bundle import FORMAT_FILES, PROGRAMS
-from ldm_engine.checks.verification import reference_cases, relative_error
+from ldm_engine.bundle.contract import PROGRAMS
+from ldm_engine.bundle.formats import FORMAT_FILES
+from ldm_engine.checks.cases import reference_cases
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import LDMEngineError, OutputError
 from ldm_export.formats.openvino import finish_ir, write_openvino
 
@@ -91,7 +93,7 @@ def test_outputs_agree_with_dygraph(converted, tiny, name):
     core = openvino.Core()
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = core.compile_model(core.read_model(folder / name / GRAPH), "CPU", config)
-    case = next(c for c in reference_cases(tiny.model) if c.program == name)
+    case = next(reference_cases(name, tiny.model))
     inputs = case.inputs()
     for output, expected in tiny.programs[name].run(inputs).items():
         assert relative_error(compiled(inputs)[output], expected) < TOLERANCES[weights]

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from ldm_engine.bundle.bundle import ENGINE_PLACE, TensorRTBuild
+from ldm_engine.bundle.formats import ENGINE_PLACE
 from ldm_engine.errors import LDMEngineError
 from ldm_engine.runtimes.gpu.tensorrt import locate_engines, shape_ranges
+from ldm_engine.runtimes.gpu.tensorrt_build import TensorRTBuild
 from ldm_export.formats.tensorrt import run_in_process, write_tensorrt
 from ldm_export.formats.tensorrt_conversion import Input, Request, convert
 from ldm_export.tensorrt_programs import add_tensorrt

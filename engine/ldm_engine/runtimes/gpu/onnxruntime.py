@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.bundle import Bundle, dimension_name
+from ...bundle.bundle import Bundle
+from ...bundle.contract import dimension_name
 from ...errors import BundleError, LDMEngineError, RuntimeUnavailableError
 from ...machine.cache import cache_folder, drop_unsealed, seal_files
 from ..base import Program
@@ -151,7 +152,7 @@ class Sessions(ByShape[BoundSession]):
         self._info = bundle.programs[program]
         self._half: HalfProgram | None = None  # for all shapes; sessions may use its weights
 
-    def _make(self, shapes: Shapes) -> BoundSession:
+    def _compile(self, shapes: Shapes) -> BoundSession:
         folder = self._engine_folder(shapes)
         if folder is not None:
             drop_unsealed(folder, _ENGINES)
@@ -260,7 +261,7 @@ class ONNXRuntimeGPUProgram(Program):
 
     def __init__(self, name: str, bundle: Bundle, sessions: Sessions) -> None:
         super().__init__(name, bundle)
-        self._sessions = sessions
+        self._sessions: Any = sessions
         self._bound: Any = None  # the BoundSession in use
         self._mark = object()
 
@@ -271,8 +272,7 @@ class ONNXRuntimeGPUProgram(Program):
             self._bound = None  # frees what it holds before the next is made
             self._bound = self._sessions.get(shapes)
 
-    def run(self, unchanged: Collection[str] = ()) -> None:
-        """Compute ``outputs`` from ``inputs``."""
+    def _run(self, unchanged: Collection[str]) -> None:
         try:
             with _TURN:
                 self._compute(unchanged)
@@ -293,9 +293,13 @@ class ONNXRuntimeGPUProgram(Program):
         for name, array in self.outputs.items():
             np.copyto(array, bound.buffers[name].numpy())
 
-    def clone(self) -> ONNXRuntimeGPUProgram:
+    def _clone(self) -> ONNXRuntimeGPUProgram:
         """Other arrays over the same sessions."""
         return ONNXRuntimeGPUProgram(self.name, self._bundle, self._sessions)
+
+    def _release(self) -> None:
+        with _TURN:  # the last of its clones frees memory on the GPU
+            self._bound = self._sessions = None
 
 
 def reason(error: Exception) -> str:

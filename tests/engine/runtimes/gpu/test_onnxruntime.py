@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from ldm_engine.checks.verification import relative_error
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import BundleError, LDMEngineError, RuntimeUnavailableError
 from ldm_engine.runtimes import base, by_shape
 from ldm_engine.runtimes import onnxruntime as library

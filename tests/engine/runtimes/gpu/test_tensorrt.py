@@ -14,14 +14,8 @@ import paddle
 import pytest
 from paddle import inference
 
-from ldm_engine.bundle.bundle import (
-    ENGINE_PLACE,
-    FileInfo,
-    FormatInfo,
-    TensorRTBuild,
-    hash_file,
-    program_file_names,
-)
+from ldm_engine.bundle.bundle import FileInfo, FormatInfo, hash_file
+from ldm_engine.bundle.formats import ENGINE_PLACE, program_file_names
 from ldm_engine.bundle.manifest import open_bundle, save_manifest
 from ldm_engine.errors import BundleError, LDMEngineError, RuntimeUnavailableError, ShapeError
 from ldm_engine.machine.device import Device
@@ -37,6 +31,7 @@ from ldm_engine.runtimes.gpu.tensorrt import (
     rebuild_command,
     shape_ranges,
 )
+from ldm_engine.runtimes.gpu.tensorrt_build import TensorRTBuild
 from ldm_engine.runtimes.paddle import _configure
 
 RUNTIME = RUNTIMES["tensorrt"]
