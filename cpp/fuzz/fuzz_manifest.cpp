@@ -11,15 +11,15 @@ using namespace ldm_engine;
 
 namespace {
 
-/// `text` with the hash in it that it should tell, if it has a place for one.
+/// `text` with its right hash in it, if it has a place for one.
 std::string sealed(std::string text) {
   const std::string key = "\"manifest_sha256\": \"";
   const std::size_t begin = text.find(key);
   const std::size_t end = begin == std::string::npos ? begin : text.find('"', begin + key.size());
   if (end == std::string::npos) return text;
   const std::size_t start = begin + key.size();
-  const std::string told = text.substr(start, end - start);
-  return text.replace(start, told.size(), seal_of_manifest(text, told));
+  const std::string recorded = text.substr(start, end - start);
+  return text.replace(start, recorded.size(), seal_of_manifest(text, recorded));
 }
 
 void parse(const std::string& text) {

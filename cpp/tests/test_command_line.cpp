@@ -36,7 +36,7 @@ TEST_CASE("options are read, with dashes or underscores") {
   CHECK(read({"-h"}).wants_help);
 }
 
-TEST_CASE("bad usage is told") {
+TEST_CASE("bad usage is refused") {
   for (const std::vector<std::string>& words :
        std::vector<std::vector<std::string>>{{},
                                              {"bundle"},

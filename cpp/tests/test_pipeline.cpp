@@ -46,9 +46,9 @@ TEST_CASE("the same seed gives the same image, alone and in a batch") {
   CHECK(batch.seeds == std::vector<std::uint32_t>{3, 4, 5});
   CHECK(batch.num_steps_run == 4);
   CHECK(batch.warnings.empty());
-  const Result again = pipe.generate(kPrompts, short_request());
+  const Result repeated = pipe.generate(kPrompts, short_request());
   for (std::size_t i = 0; i < kPrompts.size(); ++i) {
-    CHECK(batch.images[i].rgb == again.images[i].rgb);
+    CHECK(batch.images[i].rgb == repeated.images[i].rgb);
     Request request = short_request();
     request.seed = static_cast<std::int64_t>(3 + i);
     const Result alone = pipe.generate({kPrompts[i]}, request);
@@ -141,15 +141,14 @@ TEST_CASE("a closed pipeline says so, and its clones go on") {
     pipe.close();
     return true;
   };
-  CHECK_THROWS_WITH_AS(pipe.generate({"a"}, request), doctest::Contains("is rendering"), Error);
+  CHECK_THROWS_WITH_AS(pipe.generate({"a"}, request), doctest::Contains("already rendering"),
+                       Error);
   pipe.close();
   pipe.close();
-  CHECK_THROWS_WITH_AS(pipe.generate({"a"}), doctest::Contains("is closed"), Error);
-  CHECK_THROWS_WITH_AS(pipe.clone(), doctest::Contains("is closed"), Error);
-  CHECK_THROWS_WITH_AS(pipe.info(), doctest::Contains("is closed"), Error);
+  CHECK_THROWS_WITH_AS(pipe.generate({"a"}), doctest::Contains("was closed"), ClosedError);
+  CHECK_THROWS_AS(pipe.clone(), ClosedError);
+  CHECK(pipe.info().runtime == clone.info().runtime);
   CHECK(clone.generate({"a"}, short_request()).images[0].rgb == before.images[0].rgb);
-  pipe = Pipeline(bundle);
-  CHECK_NOTHROW(pipe.info());
 }
 
 TEST_CASE("a bundle is found after the working directory has changed") {
@@ -224,7 +223,7 @@ TEST_CASE("clones render at the same time") {
   }
 }
 
-TEST_CASE("a prompt that is cut off is told") {
+TEST_CASE("a prompt that is cut off gives a warning") {
   REQUIRE_BUNDLE(bundle);
   Pipeline pipe(bundle);
   std::string prompt;

@@ -209,9 +209,9 @@ std::string option_help(const Option& option) {
   for (std::string word; words >> word;) {
     if (line.size() + word.size() > kHelpWidth) {
       text += line + "\n";
-      line.assign(kHelpColumn - 1, ' ');
+      line.assign(kHelpColumn, ' ');
     }
-    line += (line.size() < kHelpColumn ? "" : " ") + word;
+    line += (line.size() > kHelpColumn ? " " : "") + word;
   }
   return text + line + "\n";
 }

@@ -10,7 +10,7 @@ namespace ldm_engine {
 struct Options {
   std::string runtime = "auto";    ///< "auto", "openvino" or, where it was built in, "paddle"
   std::string device = "cpu";      ///< "cpu"
-  std::string precision = "fp32";  ///< "fp32", "bf16" or "int8"; never another than asked for
+  std::string precision = "fp32";  ///< "fp32", "bf16" or "int8"; never another than this
   std::optional<int> threads;      ///< cores to use; none: all that this process may use
   /// "resident" keeps all programs; "sequential" holds one at a time, which takes less memory and
   /// more time; "auto" does so where their weights are larger than half of the free memory.

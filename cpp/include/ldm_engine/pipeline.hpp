@@ -30,7 +30,7 @@ struct Timings {
 struct Result {
   std::vector<Image> images;         ///< one a prompt
   std::vector<std::uint32_t> seeds;  ///< the seed of each image, also when none was given
-  int num_steps_run = 0;             ///< fewer than asked for if the callback stopped the run
+  int num_steps_run = 0;             ///< fewer than requested if the callback stopped the run
   Timings timings;
   std::vector<std::string> warnings;  ///< prompts that were cut off, images of a single colour
 };
@@ -43,7 +43,7 @@ struct Info {
   std::string precision;    ///< in use
   std::string memory;       ///< "resident" or "sequential", whichever is in use
   int threads = 0;          ///< in use
-  int default_size = 0;     ///< image height and width where none are asked for, in pixels
+  int default_size = 0;     ///< image height and width by default, in pixels
   int pixel_multiple = 0;   ///< image height and width are multiples of this
   int token_length = 0;     ///< tokens a prompt
   int latent_channels = 0;  ///< C of latents [B, C, h, w]
@@ -74,7 +74,7 @@ class LDM_ENGINE_API Opening {
 /// Renders images from text with the programs of a bundle.
 ///
 /// A pipeline serves one thread at a time; clone() gives another thread its own handles. Every use
-/// of one that was closed or moved from throws Error.
+/// of one that was moved from throws Error.
 class LDM_ENGINE_API Pipeline {
  public:
   /// Load the programs of a bundle folder. Throws what Opening does, and BundleError for a file
@@ -99,8 +99,9 @@ class LDM_ENGINE_API Pipeline {
   /// What was opened, and what runs it.
   const Info& info() const;
 
-  /// Free the programs and their memory now rather than at destruction; clones go on working.
-  /// Throws Error if this pipeline is rendering. A second call does nothing.
+  /// Free this pipeline's programs now rather than at destruction; its clones keep theirs. A second
+  /// call does nothing. generate() and clone() then throw ClosedError.
+  /// Throws Error if this pipeline is rendering.
   void close();
 
  private:

@@ -43,19 +43,19 @@ struct PerImage {
   template <typename Value>
   static T converted(Value&& value) {
     if constexpr (std::is_integral_v<T>) {
-      const T held = static_cast<T>(value);
-      if (static_cast<std::decay_t<Value>>(held) != value || (held < 0) != (value < 0)) {
+      const T kept = static_cast<T>(value);
+      if (static_cast<std::decay_t<Value>>(kept) != value || (kept < 0) != (value < 0)) {
         throw InvalidArgumentError("A whole number of a request is " + std::to_string(value) +
                                    ", which is too large.");
       }
-      return held;
+      return kept;
     } else {
       return T(std::forward<Value>(value));
     }
   }
 };
 
-/// What a callback is told after each step.
+/// What a callback is given after each step.
 struct StepInfo {
   int index;          ///< 0, 1, ...
   int timestep;       ///< of the training schedule
@@ -66,7 +66,7 @@ struct StepInfo {
 /// Called after each step; true stops the run.
 using StepCallback = std::function<bool(const StepInfo&)>;
 
-/// What is asked of one call; the defaults are those of Python's call.
+/// The settings of one call; the defaults are those of Python's call.
 struct Request {
   std::optional<int> height;              ///< pixels; none: the size the model was trained at
   std::optional<int> width;               ///< likewise

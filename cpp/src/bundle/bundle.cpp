@@ -147,7 +147,7 @@ std::string Bundle::fault(const std::string& name) const {
   }
   try {
     if (sha256_of_file(file) != expected.sha256) {
-      return name + " has another sha256 than the manifest says";
+      return name + " does not match the sha256 in the manifest";
     }
   } catch (const std::exception& failure) {
     return name + " could not be hashed: " + failure.what();

@@ -1,4 +1,4 @@
-// Which files had the right hash when they were last changed: they need not be read again.
+// Files verified and unchanged since; they are not hashed again.
 #include "bundle/stamps.hpp"
 
 #include <sys/stat.h>
@@ -51,12 +51,12 @@ Json read_notes(const fs::path& folder) {
 
 std::vector<std::string> changed_files(const fs::path& folder,
                                        const std::map<std::string, std::string>& hashes) {
-  const Json known = read_notes(folder);
+  const Json notes = read_notes(folder);
   std::vector<std::string> changed;
   for (const auto& [name, hash] : hashes) {
-    const auto note = known.find(name);
+    const auto note = notes.find(name);
     const Stamp now = stamp(folder / name);
-    if (now.empty() || note == known.end() || *note != Json::array({hash, now})) {
+    if (now.empty() || note == notes.end() || *note != Json::array({hash, now})) {
       changed.push_back(name);
     }
   }
@@ -74,10 +74,10 @@ void remember_files(const fs::path& folder, const std::map<std::string, std::str
                     const std::map<std::string, Stamp>& stamps) {
   const std::optional<fs::path> path = place(folder);
   if (!path) return;
-  Json known = read_notes(folder);
-  for (const auto& [name, stamp] : stamps) known[name] = Json::array({hashes.at(name), stamp});
+  Json notes = read_notes(folder);
+  for (const auto& [name, stamp] : stamps) notes[name] = Json::array({hashes.at(name), stamp});
   try {
-    write_atomically(*path, known.dump());
+    write_atomically(*path, notes.dump());
   } catch (const std::exception&) {
     // Without a note the files are read again next time.
   }

@@ -1,4 +1,4 @@
-// Which files had the right hash when they were last changed: they need not be read again.
+// Files verified and unchanged since; they are not hashed again.
 // Its twin is engine/ldm_engine/bundle/stamps.py, which keeps the same notes.
 #pragma once
 
@@ -13,7 +13,8 @@ namespace ldm_engine {
 /// What a change to a file would change; empty if it is not there.
 using Stamp = std::vector<std::int64_t>;
 
-/// Those of the files `hashes` in `folder` that are not known to have these hashes.
+/// The files among `hashes` in `folder` that were not verified to have these hashes since they last
+/// changed.
 ///
 /// Damage on the disk itself, without a write, is not noticed; `ldm-engine verify` reads all.
 std::vector<std::string> changed_files(const std::filesystem::path& folder,
@@ -23,7 +24,7 @@ std::vector<std::string> changed_files(const std::filesystem::path& folder,
 std::map<std::string, Stamp> stamp_files(const std::filesystem::path& folder,
                                          const std::vector<std::string>& names);
 
-/// Note that the files that had these `stamps` have the `hashes` that they should have.
+/// Note that the files that had these `stamps` have their `hashes`.
 void remember_files(const std::filesystem::path& folder,
                     const std::map<std::string, std::string>& hashes,
                     const std::map<std::string, Stamp>& stamps);

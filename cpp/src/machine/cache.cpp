@@ -1,4 +1,4 @@
-// The user's cache folder: what can be made again, kept so that a second start is fast.
+// The user's cache folder: what can be recomputed, kept so that a second start is fast.
 #include "machine/cache.hpp"
 
 #include <unistd.h>
@@ -22,16 +22,16 @@ constexpr auto kKept = std::chrono::hours(30 * 24);
 constexpr std::size_t kKeptFiles = 8;
 
 std::optional<fs::path> root() {
-  const auto told = [](const char* name) {
+  const auto variable = [](const char* name) {
     const char* value = std::getenv(name);
     return std::string(value ? value : "");
   };
-  const std::string own = told("LDM_ENGINE_CACHE");
+  const std::string own = variable("LDM_ENGINE_CACHE");
   if (own == "off") return std::nullopt;
   if (!own.empty()) return fs::path(own) / "ldm-engine";  // old things in it are ours
-  const std::string base = told("XDG_CACHE_HOME");
+  const std::string base = variable("XDG_CACHE_HOME");
   if (!base.empty()) return fs::path(base) / "ldm-engine";
-  const std::string home = told("HOME");
+  const std::string home = variable("HOME");
   if (home.empty()) return std::nullopt;
   return fs::path(home) / ".cache" / "ldm-engine";
 }

@@ -1,4 +1,4 @@
-// The user's cache folder: what can be made again, kept so that a second start is fast.
+// The user's cache folder: what can be recomputed, kept so that a second start is fast.
 // Whatever is wrong with it, the engine works without it. Its twin is
 // engine/ldm_engine/machine/cache.py, which uses the same folder in the same way.
 #pragma once

@@ -1,4 +1,4 @@
-// What this machine offers: cores, instructions, free memory.
+// What the processor offers: cores and instructions.
 #include "machine/cpu.hpp"
 
 #include <sched.h>
@@ -20,28 +20,9 @@ bool has_bf16_flag() {
     for (std::string flag; flags >> flag;) {
       if (flag == "avx512_bf16" || flag == "amx_bf16") return true;
     }
-    return false;  // all cores are told alike
+    return false;  // all cores are listed alike
   }
   return false;
-}
-
-/// The number after `name` in a file of lines such as "name 12" or "name: 12 kB".
-std::optional<std::int64_t> read_number(const char* path, const std::string& name) {
-  std::ifstream file(path);
-  std::string key;
-  std::int64_t value = 0;
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream words(line);
-    if (words >> key >> value && key == name) return value;
-  }
-  return std::nullopt;
-}
-
-std::optional<std::int64_t> read_number(const char* path) {
-  std::ifstream file(path);
-  std::int64_t value = 0;
-  if (file >> value) return value;
-  return std::nullopt;
 }
 
 }  // namespace
@@ -56,17 +37,6 @@ int available_threads() {
 bool supports_bf16() {
   static const bool supported = has_bf16_flag();
   return supported;
-}
-
-std::optional<std::int64_t> free_memory_bytes() {
-  std::optional<std::int64_t> free = read_number("/proc/meminfo", "MemAvailable:");
-  if (free) *free *= 1024;
-  const auto limit = read_number("/sys/fs/cgroup/memory.max");  // no number where it says "max"
-  const auto used = read_number("/sys/fs/cgroup/memory.current");
-  if (!limit || !used) return free;
-  const std::int64_t cache = read_number("/sys/fs/cgroup/memory.stat", "inactive_file").value_or(0);
-  const std::int64_t left = std::max<std::int64_t>(0, *limit - *used + cache);
-  return free ? std::min(*free, left) : left;
 }
 
 }  // namespace ldm_engine

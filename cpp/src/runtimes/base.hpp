@@ -100,7 +100,7 @@ class Runtime {
   virtual std::string format() const = 0;  ///< the bundle format it reads
   virtual std::vector<std::string> precisions() const = 0;
 
-  /// The bundle format that `program` is opened in when `precision` is asked for.
+  /// The bundle format that `program` is opened in to compute in `precision`.
   virtual std::string format_of(const std::string& program, const std::string& precision) const;
 
   /// Prepare one program of `bundle`, which must outlive it.
@@ -108,7 +108,7 @@ class Runtime {
                                         const RuntimeOptions& options) const = 0;
 };
 
-/// What `program` runs in where `precision` was asked for: "fp32", "bf16" or "int8".
+/// What `program` runs in where `precision` was chosen: "fp32", "bf16" or "int8".
 ///
 /// The time encoder always runs in fp32: in bf16 its frequencies are off by whole units. In int8
 /// only the UNet does, and all else runs in bf16 where the CPU has it.

@@ -34,7 +34,7 @@ std::string library_version() {
 /// One program compiled for the shapes in use; shared by a program and its clones.
 class CompiledModels {
  public:
-  /// `find_files` tells graph and weights, or throws; `size` is that of a copy in bytes.
+  /// `find_files` returns graph and weights, or throws; `size` is that of a copy in bytes.
   CompiledModels(std::function<std::vector<fs::path>()> find_files, std::int64_t size,
                  ov::AnyMap config)
       : find_files_(std::move(find_files)),
@@ -61,7 +61,7 @@ class CompiledModels {
   ov::CompiledModel compile(const Shapes& shapes) {
     const std::vector<fs::path> files = find_files_();
     try {
-      // Shapes that are known beforehand make faster code.
+      // Fixed shapes make faster code.
       const auto model = core_.read_model(files[0].string(), files[1].string());
       std::map<std::string, ov::PartialShape> sizes;
       for (const auto& [name, shape] : shapes) {
@@ -70,9 +70,9 @@ class CompiledModels {
       model->reshape(sizes);
       return compile_cached(model);
     } catch (const std::exception& error) {
-      std::vector<std::string> told;
-      for (const auto& [name, shape] : shapes) told.push_back(name + " " + shape_text(shape));
-      throw Error("OpenVINO cannot compile " + files[0].string() + " for " + joined(told) + ": " +
+      std::vector<std::string> inputs;
+      for (const auto& [name, shape] : shapes) inputs.push_back(name + " " + shape_text(shape));
+      throw Error("OpenVINO cannot compile " + files[0].string() + " for " + joined(inputs) + ": " +
                   last_line(error.what()) +
                   " Run `ldm-engine verify` on the bundle; if it is whole, ask for a smaller "
                   "height, width or batch, or export it again with this version of OpenVINO.");

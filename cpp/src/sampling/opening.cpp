@@ -7,7 +7,7 @@
 #include "bundle/json.hpp"
 #include "bundle/manifest.hpp"
 #include "ldm_engine/errors.hpp"
-#include "machine/cpu.hpp"
+#include "machine/memory.hpp"
 #include "machine/messages.hpp"
 #include "runtimes/choice.hpp"
 

@@ -50,18 +50,15 @@ struct Shared {
   std::vector<float> unconditional_kv;  // [T, .], encoded at most once
 };
 
-constexpr char kIsRendering[] =
-    "This pipeline is already rendering, in another thread or for the call whose callback this is. "
-    "Give each its own with pipe.clone().";
-constexpr char kCannotClose[] =
-    "This pipeline is rendering, in another thread or for the call whose callback this is. Close "
-    "it when that call has returned.";
-
 /// Marks a pipeline as in use for as long as it lives; throws Error if it is in use already.
 class InUse {
  public:
-  InUse(std::atomic_flag& flag, const char* otherwise) : flag_(flag) {
-    if (flag_.test_and_set()) throw Error(otherwise);
+  explicit InUse(std::atomic_flag& flag) : flag_(flag) {
+    if (flag_.test_and_set()) {
+      throw Error(
+          "This pipeline is already rendering, in another thread or for the call whose callback "
+          "this is. Give each its own with pipe.clone().");
+    }
   }
   ~InUse() { flag_.clear(); }
   InUse(const InUse&) = delete;
@@ -92,14 +89,10 @@ class Pipeline::Impl {
 
   std::unique_ptr<Impl> clone() const { return std::make_unique<Impl>(shared_, programs_.clone()); }
 
-  /// Free the programs and what only they need.
   void close() {
-    const InUse in_use(in_use_, kCannotClose);
+    const InUse in_use(in_use_);
     programs_.close();
-    shared_.reset();
   }
-
-  bool is_closed() const { return !shared_; }
 
   const Info& info() const { return shared_->info; }
 
@@ -109,7 +102,7 @@ class Pipeline::Impl {
     const Clock clock;
     const ResolvedRequest resolved =
         resolve_request(model(), shared_->opened.schedule, prompts, request);
-    const InUse in_use(in_use_, kIsRendering);
+    const InUse in_use(in_use_);
     Result result;
     result.seeds = resolved.seeds;
     const std::vector<float> latents = denoise(resolved, request.latents, on_step_end, result);
@@ -260,12 +253,11 @@ Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
 
 Pipeline::Impl& Pipeline::impl() const {
   if (!impl_) throw Error("This pipeline was moved from; use the one that it was moved to.");
-  if (impl_->is_closed()) throw Error("This pipeline is closed. Open the bundle again.");
   return *impl_;
 }
 
 void Pipeline::close() {
-  if (impl_ && !impl_->is_closed()) impl_->close();
+  if (impl_) impl_->close();
 }
 
 Result Pipeline::generate(const std::vector<std::string>& prompts, const Request& request) {

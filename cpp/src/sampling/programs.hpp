@@ -19,17 +19,21 @@ class Programs {
   /// With `resident` all are opened now; else each when it is its turn, which frees the last one.
   Programs(Open open, bool resident);
 
+  /// The program called `name`; without `resident` the last one is freed for it.
   Program& operator[](const std::string& name);
 
-  /// Free all of them. Nothing may be used afterwards.
-  void close() { opened_.clear(); }
+  /// Free all of them; a second call does nothing. Every use afterwards throws ClosedError.
+  void close();
 
   /// Other handles over the same weights if they are resident, else programs of their own.
   Programs clone() const;
 
  private:
+  void check_open() const;
+
   Open open_;
   bool resident_;
+  bool is_closed_ = false;
   std::map<std::string, std::unique_ptr<Program>> opened_;
 };
 

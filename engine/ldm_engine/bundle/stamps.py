@@ -1,6 +1,6 @@
 """Which files had the right hash when they were last changed: they need not be read again.
 
-Its twin in C++, ``cpp/src/stamps.cpp``, keeps the same notes.
+Its twin in C++, ``cpp/src/bundle/stamps.cpp``, keeps the same notes.
 """
 
 from __future__ import annotations
