@@ -43,7 +43,7 @@ from .programs import Models, build_programs
 from .progress import Progress, silent
 from .quantization import add_int8, check_int8, choose_prompts
 from .target import check_target, staging_folder
-from .tensorrt_programs import Asked, add_tensorrt, check_tensorrt, plan_build
+from .tensorrt_programs import BuildOptions, add_tensorrt, check_tensorrt, plan_build
 from .verify import compute_references, gate, parity_report
 
 
@@ -55,7 +55,7 @@ def export_bundle(
     weights: str = "fp32",
     int8: bool = False,
     calibration_prompts: Path | None = None,
-    tensorrt: Asked | None = None,
+    tensorrt: BuildOptions | None = None,
     force: bool = False,
     source: str | None = None,
     progress: Progress = silent,
@@ -67,14 +67,14 @@ def export_bundle(
         out: the bundle folder; must not exist, or be empty, or be a bundle and `force` given.
         formats: of "paddle", "onnx", "openvino", "tensorrt"; by default Paddle, and OpenVINO where
             it is installed.
-        weights: "fp32", or "fp16" to store them in half precision; computing stays as wide.
+        weights: "fp32", or "fp16" to store them in half precision; computing stays in fp32.
         int8: add a quantized UNet to the format openvino.
         calibration_prompts: a text file with a prompt a line to calibrate it with; by default the
             checkpoint's own calibration_prompts.txt, or else general ones.
-        tensorrt: what the format tensorrt is to be built for; by default fp16 and usual sizes.
+        tensorrt: the precision and shapes to build the format tensorrt for; see ``BuildOptions``.
         force: replace a bundle that is there; it stays until the new one is complete.
-        source: what to call the checkpoint in the manifest; by default its folder's name.
-        progress: told of each stage.
+        source: the checkpoint's name in the manifest; by default its folder's.
+        progress: called with the name of each stage.
 
     Raises:
         InvalidArgumentError: if there is no such format.
@@ -87,8 +87,8 @@ def export_bundle(
     formats = default_formats() if formats is None else tuple(formats)
     check_formats(formats, weights)
     check_int8(formats, int8, calibration_prompts)
-    asked = tensorrt or Asked()
-    check_tensorrt(formats, asked)
+    build_options = tensorrt or BuildOptions()
+    check_tensorrt(formats, build_options)
     prompts = choose_prompts(checkpoint.path, calibration_prompts) if int8 else None
     out = check_target(out, force)
     restore_termination_handler()
@@ -96,7 +96,7 @@ def export_bundle(
         # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
         with paddle.utils.unique_name.guard():
             draft, references = _export_into(
-                staging, checkpoint, formats, weights, asked, source, progress
+                staging, checkpoint, formats, weights, build_options, source, progress
             )
         gc.collect()  # the runtimes need the models' memory
         if prompts is not None:
@@ -114,7 +114,7 @@ def _export_into(
     checkpoint: Checkpoint,
     formats: Sequence[str],
     weights: str,
-    asked: Asked,
+    build_options: BuildOptions,
     source: str | None,
     progress: Progress,
 ) -> tuple[Bundle, References]:
@@ -126,7 +126,7 @@ def _export_into(
     (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
     shutil.copyfile(checkpoint.vocab_path, folder / VOCABULARY)
     model = _model_info(checkpoint, models, source)
-    facts = {TENSORRT: plan_build(asked, model).facts()} if TENSORRT in formats else {}
+    facts = {TENSORRT: plan_build(build_options, model).facts()} if TENSORRT in formats else {}
     programs = build_programs(models, model)
     traced = [f for f in formats if f != TENSORRT]
     infos = {
@@ -150,7 +150,7 @@ def _export_into(
 
 @contextmanager
 def _on_cpu() -> Iterator[None]:
-    """Have dygraph compute on the CPU, where fp32 is fp32, also with a Paddle for GPUs."""
+    """Have dygraph compute on the CPU, also with a Paddle for GPUs: there fp32 is TF32."""
     before = paddle.get_device()
     paddle.set_device("cpu")
     try:

@@ -1,6 +1,6 @@
-"""The bundle: what a folder of exported programs consists of, and whether its files are whole.
+"""An opened bundle: the facts in its manifest, and whether its files are whole.
 
-``manifest.py`` reads and writes its description; nothing here opens a program.
+``manifest.py`` reads and writes the manifest; nothing here opens a program.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FormatInfo:
 
 @dataclass(frozen=True)
 class ProgramInfo:
-    """One program's tensors and the formats it is there in."""
+    """One program's tensors and formats."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -112,8 +112,8 @@ class Bundle:
         """The files of one program in one format, graph first; each is there and of its size.
 
         Raises:
-            BundleError: if the bundle does not hold that format, or not whole, or if another took
-                its place since it was opened: what is in memory would not fit what is read now.
+            BundleError: if the bundle lacks that format, if a file is missing or cut short, or
+                if another bundle took its place since it was opened.
         """
         stamp = self.manifest_stamp
         if stamp is not None and stamp != manifest_stamp(self.path):
@@ -129,7 +129,7 @@ class Bundle:
             )
         paths = tuple(self.path / name for name in formats[format_name].files)
         for name, path in zip(formats[format_name].files, paths, strict=True):
-            # Libraries render with what is left of a file, or die of it.
+            # Given a file that was cut short, libraries compute with the rest, or crash.
             size = path.stat().st_size if path.is_file() else None
             if size is None or (name in self.files and size != self.files[name].bytes):
                 raise BundleError(
@@ -162,7 +162,7 @@ class Bundle:
             )
 
     def check_changed_files(self, names: Iterable[str]) -> None:
-        """``check_files``, without those that were whole when they were last changed.
+        """``check_files`` for the files that changed since they were last verified.
 
         Raises:
             BundleError: naming every missing or altered file.
@@ -188,7 +188,7 @@ class Bundle:
 
 
 def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
-    """What is different of another ``bundle.json`` in `folder`, without reading it."""
+    """The inode, size and time of ``bundle.json`` in `folder`, which another one has not."""
     try:
         status = (folder / MANIFEST).stat()
     except OSError:

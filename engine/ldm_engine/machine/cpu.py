@@ -18,7 +18,7 @@ def available_threads() -> int:
 
 @functools.cache
 def supports_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 numbers by itself, rather than through fp32."""
+    """Whether the CPU has instructions for bfloat16."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

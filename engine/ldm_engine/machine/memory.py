@@ -1,4 +1,4 @@
-"""Memory as Linux counts it: what is free, and what a process holds, sampled from outside of it."""
+"""Memory as Linux counts it: what is free, and what a process uses, sampled from outside of it."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def _cgroup_free() -> int | None:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a process holds, in bytes."""
+    """The memory of a process, in bytes."""
 
     resident: int  #: all of its pages in memory, mapped files among them
-    anonymous: int  #: what it wrote itself; mapped weights can be dropped by the system, this not
+    anonymous: int  #: its own, without mapped files, which the system can drop
 
 
 def read_memory(pid: int) -> Memory | None:

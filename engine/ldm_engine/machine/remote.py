@@ -232,9 +232,9 @@ class RemoteStorage(Storage):
                 "fsspec: s3fs for s3://, gcsfs for gs://, adlfs for az://."
             ) from error
         except Exception as error:  # each file system behind fsspec raises its own
-            told = f"{type(error).__name__}: {str(error)[:300]}"
+            cause = f"{type(error).__name__}: {str(error)[:300]}"
             remedy = "check the URL, the network and what you may write there"
-            raise refusal(f"{self.output}/{name}", told, remedy) from error
+            raise refusal(f"{self.output}/{name}", cause, remedy) from error
 
 
 def _scheme(url: str) -> str:

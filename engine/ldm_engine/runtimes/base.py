@@ -121,7 +121,7 @@ class Program(ABC):
                     f"`{spec.name}` of program {self.name} has shape {given}; "
                     f"{spec.shape} is accepted, -1 meaning any size."
                 )
-        self._shapes = {}  # until all is bound again
+        self._shapes = {}  # until all is bound
         arrays = {s.name: np.zeros(wanted[s.name], dtype=s.dtype) for s in self._specs}
         self.inputs = {n: a for n, a in arrays.items() if n not in self._output_names}
         self.outputs = {n: a for n, a in arrays.items() if n in self._output_names}

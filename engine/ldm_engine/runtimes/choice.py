@@ -1,4 +1,4 @@
-"""Which runtimes there are, and which one a bundle gets on this machine."""
+"""The runtimes, the options they accept, and which one a bundle gets on this machine."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def choose_runtime(
         RuntimeUnavailableError: if it is not installed, the bundle lacks its format, or it does
             not offer the precision or the device.
     """
-    _require(check_options(name, precision, device))
+    require(check_options(name, precision, device))
     where = Device.parse(device)
     if name != "auto":
         obstacles = _obstacles(bundle, RUNTIMES[name], precision, where)
         if obstacles:
             raise RuntimeUnavailableError(_refusal(name, precision, where, obstacles))
-        return Choice(RUNTIMES[name], "asked for")
+        return Choice(RUNTIMES[name], "requested")
     candidates = [RUNTIMES[name] for name in PREFERENCE[where.kind]]
     if where.kind == "gpu":
         candidates = [r for r in candidates if r.format in bundle.formats] or candidates
@@ -112,13 +112,13 @@ def usable_runtimes(bundle: Bundle, device: str = "cpu") -> list[tuple[Choice, s
 def select_runtimes(
     bundle: Bundle, runtime: str, precision: str, device: str = "cpu"
 ) -> tuple[list[tuple[Choice, str]], list[str]]:
-    """What can run `bundle` here of one or "all" runtimes and precisions, and why the rest cannot.
+    """The choices among one or "all" runtimes and precisions, and why the rest are refused.
 
     Raises:
         InvalidArgumentError: naming each of runtime, precision and device that does not exist.
-        RuntimeUnavailableError: if none can, with all the reasons.
+        RuntimeUnavailableError: if all are refused, with every reason.
     """
-    _require(
+    require(
         [
             f"`{option}` is {given!r}; all or one of {', '.join(names)} is accepted."
             for option, given, names in (
@@ -148,7 +148,7 @@ def _sort_runtimes(
             if obstacles:
                 refused.setdefault(tuple(obstacles), []).append(used)
             else:
-                usable.append((Choice(RUNTIMES[name], "asked for"), used))
+                usable.append((Choice(RUNTIMES[name], "requested"), used))
         refusals += [_refusal(name, ", ".join(p), where, o) for o, p in refused.items()]
     return usable, refusals
 
@@ -182,7 +182,7 @@ def _obstacles(bundle: Bundle, runtime: Runtime, precision: str, device: Device)
     no_program = _no_program(bundle, runtime, precision)
     if device.kind == "cpu" and no_program:
         return [no_program]
-    # All at once: another export does not help where there is no GPU.
+    # All together: exporting again does not help where there is no GPU.
     lacks = [*runtime.missing(precision, device), no_program]
     if not any(lacks):
         lacks.append(runtime.mismatch(bundle, precision, device))
@@ -206,9 +206,9 @@ def _no_precision(runtime: Runtime, precision: str, device: Device) -> str | Non
 def _no_format(bundle: Bundle, runtime: Runtime) -> str | None:
     if runtime.format in bundle.formats:
         return None
-    held = ", ".join(bundle.formats) or "no format"
+    present = ", ".join(bundle.formats) or "no format"
     wanted = ",".join([*bundle.formats, runtime.format])
-    return f"the bundle holds {held}, not {runtime.format}; export again with --formats {wanted}"
+    return f"the bundle holds {present}, not {runtime.format}; export again with --formats {wanted}"
 
 
 def _no_program(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:
@@ -245,7 +245,8 @@ def check_options(
     return violations
 
 
-def _require(violations: Sequence[str]) -> None:
+def require(violations: Sequence[str]) -> None:
+    """Raise ``InvalidArgumentError`` for what ``check_options`` found."""
     if violations:
         raise InvalidArgumentError("\n".join(violations))
 
@@ -259,7 +260,7 @@ def resolve_options(
         InvalidArgumentError: if a value is none that any runtime accepts.
         RuntimeUnavailableError: if this runtime does not run on that device.
     """
-    _require(check_options(precision=precision, device=device, threads=threads))
+    require(check_options(precision=precision, device=device, threads=threads))
     where = Device.parse(device)
     if where.kind not in runtime.precisions:
         raise RuntimeUnavailableError(

@@ -18,7 +18,7 @@ from ..machine.cpu import supports_bf16
 from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
 from .by_shape import ByShape, Shapes, describe
 
-_BLOBS = "*.blob"  # what OpenVINO calls the compiled models in its cache
+_BLOBS = "*.blob"  # OpenVINO's names for compiled models in its cache
 
 
 class OpenVINOProgram(Program):
@@ -71,7 +71,7 @@ class _CompiledModels(ByShape[Any]):
     def __init__(
         self, find_files: Callable[[], tuple[Path, ...]], size: int, config: Mapping[str, Any]
     ) -> None:
-        """`find_files` tells graph and weights, or raises; `size` is that of a copy in bytes."""
+        """`find_files` gives graph and weights, or raises; `size` is of the weights, in bytes."""
         from openvino import Core
 
         super().__init__(size)
@@ -82,14 +82,14 @@ class _CompiledModels(ByShape[Any]):
     def _compile(self, shapes: Shapes) -> Any:
         graph, weights = self._find_files()
         try:
-            # Shapes that are known beforehand make faster code.
+            # Fixed shapes compile to faster code.
             model = self._core.read_model(graph, weights)
             model.reshape({name: list(shape) for name, shape in shapes.items()})
             return self._compile_cached(model)
         except RuntimeError as error:
             raise LDMEngineError(
                 f"OpenVINO cannot compile {graph} for {describe(shapes)}: {last_lines(error)} "
-                "Run `ldm-engine verify` on the bundle; if it is whole, ask for a smaller height, "
+                "Run `ldm-engine verify` on the bundle; if it is whole, choose a smaller height, "
                 "width or batch, or export it again with this version of OpenVINO."
             ) from error
 
@@ -97,13 +97,13 @@ class _CompiledModels(ByShape[Any]):
         folder = self._config.get("CACHE_DIR")
         if folder is None:
             return self._core.compile_model(model, "CPU", self._config)
-        drop_unsealed(Path(folder), _BLOBS)  # OpenVINO takes a damaged one for good
+        drop_unsealed(Path(folder), _BLOBS)  # OpenVINO would run a damaged one
         try:
             compiled = self._core.compile_model(model, "CPU", self._config)
             seal_files(Path(folder), _BLOBS)
             return compiled
         except RuntimeError:
-            # Whatever the reason, it may have been the cache.
+            # The cache may be the reason: without it once more.
             for key in ("CACHE_DIR", "CACHE_MODE", "WEIGHTS_PATH"):
                 del self._config[key]
             return self._core.compile_model(model, "CPU", self._config)
@@ -144,7 +144,7 @@ class OpenVINORuntime(Runtime):
     ) -> dict[str, Any]:
         """Where compiled models are kept: for this version, exactly these files, one precision.
 
-        OpenVINO itself takes in bf16 what it wrote in fp32, which gives other results than its own.
+        OpenVINO itself opens in bf16 what it wrote in fp32, which gives other results.
         """
         names = bundle.programs[program].formats[format_name].files
         if not bundle.files.keys() >= set(names):  # an export that is still checking
@@ -153,8 +153,8 @@ class OpenVINORuntime(Runtime):
         folder = cache_folder("openvino", f"{self.version()}-{digest}-{precision}")
         if folder is None:
             return {}
-        # The cache then holds the graph as optimised, with what of the weights was folded (up to
-        # 100 MB at full size), and maps the bundle's weights for the rest.
+        # The cache then holds the optimised graph with the folded part of the weights (up to 100 MB
+        # at full size), and maps the bundle's file for the rest.
         weights = bundle.program_files(program, format_name)[1]
         return {
             "CACHE_DIR": str(folder),
@@ -167,7 +167,7 @@ def _config(program: str, options: RuntimeOptions) -> dict[str, Any]:
     precision = program_precision(program, options.precision)
     in_bf16 = precision == "bf16" or (precision == "int8" and supports_bf16())
     config = {
-        # Left to itself, OpenVINO takes bf16 where the CPU has it.
+        # By default OpenVINO uses bf16 where the CPU has it.
         "INFERENCE_PRECISION_HINT": "bf16" if in_bf16 else "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,

@@ -1,4 +1,4 @@
-"""Paddle Inference: on the CPU with oneDNN, on GPUs as ``paddle_gpu.py`` says.
+"""Paddle Inference: on the CPU with oneDNN, on GPUs through ``gpu/paddle.py``.
 
 On the CPU input arrays are shared with the predictor through DLPack, and its outputs are read
 through DLPack views, so that a step makes no array.

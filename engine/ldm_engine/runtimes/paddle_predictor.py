@@ -1,4 +1,4 @@
-"""Paddle's predictors on any device: importing it, opening, running, and what it does beside."""
+"""Paddle's predictors on any device: import, opening, running, and side effects undone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_INT = 2**31 - 1
 
 
 class PaddleLibrary(Runtime):
-    """What all runtimes that are Paddle's have in common."""
+    """The common part of the runtimes that use Paddle."""
 
     distributions = ("paddlepaddle", "paddlepaddle-gpu")
     install = "pip install 'ldm-engine[paddle]'"
@@ -125,14 +125,14 @@ def open_predictor(inference: Any, config: Any, graph: Path) -> Any:
 
 
 def import_remedy(error: ImportError, install: str) -> str:
-    """What to do about an `error` of importing Paddle, or what `install` installs with it."""
+    """The remedy for an `error` of importing Paddle, or what `install` installs with it."""
     if "libgomp" in str(error):
         return "It needs a library of the system. Install it with: apt-get install libgomp1"
     return f"Install it with: {install}"
 
 
 def restore_termination_handler() -> None:
-    """Give SIGTERM back to the application: Paddle takes it for itself when it is imported."""
+    """Give SIGTERM back to the application: importing Paddle replaces its handler."""
     handler = signal.getsignal(signal.SIGTERM)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)

@@ -13,7 +13,14 @@ from typing import Any
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import open_bundle
 from ..runtimes.base import Program, RuntimeOptions
-from ..runtimes.choice import RUNTIMES, Choice, choose_runtime, resolve_options
+from ..runtimes.choice import (
+    RUNTIMES,
+    Choice,
+    check_options,
+    choose_runtime,
+    require,
+    resolve_options,
+)
 from .request import Request, resolve_request
 from .schedule import NoiseSchedule
 
@@ -81,6 +88,7 @@ def choose_for(
     bundle: Bundle, runtime: str, precision: str, device: str, threads: int | None
 ) -> Opened:
     """How to run a `bundle` that was read before."""
+    require(check_options(runtime, precision, device, threads))
     choice = choose_runtime(bundle, runtime, precision, device)
     return prepare(bundle, choice, resolve_options(choice.runtime, device, precision, threads))
 

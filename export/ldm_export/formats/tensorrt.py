@@ -51,7 +51,7 @@ def write_tensorrt(
         run: converts; ``run_in_process``.
 
     Raises:
-        LDMEngineError: if Paddle cannot convert it, or writes it in a form not known here.
+        LDMEngineError: if Paddle cannot convert it, or writes it in another form than expected.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tensorrt-") as scratch:
         request = Request(
@@ -73,7 +73,7 @@ def run_in_process(request: Request) -> None:
     """Convert in a process of its own.
 
     Raises:
-        LDMEngineError: with the end of what it said, if it failed.
+        LDMEngineError: with the end of its output, if it failed.
     """
     done = subprocess.run(
         [sys.executable, "-m", _MODULE],
@@ -115,7 +115,7 @@ def _collect(program: str, scratch: Path, folder: Path, outputs: list[str]) -> t
         ) from error
     if not names:
         raise LDMEngineError(
-            f"Paddle gave nothing of {program} to TensorRT; its log tells why with "
+            f"Paddle gave nothing of {program} to TensorRT; its log shows why with "
             "GLOG_v=6. Leave tensorrt out of --formats, and report this."
         )
     return (*(f"{program}/{path.name}" for path in target), *names.values())

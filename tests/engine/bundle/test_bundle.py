@@ -185,7 +185,10 @@ def test_no_mutation_of_the_manifest_crashes(tiny_bundle, tmp_path_factory):
             bundle = open_bundle(folder)
             print_bundle(bundle)
             json.dumps(_as_json(bundle))
-            if path[0] in ("model", "tokenizer"):  # all that the pipeline takes from a manifest but its files
+            if path[0] in (
+                "model",
+                "tokenizer",
+            ):  # what the pipeline takes of it, but files
                 pipe = LDMTextToImagePipeline.from_pretrained(folder)
                 pipe("a", num_inference_steps=1, seed=0)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import DATA
-from ldm_engine import DDIMScheduler, errors
+from ldm_engine import NoiseSchedule, errors
 from ldm_engine.bundle.model import ModelInfo
 from ldm_engine.errors import ConfigError
 from ldm_engine.sampling.request import resolve_request
@@ -31,14 +31,15 @@ def _numbers(value):
 def _resolve(arguments):
     plain = {
         "prompt": ["a"], "negative_prompt": None, "height": None, "width": None,
-        "num_inference_steps": 50, "guidance_scale": 1.0, "eta": 0.0, "seed": 5, "latents": None,
+        "num_inference_steps": 50, "guidance_scale": 1.0, "eta": 0.0, "seed": 5,
     }  # fmt: skip
     given = {n: v if n.endswith("prompt") else _numbers(v) for n, v in arguments.items()}
     if "latents" in given:
-        told = given["latents"]
-        given["latents"] = np.full(told["shape"], _numbers(told["value"]), np.float32)
-    scheduler = DDIMScheduler.from_config(REQUESTS["scheduler"])
-    return resolve_request(ModelInfo(**REQUESTS["model"]), scheduler, **{**plain, **given})
+        described = given["latents"]
+        given["latents"] = np.full(described["shape"], _numbers(described["value"]), np.float32)
+    schedule = NoiseSchedule.from_config(REQUESTS["scheduler"])
+    latents = given.pop("latents", None)
+    return resolve_request(ModelInfo(**REQUESTS["model"]), schedule, {**plain, **given}, latents)
 
 
 @pytest.mark.parametrize("case", REQUESTS["cases"], ids=lambda c: json.dumps(c["arguments"])[:70])
@@ -53,7 +54,7 @@ def test_requests(case):
     guidance = None if request.guidance is None else request.guidance.reshape(-1).tolist()
     facts = {
         "seeds": list(request.seeds), "height": request.height, "width": request.width,
-        "guidance": guidance, "texts": list(request.texts), "steps": len(request.steps),
+        "guidance": guidance, "texts": list(request.texts), "steps": len(request.rows),
     }  # fmt: skip
     assert {name: facts[name] for name in case["expected"]} == case["expected"]
 
@@ -62,10 +63,10 @@ def test_requests(case):
 def test_scheduler_configs(case):
     config = {**CONFIGS["config"], **case["set"]}
     if case["named"] is None:
-        DDIMScheduler.from_config(config)
+        NoiseSchedule.from_config(config)
         return
     with pytest.raises(ConfigError) as caught:
-        DDIMScheduler.from_config(config)
+        NoiseSchedule.from_config(config)
     assert all(f"`{name}`" in str(caught.value) for name in case["named"])
     assert str(caught.value).count("\n  - ") == len(case["named"])
     assert case.get("says", "") in str(caught.value)

@@ -18,8 +18,8 @@ from ...machine.device import Device
 from ..base import Array, RuntimeOptions
 from ..paddle_predictor import PaddleLibrary, PredictorProgram, import_inference, open_predictor
 
-#: Operators that compute in fp32 whatever the rest does: sums of squares and of exponentials.
-WIDE_OPERATORS = ("pd_op.group_norm", "pd_op.softmax")
+#: Operators that compute in fp32 in every precision: sums of squares and of exponentials.
+FP32_OPERATORS = ("pd_op.group_norm", "pd_op.softmax")
 #: The memory pool at first. Paddle's default allocator (``FLAGS_allocator_strategy=auto_growth``)
 #: most likely ignores it, and takes what is needed.
 _POOL_MB = 256
@@ -90,7 +90,7 @@ def configure_gpu(config: Any, precisions: Any, index: int, precision: str) -> N
     config.enable_new_ir(True)
     config.enable_new_executor(True)  # enable_memory_optim needs it for .json programs
     if precision != "fp32":
-        config.exp_disable_mixed_precision_ops(set(WIDE_OPERATORS))
+        config.exp_disable_mixed_precision_ops(set(FP32_OPERATORS))
         config.enable_low_precision_io(False)
     # Wrong on the CPU, where it overwrites tensors that are still to be read.
     config.delete_pass("inplace_pass")

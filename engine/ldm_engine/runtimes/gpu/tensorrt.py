@@ -31,10 +31,10 @@ INSTALL = "pip install 'tensorrt==10.*'"
 
 
 def missing_tensorrt() -> list[str]:
-    """What of TensorRT is not installed, and how to get it; empty if it is."""
+    """The part of TensorRT that is not installed, with its remedy; empty if all is."""
     if importlib.util.find_spec("tensorrt") or ctypes.util.find_library("nvinfer"):
         return []
-    return [f"TensorRT (libnvinfer) is not installed; get it with `{INSTALL}`"]
+    return [f"TensorRT (libnvinfer) is not installed; install it with `{INSTALL}`"]
 
 
 def import_tensorrt() -> None:
@@ -117,7 +117,7 @@ class TensorRTProgram(PaddleGPUProgram):
                     f"`{name}` of program {self.name} has shape {tuple(given)}; {least} to {most} "
                     f"is accepted: this bundle's TensorRT programs were built for {build.batch[0]} "
                     f"to {build.batch[2]} images at once of {build.size[0]} to {build.size[2]} "
-                    'pixels. Ask for that or for runtime="paddle", or build them again with: '
+                    'pixels. Choose that or runtime="paddle", or build them again with: '
                     f"{rebuild_command(self._bundle, build)}"
                 )
         super().allocate(shapes)
@@ -149,7 +149,7 @@ class TensorRTRuntime(PaddleLibrary):
             command = rebuild_command(bundle, build)
             if precision != build.precision:
                 return (
-                    f"its TensorRT programs compute in {build.precision}; ask for that, or build "
+                    f"its TensorRT programs compute in {build.precision}; choose that, or build "
                     f"them with --precision {precision} in: {command}"
                 )
             return difference(build, facts_here(device.index), command)
@@ -183,7 +183,7 @@ class TensorRTRuntime(PaddleLibrary):
 
 
 class _ScratchFolder:
-    """A folder that is removed when nothing holds this any more, or the process ends."""
+    """A folder that is removed with the last reference to this, or when the process ends."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="ldm-engine-"))
