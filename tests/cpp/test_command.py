@@ -104,7 +104,7 @@ def test_names_of_pictures_and_no_overwriting(cpp_build, shapes_bundle, tmp_path
         Image.open(path).verify()
 
 
-def test_output_that_cannot_be_written_is_told(cpp_build, shapes_bundle, tmp_path):
+def test_output_that_cannot_be_written_is_reported(cpp_build, shapes_bundle, tmp_path):
     command = [cpp_build.generate, shapes_bundle.path, "a", "--num-inference-steps", 1, "-o"]
     assert "cannot be written to" in _run(*command, shapes_bundle.path / "vocab.txt/x").stderr
     words = [str(word) for word in (*command, tmp_path)]

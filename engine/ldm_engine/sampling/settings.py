@@ -2,7 +2,7 @@
 
 The call's checks, the commands' options, the job fields with their defaults, the recipe, the hash
 by which a changed job is noticed, the gallery's facts and ``tests/data/settings.json``, which holds
-the twin in C++ (``cpp/src/settings.cpp``), are made from ``SETTINGS``.
+the twin in C++ (``cpp/src/sampling/settings.cpp``), are made from ``SETTINGS``.
 """
 
 from __future__ import annotations
