@@ -105,14 +105,14 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             return "its process answers no more"
         if code >= 0:
-            told = f"its process ended with exit code {code}"
+            text = f"its process ended with exit code {code}"
         else:
-            told = f"its process was killed by {_signal_name(-code)}"
+            text = f"its process was killed by {_signal_name(-code)}"
         if code == -signal.SIGKILL:
-            told += ", as the system does when memory runs out"
+            text += ", as the system does when memory runs out"
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return "; ".join([told, *lines[-_LAST_LINES:]])
+        return "; ".join([text, *lines[-_LAST_LINES:]])
 
 
 def _signal_name(number: int) -> str:

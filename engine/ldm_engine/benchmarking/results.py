@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -32,6 +32,12 @@ class Settings:
     min_seconds: float  #: of calls that count, at least
 
     @property
+    def call(self) -> dict[str, Any]:
+        """The keyword arguments of a pipeline's call."""
+        names = ("num_inference_steps", "guidance_scale", "eta", "height", "width")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def work(self) -> dict[str, Any]:
         """What changes how much is computed, by the command's option; scales do not."""
         return {
@@ -57,10 +63,9 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Case):
     """What was measured of one case; "first" are figures of a process that found no cache."""
 
-    case: Case
     first_load_s: float
     first_start_to_first_step_s: float
     load_s: float
@@ -84,22 +89,13 @@ class Measurement:
     def images_per_second(self) -> float:
         """All images of the calls that count over all their time."""
         calls = self.samples_s[END_TO_END]
-        return self.case.batch_size * len(calls) / sum(calls)
-
-
-#: The plain numbers of a measurement, in order, with their types.
-FIGURES: dict[str, type] = {
-    f.name: int if f.name.endswith("_bytes") else float
-    for f in fields(Measurement)
-    if f.name not in ("case", "samples_s")
-}
+        return self.batch_size * len(calls) / sum(calls)
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(Case):
     """A case that could not be measured."""
 
-    case: Case
     reason: str
 
 
@@ -121,13 +117,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Which bundle was measured."""
+
+    digest: str
+    source: str  #: of the model, as its export recorded it
+
+
+@dataclass(frozen=True)
 class Results:
     """One run of ``ldm-engine bench``."""
 
     date_utc: str
     is_complete: bool  #: False if it was interrupted
-    bundle_digest: str
-    bundle_source: str
+    bundle: Source
     load_average: float  #: of the minute before the first measurement
     machine: Mapping[str, Any]
     versions: Mapping[str, str | None]
@@ -142,7 +145,7 @@ class Results:
         if scenario not in self.scenarios:
             return []
         sizes = sizes_of(scenario, self.batch_sizes)
-        return [m for m in self.measurements if m.case.batch_size in sizes]
+        return [m for m in self.measurements if m.batch_size in sizes]
 
     @property
     def rows(self) -> dict[Row, Samples]:
@@ -151,7 +154,7 @@ class Results:
             row: m.call_medians(row.stage)
             for scenario in self.scenarios
             for m in self.of(scenario)
-            for row in rows_of(m.case, scenario)
+            for row in rows_of(m, scenario)
         }
 
 

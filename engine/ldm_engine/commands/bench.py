@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..benchmarking.comparison import check_comparable, compare, differences
 from ..benchmarking.document import read_results, to_json
 from ..benchmarking.measure import measure
 from ..benchmarking.plan import DEFAULT_BATCH_SIZES, Plan, make_plan
-from ..benchmarking.results import SCENARIOS, Failure, Results
+from ..benchmarking.results import SCENARIOS, Failure, Results, Source
 from ..bundle.manifest import open_bundle
 from ..errors import BenchmarkError, LDMEngineError, OutputError
 from ..machine.environment import machine_facts, versions
@@ -135,7 +135,7 @@ def bench(
         _write(results, target)
     if not results.is_complete:
         raise KeyboardInterrupt
-    faults = [f"{f.case} could not be measured" for f in results.failures]
+    faults = [f"{f} could not be measured" for f in results.failures]
     if old is not None:
         compared = compare(old, results)
         print_comparison(compared, differences(old, results), tolerance, to)
@@ -181,7 +181,7 @@ def _measure(plan: Plan) -> Results:
                         console.is_debugging(),
                     )
                 except LDMEngineError as error:
-                    failure = Failure(case, str(error))
+                    failure = Failure(**asdict(case), reason=str(error))
                     print_failure(failure, console.err)
                     results = replace(results, failures=(*results.failures, failure))
                 else:
@@ -203,8 +203,7 @@ def _begin(plan: Plan) -> Results:
     return Results(
         date_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         is_complete=False,
-        bundle_digest=plan.bundle.digest,
-        bundle_source=plan.bundle.model.source,
+        bundle=Source(plan.bundle.digest, plan.bundle.model.source),
         load_average=load,
         machine=machine,
         versions={"ldm-engine": __version__, **versions(["numpy"]), **runtimes},

@@ -181,6 +181,11 @@ class LDMTextToImagePipeline:
         return self._shared.scheduler
 
     @property
+    def programs(self) -> _Programs:
+        """The opened programs by name, loaded when they are asked for."""
+        return self._programs
+
+    @property
     def runtime(self) -> str:
         """The name of the runtime in use."""
         return self._shared.choice.runtime.name
