@@ -1,4 +1,4 @@
-"""Runs a command and tells its wall time and the peaks of its memory, sampled from /proc.
+"""Measures a command: its wall time and the peaks of its memory, sampled from /proc.
 
 RssAnon is memory that the process wrote itself; mapped files, such as weights, do not count in it
 and can be dropped by the system at any time.
@@ -11,11 +11,13 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from ldm_engine.machine.memory import PeakMemory
 
 
-def measure(command: list[str]) -> dict[str, float]:
+def measure(command: Sequence[str]) -> dict[str, Any]:
     """Seconds and bytes of `command`, whose output goes to stderr."""
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=sys.stderr) as process, PeakMemory(process.pid) as memory:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import ldm_engine
 from ldm_engine.bundle.manifest import open_bundle
-from ldm_engine.machine.memory import PeakMemory
 from ldm_engine.rendering.jobs import Defaults, RowReader
 from ldm_engine.sampling.scheduler import DDIMScheduler
+from process import measure
 
 COMMAND = Path(sys.executable).with_name("ldm-engine")
 STEPS = 2
 
 
 def main() -> None:
-    """Make the output of a run that is complete, and start the command over it."""
+    """Make the output of a run that is complete, and measure the command over it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--rows", type=int, default=100_000)
@@ -31,20 +28,12 @@ def main() -> None:
         jobs, output = Path(folder, "jobs.jsonl"), Path(folder, "out")
         _make_jobs(jobs, a.rows)
         _make_output(a.bundle, jobs, output)
-        start = time.perf_counter()
         options = ["--num-inference-steps", str(STEPS), "--batch-size", "1"]
         command = [COMMAND, "render", a.bundle, jobs, "--output", output, *options]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        with PeakMemory(process.pid) as watch:
-            told, _ = process.communicate()
-        seconds = time.perf_counter() - start
-    if process.returncode:
-        sys.exit(process.returncode)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(told.strip())
+        used = measure([str(word) for word in command])
     print(
-        f"{a.rows} rows: {seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} s on a core; at most "
-        f"{watch.peak.resident >> 20} MiB resident, {watch.peak.anonymous >> 20} MiB its own"
+        f"{a.rows} rows: {used['seconds']:.1f} s; at most {used['peak_resident_bytes'] >> 20} MiB "
+        f"resident, {used['peak_anonymous_bytes'] >> 20} MiB anonymous"
     )
 
 

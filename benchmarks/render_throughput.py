@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from ldm_engine import LDMTextToImagePipeline
+from ldm_engine.benchmarking.statistics import median_of_ratios, summarize
 from ldm_engine.machine.memory import read_memory
 from ldm_engine.rendering.jobs import Defaults
 from ldm_engine.rendering.options import RunOptions
@@ -39,16 +39,16 @@ def main() -> None:
         # The machine's speed drifts: whoever is first in one round is second in the next.
         for measure in ((_bare, _render), (_render, _bare))[round_number % 2]:
             (bare_s if measure is _bare else render_s).append(measure(a, prompts))
-    ratios = [b / r for b, r in zip(bare_s, render_s, strict=True)]
-    memory = read_memory(os.getpid())
+    ratio, memory = median_of_ratios(bare_s, render_s), read_memory(os.getpid())
     print(
         json.dumps(
             {
                 **{k: str(v) for k, v in vars(a).items()},
                 "bare_s": [round(s, 2) for s in bare_s],
                 "render_s": [round(s, 2) for s in render_s],
-                "ratio_of_throughputs": round(statistics.median(ratios), 3),
-                "images_per_second": round(a.images / statistics.median(render_s), 3),
+                "ratio_of_throughputs": round(ratio.value, 3),
+                "interval": [round(ratio.low, 3), round(ratio.high, 3)],
+                "images_per_second": round(a.images / summarize(render_s).median, 3),
                 "anonymous_bytes": memory and memory.anonymous,
             },
             indent=1,

@@ -65,7 +65,7 @@ def read_results(path: Path) -> Results:
 
 
 def _checked(results: Any) -> Results:
-    """What types do not say: known scenarios, a hash, samples of every stage."""
+    """What types do not say: the names of scenarios, a hash, samples of every stage."""
     if not results.scenarios or set(results.scenarios) - set(SCENARIOS):
         raise UnexpectedValueError(f"`scenarios` is {list(results.scenarios)}")
     if not _HASH.fullmatch(results.bundle.digest):

@@ -48,7 +48,7 @@ def measure(
     Raises:
         BenchmarkError: if the pipeline cannot be opened or run, or a process dies.
     """
-    opening = {"do": "open", "prompts": prompts(case.batch_size), "call": settings.call}
+    opening = {"prompts": prompts(case.batch_size), "call": settings.call}
     opening["pipeline"] = {
         "path": str(bundle.path.resolve()),
         "runtime": case.runtime,
@@ -58,11 +58,11 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="ldm-engine-bench-") as cache:
         report(f"{case}: first start")
         with start_worker(Path(cache), shows_log) as worker:
-            first_load_s = worker.ask(**opening)["load_s"]
+            first_load_s = worker.call("open", **opening)["load_s"]
             first_start_s = _start_to_first_step(worker, stops_after_step=True)[0]
         report(f"{case}: later start")
         with start_worker(Path(cache), shows_log) as worker, PeakMemory(worker.pid) as memory:
-            load_s = worker.ask(**opening)["load_s"]
+            load_s = worker.call("open", **opening)["load_s"]
             start_s, image_s, first_call_s = _start_to_first_step(worker, stops_after_step=False)
             samples = _sample(worker, settings, lambda what: report(f"{case}: {what}"))
             peak = memory.peak
@@ -84,7 +84,7 @@ def _start_to_first_step(
     worker: WorkerProcess, stops_after_step: bool
 ) -> tuple[float, float, float]:
     """Seconds from the process's start to its first step and to its first image; of the call."""
-    answer = worker.ask(do="first_call", stops_after_step=stops_after_step)
+    answer = worker.call("first_call", stops_after_step=stops_after_step)
     image_s = time.perf_counter() - worker.started
     after_step_s = answer["first_call_s"] - answer["first_step_s"]
     return image_s - after_step_s, image_s, answer["first_call_s"]
@@ -96,13 +96,13 @@ def _sample(
     """The steady state's samples by stage, in seconds."""
     for index in range(settings.warm_up):
         report(f"warm-up {index + 1} of {settings.warm_up}")
-        worker.ask(do="call")
+        worker.call("call")
     samples: dict[str, list[float]] = {stage: [] for stage in STAGES}
     calls = samples[END_TO_END]
     while len(calls) < settings.min_samples or sum(calls) < settings.min_seconds:
         report(f"call {len(calls) + 1}")
-        for stage, durations_s in worker.ask(do="call").items():
+        for stage, durations_s in worker.call("call").items():
             samples[stage] += durations_s
-    worker.ask(do="time_encoder", count=1)  # it rested meanwhile
-    samples |= worker.ask(do="time_encoder", count=len(calls))
+    worker.call("time_encoder", count=1)  # it rested meanwhile
+    samples |= worker.call("time_encoder", count=len(calls))
     return samples

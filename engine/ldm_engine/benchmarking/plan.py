@@ -71,7 +71,7 @@ def make_plan(
 
     Raises:
         InvalidArgumentError: if a value is outside what is accepted.
-        RuntimeUnavailableError: if nothing that was asked for runs here.
+        RuntimeUnavailableError: if no such runtime and precision runs here.
     """
     scenarios = _parse_scenarios(scenario)
     if batch_size is not None and OFFLINE not in scenarios:

@@ -19,7 +19,7 @@ from ..errors import LDMEngineError
 
 
 def serve(worker: object) -> NoReturn:
-    """Answer requests, each naming a method of `worker` as ``do``, until there are no more.
+    """Answer requests, each a call of a method of `worker`, until there are no more.
 
     An answer is what the method returned, or why it failed, and the warnings meanwhile.
     """
@@ -31,7 +31,7 @@ def serve(worker: object) -> NoReturn:
     while True:
         request = requests.get()
         try:
-            answer = getattr(worker, request.pop("do"))(**request)
+            answer = getattr(worker, request["method"])(**request["arguments"])
         except Exception as error:
             answer = {"error": _describe(error)}
         print(json.dumps({**answer, "warnings": warned}), file=answers, flush=True)

@@ -16,7 +16,7 @@ from .timing import RunTimes
 
 
 class _Bench:
-    """Requests name a method; ``open`` comes first."""
+    """What the parent process calls; ``open`` comes first."""
 
     def open(
         self, pipeline: dict[str, Any], prompts: list[str], call: dict[str, Any]

@@ -38,18 +38,19 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float) ->
 
 @click.command()
 @click.argument("bundle", type=_PATH)
-@click.option("--runtime", default="all", show_default=True, help="all, or the name of one.")
-@click.option("--precision", default="all", show_default=True, help="all, or fp32, bf16, int8.")
+@click.option("--runtime", default="all", show_default=True, help="Runtime to measure, or all.")
+@click.option("--precision", default="all", show_default=True, help="Precision to measure, or all.")
 @click.option(
     "--scenario",
     default=",".join(SCENARIOS),
     show_default=True,
-    help="single-stream: one image after another, for latency. offline: batches, for throughput.",
+    help="Scenarios to measure. single-stream: one image after another, for latency. offline: "
+    "batches, for throughput.",
 )
 @click.option(
     "--batch-size",
     metavar="N,N,...",
-    help=f"Images at a time in the scenario offline.  [default: {DEFAULT_BATCH_SIZES}]",
+    help=f"Batch sizes of the scenario offline.  [default: {DEFAULT_BATCH_SIZES}]",
 )
 @click.option("--threads", type=int, help="Default: all cores of this process.")
 @click.option("--num-inference-steps", type=int, default=50, show_default=True)
@@ -68,14 +69,14 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float) ->
     type=click.IntRange(0),
     default=1,
     show_default=True,
-    help="Calls after the first one that do not count.",
+    help="Number of calls after the first that are not counted.",
 )
 @click.option(
     "--min-samples",
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="Calls that count, at least.",
+    help="Least number of counted calls.",
 )
 @click.option(
     "--min-seconds",
@@ -83,21 +84,21 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float) ->
     callback=_finite,
     default=2.0,
     show_default=True,
-    help="Seconds of calls that count, at least.",
+    help="Least duration of all counted calls, in seconds.",
 )
 @click.option(
     "--json",
     "target",
     type=_PATH,
     metavar="FILE",
-    help="Write all samples there; - is standard output, and the tables then go to the other.",
+    help="File for all samples; - is standard output, and the tables then go to standard error.",
 )
 @click.option(
     "--compare",
     "baseline",
     type=_PATH,
     metavar="OLD.json",
-    help="Say what is faster or slower than in this file of --json; fail on a slowdown.",
+    help="File of an earlier --json to compare with; a slowdown makes the command fail.",
 )
 @click.option(
     "--tolerance",
@@ -105,7 +106,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float) ->
     callback=_finite,
     default=0.05,
     show_default=True,
-    help="The slowdown that --compare lets pass, as a part of the older time.",
+    help="Slowdown that --compare accepts, as a fraction of the older time.",
 )
 @console.debug_option
 def bench(
@@ -146,7 +147,7 @@ def bench(
         ]
     if faults:
         listing = "\n".join(f"  - {fault}" for fault in faults)
-        raise BenchmarkError(f"The benchmark did not pass; more is told above:\n{listing}")
+        raise BenchmarkError(f"The benchmark did not pass; details are above:\n{listing}")
 
 
 def _check_target(target: Path) -> Path:
@@ -166,18 +167,18 @@ def _check_target(target: Path) -> Path:
 
 
 def _measure(plan: Plan) -> Results:
-    """Measure all cases; those that fail are told and noted. An interrupt ends it early."""
+    """Measure all cases; those that fail are reported and noted. An interrupt ends it early."""
     results = _begin(plan)
     cases = plan.cases
     try:
-        with console.timing_bar(len(cases)) as tell:
+        with console.timing_bar(len(cases)) as show:
             for done, case in enumerate(cases):
                 try:
                     measured = measure(
                         plan.bundle,
                         case,
                         plan.settings,
-                        partial(tell, done),
+                        partial(show, done),
                         console.is_debugging(),
                     )
                 except LDMEngineError as error:

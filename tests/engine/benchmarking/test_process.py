@@ -18,45 +18,45 @@ from processes import ends, is_running
 
 @pytest.fixture
 def opening(tiny_onnx_bundle):
-    """The request that opens a pipeline."""
+    """The arguments that open a pipeline."""
     pipeline = {"path": str(tiny_onnx_bundle.path), "runtime": "onnxruntime", "threads": 2}
-    return {"do": "open", "pipeline": pipeline, "prompts": ["a", "b"], "call": SETTINGS.call}
+    return {"pipeline": pipeline, "prompts": ["a", "b"], "call": SETTINGS.call}
 
 
 def test_a_worker_reports_seconds_by_stage(opening, tmp_path):
     with start_worker(tmp_path) as worker:
-        assert worker.ask(**opening)["load_s"] > 0
-        first = worker.ask(do="first_call", stops_after_step=False)
+        assert worker.call("open", **opening)["load_s"] > 0
+        first = worker.call("first_call", stops_after_step=False)
         assert 0 < first["first_step_s"] < first["first_call_s"]
-        call = worker.ask(do="call")
+        call = worker.call("call")
         assert {name: len(s) for name, s in call.items()} == {
             "text_encoder": 2, "time_encoder": 0, "unet": 2, "vae_decoder": 2,
             "end_to_end": 1, "host": 1,
         }  # fmt: skip
         assert sum(map(sum, call.values())) == pytest.approx(2 * call["end_to_end"][0])
-        assert len(worker.ask(do="time_encoder", count=3)["time_encoder"]) == 3
+        assert len(worker.call("time_encoder", count=3)["time_encoder"]) == 3
     assert not is_running(worker.pid)
 
 
 def test_an_error_is_the_workers_own_text(opening, tmp_path):
     opening["pipeline"]["path"] = str(tmp_path)
     with start_worker(tmp_path) as worker, pytest.raises(BenchmarkError, match="no bundle"):
-        worker.ask(**opening)
+        worker.call("open", **opening)
 
 
 def test_a_killed_worker_is_reported(opening, tmp_path):
     with start_worker(tmp_path) as worker:
-        worker.ask(**opening)
+        worker.call("open", **opening)
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(BenchmarkError, match="killed by SIGKILL, as the system does"):
-            worker.ask(do="call")
+            worker.call("call")
 
 
 def test_a_worker_that_ends_leaves_its_last_words(opening, tmp_path, monkeypatch):
     (tmp_path / "numpy.py").write_text("raise SystemExit('this is no numpy')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with start_worker(tmp_path) as worker, pytest.raises(BenchmarkError) as caught:
-        worker.ask(**opening)
+        worker.call("open", **opening)
     assert "exit code 1" in str(caught.value)
     assert "this is no numpy" in str(caught.value)
 
@@ -66,7 +66,7 @@ def test_the_current_folder_is_no_code(opening, tmp_path, monkeypatch):
     (tmp_path / "numpy.py").write_text("raise SystemExit('this is no numpy')")
     monkeypatch.chdir(tmp_path)
     with start_worker(tmp_path) as worker:
-        assert worker.ask(**opening)["load_s"] > 0
+        assert worker.call("open", **opening)["load_s"] > 0
 
 
 def test_a_worker_ends_with_its_parent(opening, tmp_path):
@@ -75,7 +75,7 @@ def test_a_worker_ends_with_its_parent(opening, tmp_path):
         "from pathlib import Path\n"
         "from ldm_engine.benchmarking.measure import start_worker\n"
         "worker = start_worker(Path(sys.argv[2]))\n"
-        "worker.ask(**json.loads(sys.argv[1]))\n"
+        "worker.call('open', **json.loads(sys.argv[1]))\n"
         "print(worker.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
