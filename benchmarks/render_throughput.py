@@ -10,12 +10,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import ldm_engine
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.benchmarking.statistics import median_of_ratios, summarize
 from ldm_engine.machine.memory import read_memory
-from ldm_engine.rendering.jobs import Defaults
-from ldm_engine.rendering.options import RunOptions
-from ldm_engine.rendering.run import Run
 
 
 class _PreparedError(Exception):
@@ -81,18 +79,21 @@ def _prepare_unet(pipe: LDMTextToImagePipeline, prompts: list[str], **settings: 
 
 def _render(a: argparse.Namespace, prompts: list[str]) -> float:
     """From the first batch to the last record, images and journals on the disk."""
+    seconds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        options = RunOptions(
+        for _ in ldm_engine.render(
+            a.bundle,
+            prompts,
             output=f"{folder}/out",
             runtime=a.runtime,
             precision=a.precision,
             batch_size=a.batch_size,
-        )
-        defaults = Defaults(num_inference_steps=a.num_inference_steps, guidance_scale=2.0)
-        run = Run(str(a.bundle), prompts, defaults, options)
-        for _ in run.records():
+            num_inference_steps=a.num_inference_steps,
+            guidance_scale=2.0,
+            on_progress=lambda progress: seconds.append(progress.seconds),
+        ):
             pass
-        return run.summary.progress.seconds if run.summary else 0.0
+    return seconds[-1]
 
 
 if __name__ == "__main__":

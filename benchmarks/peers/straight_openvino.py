@@ -47,9 +47,7 @@ class StraightOpenVINO(ConvertedPeer):
             model = self._core.read_model(self._folder / f"{name}.xml")
             model.reshape(dict(enumerate(map(list, shapes))))
             settings = dict(self._settings)
-            if (
-                len(shapes[0]) < 4 or shapes[0][0] <= 2
-            ):  # what is cached has the weights too
+            if len(shapes[0]) < 4 or shapes[0][0] <= 2:  # what is cached has the weights too
                 settings["CACHE_DIR"] = str(self._compiled)
             compiled = self._core.compile_model(model, "CPU", settings)
             # One shape at a time, as for the others: a second copy of the weights is large.
