@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ldm_engine import Bundle, LDMEngineError, open_bundle
-from ldm_engine.bundle.bundle import PROGRAMS
+from ldm_engine.bundle.contract import PROGRAMS
 from ldm_engine.runtimes.choice import select_runtimes
 from tables import table
 

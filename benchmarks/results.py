@@ -11,7 +11,7 @@ import numpy as np
 
 from ldm_engine.benchmarking.reading import read
 from ldm_engine.benchmarking.statistics import Ratio, Summary, median_of_ratios, summarize
-from ldm_engine.checks.verification import END_TO_END_TOLERANCES, PROGRAM_TOLERANCES
+from ldm_engine.checks.tolerances import END_TO_END_TOLERANCES, PROGRAM_TOLERANCES
 from ldm_engine.errors import ResultsError
 from peers import PEERS
 from records import Record, Records

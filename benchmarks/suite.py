@@ -27,12 +27,12 @@ import limits
 import report
 import setting
 from ldm_engine import LDMEngineError, open_bundle
-from ldm_engine.checks.verification import relative_error
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import ResultsError
 from ldm_engine.machine.cpu import available_threads, supports_bf16
 from ldm_engine.machine.device import Device
 from ldm_engine.machine.memory import PeakMemory, read_memory
-from ldm_engine.runtimes.choice import choose_runtime, resolve_options
+from ldm_engine.sampling.opening import Opened, choose_for
 from peer_process import PeerError, PeerProcess
 from peers import PEERS, Setup, Sources, missing
 from records import Records, locked
@@ -61,9 +61,7 @@ class Suite:
         """
         plan = self.plan
         names = list(dict.fromkeys([plan.reference, plan.reduced_reference, *names]))
-        setup = self._setup(plan.reference)
-        choice = choose_runtime(self._bundle, setup.variant, setup.precision, setup.device)
-        resolve_options(choice.runtime, setup.device, setup.precision, setup.threads)
+        self._choose(plan.reference)
         self._state_setup()
         present = [name for name in names if self._is_present(name)]
         for name in present:
@@ -78,7 +76,8 @@ class Suite:
             for name in present:
                 self._measure_start(name, round_number)
         if not self.records.all("accounting"):
-            self.records.add("accounting", **accounting.measure(self.sources.bundle, setup))
+            reference = self._setup(plan.reference)
+            self.records.add("accounting", **accounting.measure(self.sources.bundle, reference))
 
     def _state_setup(self) -> None:
         """Say what is measured where; a run goes on only where that is the same."""
@@ -130,10 +129,16 @@ class Suite:
             slow = entry.precision == "bf16" and self.plan.device == "cpu" and not supports_bf16()
             return missing(name) or ("this CPU has no bf16 instructions" if slow else None)
         try:
-            choose_runtime(self._bundle, entry.variant, entry.precision, self.plan.device)
+            self._choose(name)
         except LDMEngineError as error:
             return str(error)
         return None
+
+    def _choose(self, name: str) -> Opened:
+        """How one of ours runs here; raises where it cannot."""
+        setup = self._setup(name)
+        runtime, precision = setup.variant, setup.precision
+        return choose_for(self._bundle, runtime, precision, setup.device, setup.threads)
 
     def _make_ready(self, name: str) -> None:
         """Let a peer convert, compile and cache what it keeps, so that no timing contains it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
-from ldm_engine.bundle.bundle import PROGRAMS
+from ldm_engine.bundle.contract import PROGRAMS, shapes
 from ldm_engine.runtimes.choice import RUNTIMES
 from ldm_engine.sampling.encoding import encode_text, encode_time, unet_shapes
 from ldm_engine.sampling.tokenizer import Tokenizer
@@ -51,9 +51,8 @@ class Ours(Peer):
         return step
 
     def vae_decoder(self, latents: Array) -> Call:
-        program, factor = self._programs["vae_decoder"], self._model.scale_factor
-        size = [side * factor for side in latents.shape[2:]]
-        program.allocate({"latents": latents.shape, "image": (1, *size, 3)})
+        program, (height, width) = self._programs["vae_decoder"], latents.shape[2:]
+        program.allocate(shapes("vae_decoder", self._model, B=1, h=height, w=width))
         np.copyto(program.inputs["latents"], latents)
 
         def decode() -> Array:

@@ -9,19 +9,19 @@ from . import errors
 from .bundle.bundle import Bundle
 from .bundle.manifest import open_bundle
 from .errors import LDMEngineError
-from .rendering.render import render
+from .rendering.run import render
 from .sampling.pipeline import FlatImageWarning, ImagePipelineOutput, LDMTextToImagePipeline
-from .sampling.scheduler import DDIMScheduler
+from .sampling.schedule import NoiseSchedule
 from .sampling.tokenizer import PromptTruncatedWarning
 from .version import __version__
 
 __all__ = [
     "Bundle",
-    "DDIMScheduler",
     "FlatImageWarning",
     "ImagePipelineOutput",
     "LDMEngineError",
     "LDMTextToImagePipeline",
+    "NoiseSchedule",
     "PromptTruncatedWarning",
     "__version__",
     "errors",

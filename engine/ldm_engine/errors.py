@@ -35,6 +35,10 @@ class RuntimeUnavailableError(LDMEngineError, ImportError):
     """A runtime is not installed, or cannot do what was asked of it."""
 
 
+class ClosedError(LDMEngineError, ValueError):
+    """A pipeline or program was used after it was closed."""
+
+
 class NonFiniteError(LDMEngineError, ArithmeticError):
     """A program produced NaN or infinity."""
 
@@ -53,6 +57,10 @@ class DownloadError(LDMEngineError, OSError):
 
 class VerificationError(LDMEngineError):
     """An exported program does not agree with its reference."""
+
+
+class InputError(LDMEngineError, OSError):
+    """A file that was named could not be read."""
 
 
 class OutputError(LDMEngineError, OSError):

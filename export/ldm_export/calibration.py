@@ -20,10 +20,10 @@ from ldm_engine.errors import InvalidArgumentError
 from ldm_engine.runtimes.base import Program, RuntimeOptions
 from ldm_engine.runtimes.choice import Choice
 from ldm_engine.sampling.encoding import encode_text, encode_time, unet_shapes
-from ldm_engine.sampling.loop import run_loop
+from ldm_engine.sampling.loop import denoise
 from ldm_engine.sampling.noise import NoiseStream
-from ldm_engine.sampling.request import Request, resolve_request
-from ldm_engine.sampling.scheduler import DDIMScheduler
+from ldm_engine.sampling.opening import prepare
+from ldm_engine.sampling.request import Request
 from ldm_engine.sampling.tokenizer import Tokenizer
 
 #: A checkpoint folder may bring prompts of its own in a file of this name: a model that knows only
@@ -153,21 +153,16 @@ def gather_samples(
         guidance_scale: not 1; both the text and the empty text are sampled.
         num_inference_steps: at least K.
         seed: of the first prompt's noise; the next ones' follow.
-        on_prompt: told how many prompts are done.
+        on_prompt: called with how many prompts are done.
     """
     model = bundle.model
-    request = resolve_request(
-        model,
-        DDIMScheduler.from_config(bundle.scheduler_config),
-        prompt=list(prompts),
-        negative_prompt=None,
-        height=None,
-        width=None,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        eta=0.0,
-        seed=seed,
-        latents=None,
+    request = prepare(bundle, choice, options).request(
+        {
+            "prompt": list(prompts),
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+        }
     )
     if request.guidance is None or not 1 <= samples_per_prompt <= num_inference_steps:
         raise InvalidArgumentError(
@@ -175,43 +170,41 @@ def gather_samples(
             f"given; a guidance other than 1 and 1 to {num_inference_steps} samples are accepted."
         )
     texts = _encode_texts(bundle, choice, options, request.texts)
-    time_shift = _encode_time(bundle, choice, options, [s.timestep for s in request.steps])
+    time_shift = _encode_time(bundle, choice, options, [row.timestep for row in request.rows])
 
-    unet = choice.runtime.open(bundle, "unet", options)
-    unet.allocate(unet_shapes(model, (1, *request.latents_shape[1:]), rows=2))
     samples: list[Sample] = []
-    for index, prompt in enumerate(request.prompts):
-        steps = _spread(index, len(request.prompts), samples_per_prompt, num_inference_steps)
-        samples += _draw(unet, request, index, time_shift, (texts[""], texts[prompt]), steps)
-        on_prompt(index + 1)
+    with choice.runtime.open(bundle, "unet", options) as unet:
+        unet.allocate(unet_shapes(model, (1, *request.latents_shape[1:]), rows=2))
+        for index, prompt in enumerate(prompts):
+            steps = _spread(index, len(prompts), samples_per_prompt, num_inference_steps)
+            samples += _draw(
+                unet, request.part(index, index + 1), time_shift, (texts[""], texts[prompt]), steps
+            )
+            on_prompt(index + 1)
     return samples
 
 
 def _draw(
     unet: Program,
     request: Request,
-    index: int,
     time_shift: NDArray[np.float32],
     text: tuple[NDArray[np.float32], NDArray[np.float32]],
     steps: frozenset[int],
 ) -> list[Sample]:
-    """The UNet's inputs at `steps` of prompt `index`, whose `text` is [unconditional, own]."""
+    """The UNet's inputs at `steps` of one image, whose `text` is [unconditional, own]."""
     samples: list[Sample] = []
 
     def keep(step: int, latents: NDArray[np.float32]) -> None:
         if step in steps:
             samples.append(Sample(latents.copy(), time_shift[step : step + 1], *text))
 
-    def on_step_end(step: int, timestep: int, latents: NDArray[np.float32]) -> None:
-        keep(step + 1, latents)  # what a step leaves is what the next one is given
-
     np.copyto(unet.inputs["text_kv"], np.stack(text))
     latents = unet.inputs["latents"]
-    noise = NoiseStream(request.seeds[index : index + 1])
+    noise = NoiseStream(request.seeds)
     noise.fill(latents)
     keep(0, latents)
-    guidance = None if request.guidance is None else request.guidance[index : index + 1]
-    run_loop(unet, request.steps, time_shift, guidance, noise, on_step_end)
+    for step in denoise(unet, request.rows, time_shift, request.guidance, noise):
+        keep(step + 1, latents)  # what a step leaves is what the next one is given
     return samples
 
 
@@ -229,13 +222,14 @@ def _encode_texts(
     bundle: Bundle, choice: Choice, options: RuntimeOptions, texts: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
     """Keys and values [T, .] of each distinct text."""
-    program, tokenizer = choice.runtime.open(bundle, "text_encoder", options), Tokenizer.of(bundle)
-    return {t: encode_text(program, bundle.model, tokenizer, t) for t in dict.fromkeys(texts)}
+    tokenizer = Tokenizer.of(bundle)
+    with choice.runtime.open(bundle, "text_encoder", options) as program:
+        return {t: encode_text(program, bundle.model, tokenizer, t) for t in dict.fromkeys(texts)}
 
 
 def _encode_time(
     bundle: Bundle, choice: Choice, options: RuntimeOptions, timesteps: Sequence[int]
 ) -> NDArray[np.float32]:
     """`time_shift` [S, .]."""
-    program = choice.runtime.open(bundle, "time_encoder", options)
-    return encode_time(program, bundle.model, timesteps)
+    with choice.runtime.open(bundle, "time_encoder", options) as program:
+        return encode_time(program, bundle.model, timesteps)

@@ -1,4 +1,4 @@
-"""The command ``ldm-engine export``: its options, and the order of what it does with them."""
+"""The command ``ldm-engine export``: its options, and their checks before any download."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FOLDER = click.Path(path_type=Path)
 @click.argument("bundle", type=_FOLDER)
 @click.option(
     "--formats",
-    help="Comma-separated: paddle, onnx, openvino, tensorrt. Default: paddle, and openvino if "
-    "installed.",
+    help="Formats, comma-separated: paddle, onnx, openvino, tensorrt. Default: paddle, and "
+    "openvino if installed.",
 )
 @click.option(
     "--weights",
     default="fp32",
     show_default=True,
-    help="fp32, or fp16 to store weights in half the space; computing stays as precise.",
+    help="Precision of stored weights: fp32, or fp16 for half the space (computing stays fp32).",
 )
 @click.option(
     "--int8", is_flag=True, help="Add a quantized UNet to the format openvino (needs NNCF)."
@@ -38,26 +38,32 @@ _FOLDER = click.Path(path_type=Path)
     "--calibration-prompts",
     type=_FOLDER,
     metavar="FILE",
-    help="A prompt a line, to calibrate int8 with. Default: the checkpoint's own, or general ones.",
+    help="Prompts to calibrate int8 with, one a line. Default: the checkpoint's, or general ones.",
 )
-@click.option("--precision", help="Of the format tensorrt: fp16 or fp32. Default: fp16.")
-@click.option("--min-batch", type=int, help="Fewest images at once in the format tensorrt.")
-@click.option("--opt-batch", type=int, help="What it is to be fastest for.")
-@click.option("--max-batch", type=int, help="Most. Default: from 1 to 4, fastest for 1.")
-@click.option("--min-size", type=int, help="Least height and width of its images, in pixels.")
-@click.option("--opt-size", type=int, help="What it is to be fastest for.")
-@click.option("--max-size", type=int, help="Largest. Default: as trained, to twice that.")
+@click.option("--precision", help="Precision of TensorRT engines: fp16 or fp32. Default: fp16.")
+@click.option("--min-batch", type=int, help="Smallest batch of TensorRT engines. Default: 1.")
+@click.option("--opt-batch", type=int, help="Batch size to optimise the engines for. Default: 1.")
+@click.option("--max-batch", type=int, help="Largest batch. Default: 4.")
+@click.option(
+    "--min-size",
+    type=int,
+    help="Smallest image of TensorRT engines, in pixels of height and width. Default: as trained.",
+)
+@click.option(
+    "--opt-size", type=int, help="Image size to optimise the engines for. Default: as trained."
+)
+@click.option("--max-size", type=int, help="Largest image size. Default: twice the trained size.")
 @click.option(
     "--hub",
     type=click.Choice(["huggingface", "paddlenlp"]),
     default="huggingface",
     show_default=True,
-    help="Where an id such as CompVis/ldm-text2im-large-256 is fetched from.",
+    help="Hub to download an id such as CompVis/ldm-text2im-large-256 from.",
 )
 @click.option("--hub-url", help="Base URL of the PaddleNLP community store or of a mirror.")
 @click.option("--revision", help="Branch, tag or commit on the Hugging Face hub.")
-@click.option("--vocab", type=_FOLDER, help="vocab.txt, for checkpoints that come without one.")
-@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--vocab", type=_FOLDER, help="Vocabulary (vocab.txt) for checkpoints without one.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @console.debug_option
 def export(
     checkpoint: str,
@@ -86,17 +92,17 @@ def export(
         from .hub import fetch
         from .quantization import check_int8
         from .target import check_target
-        from .tensorrt_programs import Asked, check_tensorrt
+        from .tensorrt_programs import BuildOptions, check_tensorrt
     except ImportError as error:
         raise RuntimeUnavailableError(
-            f"Exporting needs more than running: {error}. "
+            f"Exporting needs more packages than running: {error}. "
             + import_remedy(error, "pip install 'ldm-engine[export]'")
         ) from error
     wanted = _split(formats) if formats is not None else default_formats()
     check_formats(wanted, weights)  # before a download
     check_int8(wanted, int8, calibration_prompts)
-    asked = Asked(**tensorrt)
-    check_tensorrt(wanted, asked)
+    build = BuildOptions(**tensorrt)
+    check_tensorrt(wanted, build)
     bundle = check_target(bundle, force)
     folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
     opened = open_checkpoint(folder, vocab=vocab)
@@ -109,7 +115,7 @@ def export(
             weights=weights,
             int8=int8,
             calibration_prompts=calibration_prompts,
-            tensorrt=asked,
+            tensorrt=build,
             force=force,
             source=source,
             progress=progress,
@@ -118,5 +124,5 @@ def export(
 
 
 def _split(names: str) -> tuple[str, ...]:
-    """What a comma-separated option names, each once."""
+    """The names in a comma-separated option, each once."""
     return tuple(dict.fromkeys(n.strip() for n in names.split(",") if n.strip()))

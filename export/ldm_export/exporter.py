@@ -16,21 +16,22 @@ import paddle
 
 from ldm_engine import __version__
 from ldm_engine.bundle.bundle import (
-    INT8_FORMAT,
     REFERENCE,
     SCHEDULER_CONFIG,
     VOCABULARY,
     Bundle,
     FileInfo,
     FormatInfo,
-    ModelInfo,
     ProgramInfo,
     hash_file,
-    program_file_names,
 )
+from ldm_engine.bundle.formats import INT8_FORMAT, program_file_names
 from ldm_engine.bundle.manifest import save_manifest
-from ldm_engine.checks.verification import References, save_references
+from ldm_engine.bundle.model import ModelInfo, TokenizerInfo
+from ldm_engine.checks.references import References, save_references
 from ldm_engine.errors import ConfigError
+from ldm_engine.runtimes.gpu.tensorrt_build import FORMAT as TENSORRT
+from ldm_engine.runtimes.gpu.tensorrt_build import TensorRTBuild
 from ldm_engine.runtimes.paddle_predictor import restore_termination_handler
 from ldm_engine.sampling.tokenizer import Tokenizer
 
@@ -42,7 +43,7 @@ from .programs import Models, build_programs
 from .progress import Progress, silent
 from .quantization import add_int8, check_int8, choose_prompts
 from .target import check_target, staging_folder
-from .tensorrt_programs import Asked, add_tensorrt, check_tensorrt, plan_build
+from .tensorrt_programs import BuildOptions, add_tensorrt, check_tensorrt, plan_build
 from .verify import compute_references, gate, parity_report
 
 
@@ -54,7 +55,7 @@ def export_bundle(
     weights: str = "fp32",
     int8: bool = False,
     calibration_prompts: Path | None = None,
-    tensorrt: Asked | None = None,
+    tensorrt: BuildOptions | None = None,
     force: bool = False,
     source: str | None = None,
     progress: Progress = silent,
@@ -66,14 +67,14 @@ def export_bundle(
         out: the bundle folder; must not exist, or be empty, or be a bundle and `force` given.
         formats: of "paddle", "onnx", "openvino", "tensorrt"; by default Paddle, and OpenVINO where
             it is installed.
-        weights: "fp32", or "fp16" to store them in half precision; computing stays as wide.
+        weights: "fp32", or "fp16" to store them in half precision; computing stays in fp32.
         int8: add a quantized UNet to the format openvino.
         calibration_prompts: a text file with a prompt a line to calibrate it with; by default the
             checkpoint's own calibration_prompts.txt, or else general ones.
-        tensorrt: what the format tensorrt is to be built for; by default fp16 and usual sizes.
+        tensorrt: the precision and shapes to build the format tensorrt for; see ``BuildOptions``.
         force: replace a bundle that is there; it stays until the new one is complete.
-        source: what to call the checkpoint in the manifest; by default its folder's name.
-        progress: told of each stage.
+        source: the checkpoint's name in the manifest; by default its folder's.
+        progress: called with the name of each stage.
 
     Raises:
         InvalidArgumentError: if there is no such format.
@@ -86,8 +87,8 @@ def export_bundle(
     formats = default_formats() if formats is None else tuple(formats)
     check_formats(formats, weights)
     check_int8(formats, int8, calibration_prompts)
-    asked = tensorrt or Asked()
-    check_tensorrt(formats, asked)
+    build_options = tensorrt or BuildOptions()
+    check_tensorrt(formats, build_options)
     prompts = choose_prompts(checkpoint.path, calibration_prompts) if int8 else None
     out = check_target(out, force)
     restore_termination_handler()
@@ -95,13 +96,14 @@ def export_bundle(
         # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
         with paddle.utils.unique_name.guard():
             draft, references = _export_into(
-                staging, checkpoint, formats, weights, asked, source, progress
+                staging, checkpoint, formats, weights, build_options, source, progress
             )
         gc.collect()  # the runtimes need the models' memory
         if prompts is not None:
             draft = add_int8(draft, prompts, progress)
-        if draft.tensorrt is not None:
-            draft = add_tensorrt(draft, draft.tensorrt, progress)
+        if TENSORRT in draft.format_facts:
+            build = TensorRTBuild.parse(draft.format_facts[TENSORRT])
+            draft = add_tensorrt(draft, build, progress)
         bundle = _verified(draft, references, progress)
         save_manifest(bundle)
     return replace(bundle, path=out)
@@ -112,7 +114,7 @@ def _export_into(
     checkpoint: Checkpoint,
     formats: Sequence[str],
     weights: str,
-    asked: Asked,
+    build_options: BuildOptions,
     source: str | None,
     progress: Progress,
 ) -> tuple[Bundle, References]:
@@ -124,9 +126,9 @@ def _export_into(
     (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
     shutil.copyfile(checkpoint.vocab_path, folder / VOCABULARY)
     model = _model_info(checkpoint, models, source)
-    build = plan_build(asked, model) if "tensorrt" in formats else None
+    facts = {TENSORRT: plan_build(build_options, model).facts()} if TENSORRT in formats else {}
     programs = build_programs(models, model)
-    traced = [f for f in formats if f != "tensorrt"]
+    traced = [f for f in formats if f != TENSORRT]
     infos = {
         p.name: ProgramInfo(
             p.inputs,
@@ -135,7 +137,8 @@ def _export_into(
         )
         for p in programs
     }
-    draft = Bundle(folder, model, infos, files={}, tensorrt=build)
+    tokenizer = TokenizerInfo("wordpiece", _lowercase(checkpoint))
+    draft = Bundle(folder, model, tokenizer, infos, files={}, format_facts=facts)
     references = compute_references(draft, models, programs, progress)
     save_references(draft, references)
     for program in programs:
@@ -147,7 +150,7 @@ def _export_into(
 
 @contextmanager
 def _on_cpu() -> Iterator[None]:
-    """Have dygraph compute on the CPU, where fp32 is fp32, also with a Paddle for GPUs."""
+    """Have dygraph compute on the CPU, also with a Paddle for GPUs: there fp32 is TF32."""
     before = paddle.get_device()
     paddle.set_device("cpu")
     try:
@@ -183,7 +186,6 @@ def _model_info(checkpoint: Checkpoint, models: Models, source: str | None) -> M
         sample_size=unet.config.sample_size,
         token_length=text.max_position_embeddings,
         vocab_size=text.vocab_size,
-        lowercase=_lowercase(checkpoint),
         time_shift_width=unet.time_shift_width,
         text_kv_width=unet.text_kv_width,
     )

@@ -90,8 +90,8 @@ def _parse_id(source: str) -> tuple[str, str]:
 
 
 def _user_cache() -> Path:
-    told = os.environ.get(VARIABLE)
-    return Path(told) / "ldm-engine" if told and told != "off" else default_root()
+    chosen = os.environ.get(VARIABLE)
+    return Path(chosen) / "ldm-engine" if chosen and chosen != "off" else default_root()
 
 
 def _fetch_huggingface(repository: str, cache_dir: Path | None, revision: str | None) -> Path:

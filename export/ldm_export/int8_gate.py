@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ldm_engine.bundle.bundle import Bundle
-from ldm_engine.checks.verification import relative_error
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import LDMEngineError, VerificationError
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import Choice
+from ldm_engine.sampling.opening import prepare
 from ldm_engine.sampling.pipeline import LDMTextToImagePipeline
 
 from .calibration import Sample
@@ -53,7 +54,7 @@ class Int8Report:
 def compare_int8(
     bundle: Bundle,
     choice: Choice,
-    wide: RuntimeOptions,
+    fp32: RuntimeOptions,
     int8: RuntimeOptions,
     samples: Sequence[Sample],
     prompts: Sequence[str],
@@ -67,7 +68,7 @@ def compare_int8(
     Args:
         bundle: to run; it holds both.
         choice: the runtime to run it with.
-        wide: the options that the int8 UNet is measured against, fp32.
+        fp32: the options that the int8 UNet is measured against, fp32.
         int8: the same with the precision int8.
         samples: from ``gather_samples`` on held-out prompts.
         prompts: held-out prompts to draw.
@@ -79,12 +80,13 @@ def compare_int8(
         VerificationError: if the int8 UNet is too far off.
     """
     try:
-        errors = _noise_pred_errors(bundle, choice, wide, int8, samples)
+        errors = _noise_pred_errors(bundle, choice, fp32, int8, samples)
         images = []
-        for options in (wide, int8):
+        for options in (fp32, int8):
             # Sequential, so that the gate needs no more memory than the UNet alone does.
-            pipe = LDMTextToImagePipeline.from_bundle(bundle, choice, options, memory="sequential")
-            images.append(_draw(pipe, prompts, guidance_scales, num_inference_steps, seed))
+            opened = prepare(bundle, choice, options)
+            with LDMTextToImagePipeline.from_opened(opened, memory="sequential") as pipe:
+                images.append(_draw(pipe, prompts, guidance_scales, num_inference_steps, seed))
     except LDMEngineError as error:
         raise VerificationError(f"The UNet cannot be run in fp32 and int8: {error}") from error
     psnrs = [psnr(given, reference) for reference, given in zip(*images, strict=True)]
@@ -130,25 +132,24 @@ def psnr(given: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
 def _noise_pred_errors(
     bundle: Bundle,
     choice: Choice,
-    wide: RuntimeOptions,
+    fp32: RuntimeOptions,
     int8: RuntimeOptions,
     samples: Sequence[Sample],
 ) -> list[float]:
     """The relative error of each sample; one of the two UNets is in memory at a time."""
     predictions: list[list[NDArray[np.float32]]] = []
-    for options in (wide, int8):
-        unet = choice.runtime.open(bundle, "unet", options)
+    for options in (fp32, int8):
         rows: list[NDArray[np.float32]] = []
-        for sample in samples:
-            inputs = sample.inputs()
-            shapes = {name: array.shape for name, array in inputs.items()}
-            unet.allocate({**shapes, "noise_pred": (2, *sample.latents.shape[1:])})
-            for name, array in inputs.items():
-                np.copyto(unet.inputs[name], array)
-            unet.run()
-            rows.append(unet.outputs["noise_pred"].copy())
+        with choice.runtime.open(bundle, "unet", options) as unet:
+            for sample in samples:
+                inputs = sample.inputs()
+                shapes = {name: array.shape for name, array in inputs.items()}
+                unet.allocate({**shapes, "noise_pred": (2, *sample.latents.shape[1:])})
+                for name, array in inputs.items():
+                    np.copyto(unet.inputs[name], array)
+                unet.run()
+                rows.append(unet.outputs["noise_pred"].copy())
         predictions.append(rows)
-        del unet
     return [relative_error(g, r) for r, g in zip(*predictions, strict=True)]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import paddle
 
-from ldm_engine.bundle.bundle import MAX_SIZE
+from ldm_engine.bundle.model import MAX_SIZE
 from ldm_engine.errors import CheckpointError, ConfigError
-from ldm_engine.sampling.scheduler import DDIMScheduler
+from ldm_engine.sampling.schedule import NoiseSchedule
 
 from .checkpoint import COMPONENTS, Checkpoint, check_tensors
 from .models import (
@@ -35,7 +35,7 @@ def read_configs(checkpoint: Checkpoint) -> Configs:
     text = TextEncoderConfig.from_dict(raw["text_encoder"])
     unet = UNetConfig.from_dict(raw["unet"])
     autoencoder = AutoencoderConfig.from_dict(raw["autoencoder"])
-    DDIMScheduler.from_config(raw["scheduler"])
+    NoiseSchedule.from_config(raw["scheduler"])
     violations = []
     if unet.cross_attention_dim != text.d_model:
         violations.append(

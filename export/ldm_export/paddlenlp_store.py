@@ -50,7 +50,7 @@ PADDLENLP_OPTIONAL = (
     "tokenizer/added_tokens.json",
 )
 
-COMPLETE_MARK = ".complete"  # written last: nothing more is to be asked for
+COMPLETE_MARK = ".complete"  # written last: nothing is left to download
 
 ATTEMPTS = 5
 BACKOFF_S = 1.0  # doubled after every attempt that brought nothing
@@ -104,12 +104,12 @@ def _progress() -> Progress:
 
 @dataclass(frozen=True)
 class _Answer:
-    """A response whose body starts at `offset` of a file of `total` bytes (None: not told)."""
+    """A response whose body starts at `offset` of a file of `total` bytes (None: unknown)."""
 
     body: http.client.HTTPResponse
     offset: int
     total: int | None
-    version: str  # see `_version`; "" where the server tells none
+    version: str  # see `_version`; "" where the server sends none
 
 
 class _TransientError(Exception):
@@ -196,7 +196,7 @@ def _kept_version(part: Path) -> str:
 
 
 def _version(headers: http.client.HTTPMessage) -> str:
-    """What tells this version of a file from others, fit for `If-Range` (RFC 9110, 13.1.5)."""
+    """What identifies this version of a file, fit for `If-Range` (RFC 9110, 13.1.5)."""
     for name, form in (("ETag", r'"[!-~]{0,200}"'), ("Last-Modified", r"[ -~]{1,80}")):
         if re.fullmatch(form, headers.get(name, "")):
             return headers[name]
@@ -251,7 +251,7 @@ def _partial(body: http.client.HTTPResponse, offset: int, version: str) -> _Answ
     if found is None or int(found[1]) != offset:
         body.close()
         raise DownloadError(
-            f"`{body.url}` was asked for bytes from {offset} on and sent "
+            f"`{body.url}` was requested from byte {offset} on and sent "
             f"{body.headers.get('Content-Range')!r}.\n"
             "  Remove the .part file in the cache folder and try again."
         )

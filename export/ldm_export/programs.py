@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from ldm_engine.bundle.bundle import ModelInfo, TensorSpec, program_tensors
+from ldm_engine.bundle.contract import TensorSpec, tensor_specs
+from ldm_engine.bundle.model import ModelInfo
 
 from .models import AutoencoderDecoder, LDMBert, UNet
 
@@ -113,8 +114,8 @@ def build_programs(models: Models, model: ModelInfo) -> tuple[ProgramSpec, ...]:
         "vae_decoder": VAEDecoder(models.autoencoder),
     }
     return tuple(
-        ProgramSpec(name, inputs, outputs, layers[name], _used_parameters(name, layers[name]))
-        for name, (inputs, outputs) in program_tensors(model).items()
+        ProgramSpec(name, *tensor_specs(name, model), layer, _used_parameters(name, layer))
+        for name, layer in layers.items()
     )
 
 

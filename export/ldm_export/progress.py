@@ -1,4 +1,4 @@
-"""How an export tells what it is doing."""
+"""The callback through which an export reports its stages."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ Progress = Callable[[str], None]
 
 
 def silent(stage: str) -> None:
-    """Say nothing."""
+    """Report nothing."""

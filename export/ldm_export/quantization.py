@@ -8,13 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ldm_engine.bundle.bundle import (
-    INT8_FORMAT,
-    Bundle,
-    FormatInfo,
-    Parity,
-    program_file_names,
-)
+from ldm_engine.bundle.bundle import Bundle, FormatInfo, Parity
+from ldm_engine.bundle.formats import INT8_FORMAT, program_file_names
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError
 from ldm_engine.machine.cpu import available_threads
 from ldm_engine.runtimes.base import RuntimeOptions
@@ -44,7 +39,7 @@ HELD_OUT = "unet_held_out"
 
 @dataclass(frozen=True)
 class Prompts:
-    """What to calibrate with, and what is drawn to see whether it went well."""
+    """The prompts to calibrate with, and the held-out ones that the gate renders."""
 
     calibration: tuple[str, ...]
     held_out: tuple[str, ...]
@@ -53,8 +48,8 @@ class Prompts:
 def choose_prompts(checkpoint: Path, given: Path | None) -> Prompts:
     """The prompts of the file `given`, else of the checkpoint's folder, else the default ones.
 
-    The checkpoint's own always are what int8 is judged on, where there are any: prompts that the
-    model does not know would find a calibration with their like good.
+    Where the checkpoint has its own, int8 is always judged on them: a calibration with prompts that
+    the model does not know would pass on their like.
 
     Raises:
         InvalidArgumentError: if a file cannot be read or does not hold prompts.
@@ -70,8 +65,8 @@ def choose_prompts(checkpoint: Path, given: Path | None) -> Prompts:
     if own:
         return Prompts(*own)
     warnings.warn(
-        "int8 is calibrated with general prompts. If the model knows other things, give it prompts "
-        f"of their kind with --calibration-prompts, or in a file {PROMPTS_FILE} in its folder.",
+        "int8 is calibrated with general prompts. If the model was trained on other subjects, give "
+        f"prompts of their kind with --calibration-prompts, or as {PROMPTS_FILE} in its folder.",
         stacklevel=2,
     )
     return Prompts(*split_prompts(DEFAULT_PROMPTS))
@@ -94,7 +89,7 @@ def check_int8(formats: Sequence[str], int8: bool, given: Path | None) -> None:
         return
     if "openvino" not in formats:
         raise InvalidArgumentError(
-            f"int8 was asked for with the formats {', '.join(formats)}; it is a form of openvino. "
+            f"int8 was given with the formats {', '.join(formats)}; it is a form of openvino. "
             "Add openvino to --formats, or leave --int8 out."
         )
     if importlib.util.find_spec("nncf") is None:

@@ -9,16 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ldm_engine.bundle.bundle import (
-    FORMAT_FILES,
     MANIFEST,
-    PROGRAMS,
     REFERENCE,
     SCHEDULER_CONFIG,
     VOCABULARY,
-    engine_file_name,
-    program_file_names,
     read_json_object,
 )
+from ldm_engine.bundle.contract import TABLE
+from ldm_engine.bundle.formats import FORMAT_FILES, engine_file_name, program_file_names
 from ldm_engine.errors import BundleError, LDMEngineError, OutputError
 from ldm_engine.machine.files import FOLDER_MODE, make_folder
 
@@ -28,8 +26,8 @@ _OWN_NAMES = {
     SCHEDULER_CONFIG,
     VOCABULARY,
     REFERENCE,
-    *PROGRAMS,
-    *(n for program in PROGRAMS for f in FORMAT_FILES for n in program_file_names(program, f)),
+    *TABLE,
+    *(n for program in TABLE for f in FORMAT_FILES for n in program_file_names(program, f)),
 }
 
 
@@ -87,9 +85,7 @@ def _is_engine(name: str) -> bool:
     number = Path(name).stem.rpartition("_")[2]
     program = name.partition("/")[0]
     return (
-        program in PROGRAMS
-        and number.isdecimal()
-        and name == engine_file_name(program, int(number))
+        program in TABLE and number.isdecimal() and name == engine_file_name(program, int(number))
     )
 
 

@@ -1,56 +1,55 @@
-"""Adding TensorRT programs to a bundle in the making: what may be asked for, and the conversion."""
+"""Adding TensorRT programs to a bundle in the making: the options, and the conversion."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
-from ldm_engine.bundle.bundle import (
-    BUILT_PRECISIONS,
-    MAX_SIZE,
-    Bundle,
-    FormatInfo,
-    ModelInfo,
-    ProgramInfo,
-    TensorRTBuild,
-)
-from ldm_engine.checks.verification import END_TO_END_PROMPTS
+from ldm_engine.bundle.bundle import Bundle, FormatInfo, ProgramInfo
+from ldm_engine.bundle.model import MAX_SIZE, ModelInfo
+from ldm_engine.checks.cases import END_TO_END_PROMPTS
 from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError, RuntimeUnavailableError
 from ldm_engine.machine.device import Device
 from ldm_engine.runtimes.base import program_precision
 from ldm_engine.runtimes.choice import RUNTIMES
-from ldm_engine.runtimes.gpu.tensorrt import facts_here, shape_ranges
+from ldm_engine.runtimes.gpu.tensorrt import facts_here
+from ldm_engine.runtimes.gpu.tensorrt_build import (
+    BUILT_PRECISIONS,
+    FORMAT,
+    TensorRTBuild,
+    shape_ranges,
+)
 
 from .formats.tensorrt import run_in_process, write_tensorrt
 from .formats.tensorrt_conversion import Request
 from .progress import Progress
 
-#: The GPU that Paddle converts on, always its first; CUDA_VISIBLE_DEVICES says which that is.
+#: The GPU that Paddle converts on, always its first; CUDA_VISIBLE_DEVICES chooses it.
 DEVICE = Device("gpu", 0)
 _CHECKED_BATCH = len(END_TO_END_PROMPTS)
 MAX_BATCH = 1024
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What engines are to be built for; None: the default."""
+class BuildOptions:
+    """The precision and the shapes to build engines for; None: the default."""
 
     precision: str | None = None  #: fp16
     min_batch: int | None = None  #: 1
-    opt_batch: int | None = None  #: 1, or the least if that is more
-    max_batch: int | None = None  #: 4, or the best if that is more
+    opt_batch: int | None = None  #: 1, or `min_batch` if that is more
+    max_batch: int | None = None  #: 4, or `opt_batch` if that is more
     min_size: int | None = None  #: the model's own, in pixels
-    opt_size: int | None = None  #: the model's own, or the least if that is more
-    max_size: int | None = None  #: twice the model's own, or the best if that is more
+    opt_size: int | None = None  #: the model's own, or `min_size` if that is more
+    max_size: int | None = None  #: twice the model's own, or `opt_size` if that is more
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was asked for."""
-        return self == Asked()
+        """Whether no option was given."""
+        return self == BuildOptions()
 
     @property
-    def in_precision(self) -> str:
-        """What they are to compute in."""
+    def chosen_precision(self) -> str:
+        """The precision that they compute in."""
         return BUILT_PRECISIONS[0] if self.precision is None else self.precision
 
     def batch(self) -> tuple[int, int, int]:
@@ -61,14 +60,14 @@ class Asked:
         """Least, usual and largest height and width in pixels.
 
         Raises:
-            InvalidArgumentError: if the model cannot make them, or not its own size among them.
+            InvalidArgumentError: if the model cannot make them, or its own size is not among them.
         """
         own, multiple = model.default_size, model.pixel_multiple
         size = _range(self.min_size, self.opt_size, self.max_size, defaults=(own, own, 2 * own))
         if any(side % multiple for side in size) or not size[0] <= own <= size[2]:
             raise InvalidArgumentError(
-                f"--min-size, --opt-size and --max-size are {_told(size)}; multiples of {multiple} "
-                f"pixels are accepted, with {own} among them, which the check draws."
+                f"--min-size, --opt-size and --max-size are {_listing(size)}; multiples of "
+                f"{multiple} pixels are accepted, with {own} among them, which the check renders."
             )
         return size
 
@@ -83,39 +82,39 @@ def _range(
     return least, best, max(best, defaults[2]) if most is None else most
 
 
-def _told(values: Sequence[int]) -> str:
+def _listing(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
 
-def check_tensorrt(formats: Sequence[str], asked: Asked) -> None:
+def check_tensorrt(formats: Sequence[str], options: BuildOptions) -> None:
     """Refuse TensorRT programs that could not be built or checked here, before any work.
 
     Raises:
-        ArgumentTypeError: if something that was asked for is no text, or no whole number.
-        InvalidArgumentError: if something is asked for without the format tensorrt, that without
-            paddle, or what is no range.
+        ArgumentTypeError: if an option is not text, or not a whole number.
+        InvalidArgumentError: if options are given without the format tensorrt, the format without
+            paddle, or values that make no range.
         RuntimeUnavailableError: if this machine lacks the GPU or a library.
     """
-    _check_types(asked)
+    _check_types(options)
     if "tensorrt" not in formats:
-        if not asked.is_empty:
+        if not options.is_empty:
             raise InvalidArgumentError(
-                "A precision, batches or sizes were asked for without the format tensorrt, which "
-                "alone is built for them. Add tensorrt to --formats, or leave them out."
+                "A precision, batches or sizes were given without the format tensorrt, which alone "
+                "is built for them. Add tensorrt to --formats, or leave them out."
             )
         return
     if "paddle" not in formats:
         raise InvalidArgumentError(
-            f"The format tensorrt was asked for with the formats {', '.join(formats)}; it is made "
-            "from paddle, which also is its fallback. Add paddle to --formats."
+            f"The format tensorrt was given with the formats {', '.join(formats)}; it is made "
+            "from paddle, which is also its fallback. Add paddle to --formats."
         )
-    precision = asked.in_precision
+    precision = options.chosen_precision
     if precision not in BUILT_PRECISIONS:
         raise InvalidArgumentError(
             f"--precision is {precision!r}; {' or '.join(BUILT_PRECISIONS)} is accepted for "
-            "TensorRT programs (Paddle's conversion takes fp32 where bf16 is asked for)."
+            "TensorRT programs (Paddle's conversion uses fp32 for bf16)."
         )
-    _check_ranges(asked)
+    _check_ranges(options)
     runtime = RUNTIMES["tensorrt"]
     missing = runtime.missing(precision, DEVICE)
     if missing:
@@ -125,9 +124,9 @@ def check_tensorrt(formats: Sequence[str], asked: Asked) -> None:
     facts_here(DEVICE.index)
 
 
-def _check_types(asked: Asked) -> None:
-    for field in fields(asked):
-        value, option = getattr(asked, field.name), f"--{field.name.replace('_', '-')}"
+def _check_types(options: BuildOptions) -> None:
+    for field in fields(options):
+        value, option = getattr(options, field.name), f"--{field.name.replace('_', '-')}"
         if value is None:
             continue
         if field.name == "precision" and not isinstance(value, str):
@@ -136,37 +135,37 @@ def _check_types(asked: Asked) -> None:
             raise ArgumentTypeError(f"{option} is {value!r}; a whole number (int) is accepted.")
 
 
-def _check_ranges(asked: Asked) -> None:
-    batch = asked.batch()
+def _check_ranges(options: BuildOptions) -> None:
+    batch = options.batch()
     if not 0 < batch[0] <= batch[1] <= batch[2] <= MAX_BATCH or not (
         batch[0] <= _CHECKED_BATCH <= batch[2]
     ):
         raise InvalidArgumentError(
-            f"--min-batch, --opt-batch and --max-batch are {_told(batch)}; whole numbers from 1 to "
-            f"{MAX_BATCH} are accepted, each at least the one before, with {_CHECKED_BATCH} among "
-            "them, which the check draws at once."
+            f"--min-batch, --opt-batch and --max-batch are {_listing(batch)}; whole numbers from 1 "
+            f"to {MAX_BATCH} are accepted, each at least the one before, with {_CHECKED_BATCH} "
+            "among them, which the check renders at once."
         )
-    sizes = {"min": asked.min_size, "opt": asked.opt_size, "max": asked.max_size}
+    sizes = {"min": options.min_size, "opt": options.opt_size, "max": options.max_size}
     given = {f"--{end}-size": n for end, n in sizes.items() if n is not None}
     size = list(given.values())
     if size != sorted(size) or any(not 0 < n <= MAX_SIZE for n in size):
-        told = ", ".join(f"{option} is {n}" for option, n in given.items())
+        listing = ", ".join(f"{option} is {n}" for option, n in given.items())
         raise InvalidArgumentError(
-            f"{told}; whole numbers of pixels up to {MAX_SIZE} are accepted, each at least the "
+            f"{listing}; whole numbers of pixels up to {MAX_SIZE} are accepted, each at least the "
             "one before."
         )
 
 
-def plan_build(asked: Asked, model: ModelInfo) -> TensorRTBuild:
-    """What is to be built, on this machine.
+def plan_build(options: BuildOptions, model: ModelInfo) -> TensorRTBuild:
+    """The build that these options lead to on this machine.
 
     Raises:
-        InvalidArgumentError: if the model cannot make images of the sizes that were asked for.
+        InvalidArgumentError: if the model cannot make images of these sizes.
         RuntimeUnavailableError: if this machine lacks the GPU or a library.
     """
-    size = asked.size(model)
+    size = options.size(model)
     facts = facts_here(DEVICE.index)
-    return TensorRTBuild(asked.in_precision, batch=asked.batch(), size=size, **facts)
+    return TensorRTBuild(options.chosen_precision, batch=options.batch(), size=size, **facts)
 
 
 def add_tensorrt(
@@ -180,7 +179,6 @@ def add_tensorrt(
     Raises:
         LDMEngineError: if a program cannot be converted.
     """
-    ranges = shape_ranges(draft.model, build)
     programs: dict[str, ProgramInfo] = {}
     for name, info in draft.programs.items():
         progress(f"building TensorRT engines of {name}")
@@ -189,11 +187,11 @@ def add_tensorrt(
             name,
             draft.path / name,
             info,
-            ranges[name],
+            shape_ranges(name, draft.model, build),
             precision,
             draft.model.vocab_size,
             run,
         )
-        formats = {**info.formats, "tensorrt": FormatInfo(files, precision)}
+        formats = {**info.formats, FORMAT: FormatInfo(files, precision)}
         programs[name] = replace(info, formats=formats)
-    return replace(draft, programs=programs, tensorrt=build)
+    return replace(draft, programs=programs, format_facts={FORMAT: build.facts()})

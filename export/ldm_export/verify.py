@@ -13,21 +13,16 @@ import paddle
 from numpy.typing import NDArray
 
 from ldm_engine.bundle.bundle import Bundle, Parity
-from ldm_engine.checks.verification import (
-    END_TO_END,
-    END_TO_END_KEY,
-    END_TO_END_PROMPTS,
-    Finding,
-    References,
-    check_runtime,
-    reference_cases,
-    require_passed,
-)
+from ldm_engine.checks.cases import END_TO_END, END_TO_END_KEY, END_TO_END_PROMPTS, reference_cases
+from ldm_engine.checks.references import References
+from ldm_engine.checks.verification import Finding, check_runtime, require_passed
 from ldm_engine.machine.cpu import available_threads
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import PREFERENCE, RUNTIMES, choose_runtime, usable_runtimes
+from ldm_engine.runtimes.gpu.tensorrt_build import FORMAT as TENSORRT
+from ldm_engine.runtimes.gpu.tensorrt_build import read_build
 from ldm_engine.sampling.noise import NoiseStream
-from ldm_engine.sampling.scheduler import DDIMScheduler
+from ldm_engine.sampling.schedule import NoiseSchedule
 from ldm_engine.sampling.tokenizer import Tokenizer
 
 from .programs import Models, ProgramSpec
@@ -43,7 +38,7 @@ def compute_references(
     by_name = {p.name: p for p in programs}
     for name, program in by_name.items():
         progress(f"reference: {name}")
-        for case in (c for c in reference_cases(bundle.model) if c.program == name):
+        for case in reference_cases(name, bundle.model):
             references[case.program, case.label] = program.run(case.inputs())
     progress("reference: end to end")
     references[END_TO_END_KEY] = {"image": _render_undivided(bundle, models)}
@@ -64,8 +59,8 @@ def gate(bundle: Bundle, references: References, progress: Progress) -> list[Fin
         (choice, RuntimeOptions(precision=precision))
         for choice, precision in usable_runtimes(bundle)
     ]
-    if bundle.tensorrt is not None:
-        options = RuntimeOptions(str(DEVICE), bundle.tensorrt.precision)
+    if TENSORRT in bundle.formats:
+        options = RuntimeOptions(str(DEVICE), read_build(bundle).precision)
         choice = choose_runtime(bundle, "tensorrt", options.precision, options.device)
         checks.append((choice, options))
     findings: list[Finding] = []
@@ -89,7 +84,7 @@ def parity_report(findings: list[Finding]) -> dict[str, dict[str, dict[str, Pari
 
 def _render_undivided(bundle: Bundle, models: Models) -> NDArray[np.float32]:
     model = bundle.model
-    scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
+    schedule = NoiseSchedule.from_config(bundle.scheduler_config)
     tokenizer = Tokenizer.of(bundle)
     count = len(END_TO_END_PROMPTS)
     input_ids = tokenizer([""] * count + list(END_TO_END_PROMPTS))
@@ -98,7 +93,7 @@ def _render_undivided(bundle: Bundle, models: Models) -> NDArray[np.float32]:
     noise.fill(x)
     with paddle.no_grad():
         context = models.text_encoder(paddle.to_tensor(input_ids))
-        for timestep, a, a_prev in _alphas(scheduler, END_TO_END["num_inference_steps"]):
+        for timestep, a, a_prev in _alphas(schedule, END_TO_END["num_inference_steps"]):
             eps = models.unet(
                 paddle.to_tensor(np.concatenate([x, x])),
                 paddle.to_tensor([float(timestep)]),
@@ -118,12 +113,12 @@ def _render_undivided(bundle: Bundle, models: Models) -> NDArray[np.float32]:
     return np.asarray(np.clip(pixels / 2 + 0.5, 0, 1).transpose(0, 2, 3, 1), dtype=np.float32)
 
 
-def _alphas(scheduler: DDIMScheduler, count: int) -> list[tuple[int, float, float]]:
+def _alphas(schedule: NoiseSchedule, count: int) -> list[tuple[int, float, float]]:
     """(timestep, its alphas_cumprod, the previous one's) of the "leading" schedule."""
-    alphas = scheduler.alphas_cumprod()
-    stride = scheduler.num_train_timesteps // count
-    timesteps = (np.arange(count) * stride)[::-1] + scheduler.steps_offset
-    final = 1.0 if scheduler.set_alpha_to_one else alphas[0]
+    alphas = schedule.alphas_cumprod()
+    stride = schedule.num_train_timesteps // count
+    timesteps = (np.arange(count) * stride)[::-1] + schedule.steps_offset
+    final = 1.0 if schedule.set_alpha_to_one else alphas[0]
     return [
         (int(t), float(alphas[t]), float(alphas[t - stride] if t >= stride else final))
         for t in timesteps

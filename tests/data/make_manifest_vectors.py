@@ -1,7 +1,8 @@
 """Writes manifests.json: which manifests both engines must refuse.
 
-Each case says what is changed, and the error: its class and a part of its text that both
-languages have. A case without an error is accepted.
+Each case names its base (``base``, of the version that is written, unless it says otherwise), what
+is changed in it, and the error: its class and a part of its text that both languages have. A case
+without an error is accepted.
 """
 
 from __future__ import annotations
@@ -10,16 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ldm_engine.bundle.bundle import (
-    PROGRAMS,
-    REFERENCE,
-    SCHEDULER_CONFIG,
-    VOCABULARY,
-    ModelInfo,
-    engine_file_name,
-    program_file_names,
-    program_tensors,
-)
+from ldm_engine.bundle.bundle import REFERENCE, SCHEDULER_CONFIG, VOCABULARY
+from ldm_engine.bundle.contract import PROGRAMS, tensor_specs
+from ldm_engine.bundle.formats import engine_file_name, program_file_names
+from ldm_engine.bundle.manifest import FORMAT_VERSION
+from ldm_engine.bundle.model import ModelInfo
 
 HERE = Path(__file__).parent
 MODEL = {
@@ -30,7 +26,6 @@ MODEL = {
     "sample_size": 32,
     "token_length": 77,
     "vocab_size": 30522,
-    "lowercase": True,
     "time_shift_width": 20160,
     "text_kv_width": 24960,
 }
@@ -41,7 +36,8 @@ FILES = [*UNET, "formats", "openvino", "files"]
 def base_manifest() -> dict[str, Any]:
     """A whole manifest, of files that are not there."""
     programs = {}
-    for name, (inputs, outputs) in program_tensors(ModelInfo(**MODEL)).items():
+    for name in PROGRAMS:
+        inputs, outputs = tensor_specs(name, ModelInfo(**MODEL))
         formats = {"openvino": "fp32", **({"openvino_int8": "int8"} if name == "unet" else {})}
         programs[name] = {
             "inputs": [vars(t) for t in inputs],
@@ -53,14 +49,23 @@ def base_manifest() -> dict[str, Any]:
     names = [SCHEDULER_CONFIG, VOCABULARY, REFERENCE]
     names += [f for p in PROGRAMS for e in programs[p]["formats"].values() for f in e["files"]]
     return {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "manifest_sha256": "0" * 64,
         "model": MODEL,
+        "tokenizer": {"kind": "wordpiece", "lowercase": True},
         "programs": programs,
         "files": {n: {"sha256": f"{i:064x}", "bytes": i} for i, n in enumerate(sorted(names))},
         "parity": {"openvino": {"fp32": {"unet": {"relative_l2_error": 1e-7, "tolerance": 1e-4}}}},
         "versions": {"ldm-engine": "0.1.0"},
     }
+
+
+def version_1_manifest() -> dict[str, Any]:
+    """The same as version 1 had it."""
+    manifest = base_manifest()
+    tokenizer = manifest.pop("tokenizer")
+    model = {**MODEL, "lowercase": tokenizer["lowercase"]}
+    return {**manifest, "format_version": 1, "model": model}
 
 
 def tensorrt_manifest() -> dict[str, Any]:
@@ -72,38 +77,83 @@ def tensorrt_manifest() -> dict[str, Any]:
             files = [*program_file_names(name, format_name), *more]
             program["formats"][format_name] = {"files": files, "weights": "fp32"}
             manifest["files"] |= {f: {"sha256": "", "bytes": 1} for f in files}
-    manifest["tensorrt"] = {
-        "precision": "fp16", "gpu": "A GPU", "tensorrt": "10.3", "cuda": "12.4",
-        "batch": [1, 1, 4], "size": [256, 256, 512],
-    }  # fmt: skip
+    manifest["formats"] = {"tensorrt": {"precision": "fp16", "gpu": "A GPU"}}
     return manifest
 
 
 def tensorrt_cases() -> list[dict[str, Any]]:
-    """Cases as below, over the manifest with programs for a GPU."""
+    """Programs for a GPU: any number of engines, and facts that only their own runtime reads."""
     invalid = {"base": "tensorrt_base", "error": "BundleError", "says": "is not a valid manifest"}
-    build, unet = ["tensorrt"], [*UNET, "formats", "tensorrt"]
+    files = [*UNET, "formats", "tensorrt", "files"]
     first, second = (engine_file_name("unet", number) for number in range(2))
     graph = list(program_file_names("unet", "tensorrt"))
     return [
         {"base": "tensorrt_base", "path": [], "error": None},
-        {**invalid, "path": build, "remove": True, "says": "without how they were built"},
-        {**invalid, "path": unet, "remove": True, "says": "without how they were built"},
-        {**invalid, "path": [*UNET, "formats", "paddle"], "remove": True,
-         "says": "without Paddle's"},
-        *({**invalid, "path": [*build, k], "remove": True, "says": k}
-          for k in ("precision", "gpu", "tensorrt", "cuda", "batch", "size")),
-        *({**invalid, "path": [*build, k], "value": v} for k in ("precision", "gpu", "batch")
-          for v in (None, 1, [1, 2], {})),
-        {**invalid, "path": [*build, "precision"], "value": "int8", "says": "cannot be in 'int8'"},
-        {**invalid, "path": [*unet, "weights"], "value": "int8", "says": "cannot be in 'int8'"},
-        *({**invalid, "path": [*build, "size"], "value": v, "says": "no range"}
-          for v in ([0, 1, 2], [2, 1, 3], [1, 3, 2])),
-        *({**invalid, "path": [*unet, "files"], "value": v, "says": "files of unet"}
+        *({**invalid, "path": files, "value": v, "says": "files of unet"}
           for v in ([*graph, second], [*graph, first, first], [first], [])),
-        {"base": "tensorrt_base", "path": [*unet, "files"], "value": graph, "error": None},
-        {"path": build, "value": tensorrt_manifest()["tensorrt"], "error": "BundleError",
-         "says": "or it alone"},
+        {"base": "tensorrt_base", "path": files, "value": graph, "error": None},
+        {"base": "tensorrt_base", "path": ["formats"], "remove": True, "error": None},
+        *({"base": "tensorrt_base", "path": ["formats", "tensorrt", "gpu"], "value": v,
+           "error": None} for v in (None, 1, [{}])),
+    ]  # fmt: skip
+
+
+def version_1_cases() -> list[dict[str, Any]]:
+    """What version 1 had in another place, and what it did not have."""
+    base = {"base": "version_1_base"}
+    invalid = {**base, **INVALID}
+    return [
+        {**base, "path": [], "error": None},
+        {**base, "path": ["model", "lowercase"], "value": False, "error": None},
+        {**invalid, "path": ["model", "lowercase"], "remove": True, "says": "lowercase"},
+        *({**invalid, "path": ["model", "lowercase"], "value": v} for v in (1, 0, "true", None)),
+        *({**invalid, "path": ["model"], "value": v} for v in (None, 1, "x", [1])),
+        {**base, "path": ["tensorrt"], "value": {"precision": "fp16"}, "error": None},
+        *({**invalid, "path": ["tensorrt"], "value": v} for v in (None, 1, "x", [1])),
+        {**base, "path": ["tokenizer"], "value": {"kind": "other"}, "error": None},
+        {**base, "path": ["formats"], "value": 1, "error": None},
+        {**base, "path": ["more"], "value": 1, "error": None},
+    ]  # fmt: skip
+
+
+def newer_cases() -> list[dict[str, Any]]:
+    """What a newer kind of this version may hold, and what must not be ignored."""
+    newer = {"error": "BundleError", "says": "was written for a newer version of ldm-engine"}
+    encoder = {
+        "inputs": [vars(t) for t in tensor_specs("vae_encoder", ModelInfo(**MODEL))[0]],
+        "outputs": [vars(t) for t in tensor_specs("vae_encoder", ModelInfo(**MODEL))[1]],
+        "formats": {"openvino": {"files": program_file_names("unet", "openvino"),
+                                 "weights": "fp32"}},
+    }  # fmt: skip
+    own = {"openvino": {"files": ["vae_encoder/openvino_model.xml"], "weights": "fp32"}}
+    return [
+        *({"path": [*path, "more"], "value": v, "error": None} for v in (None, 1, [{}])
+          for path in (["model"], UNET, [*UNET, "inputs", 0], [*UNET, "formats", "openvino"],
+                       ["files", VOCABULARY], ["parity", "openvino", "fp32", "unet"])),
+        {"path": ["model", "lowercase"], "value": 1, "error": None},
+        {"path": ["tensorrt"], "value": 1, "error": None},
+        {"path": ["programs", "upscaler"], "value": {"inputs": 1}, "error": None},
+        {"path": ["programs", "upscaler"], "value": None, "error": None},
+        {"path": ["programs", "vae_encoder"], "value": {**encoder, "formats": {}}, "error": None},
+        setting(["programs", "vae_encoder"], encoder, "files of vae_encoder"),
+        setting(["programs", "vae_encoder"], {**encoder, "formats": own}, "files of vae_encoder"),
+        setting(["programs", "vae_encoder"], {**encoder, "inputs": []},
+                "the tensors of vae_encoder"),
+        setting(["programs", "vae_encoder"], None),
+        {"path": ["formats"], "value": {}, "error": None},
+        {"path": ["formats"], "value": {"onnx": {"opset": 17}, "own": {}}, "error": None},
+        *(setting(["formats"], v) for v in (None, 1, "x", [1], {"onnx": 1}, {"onnx": None})),
+        {"path": ["tokenizer", "lowercase"], "value": False, "error": None},
+        *({"path": ["tokenizer", k], "remove": True, **INVALID, "says": k}
+          for k in ("kind", "lowercase")),
+        *(setting(["tokenizer", "lowercase"], v) for v in (1, 0, "true", None)),
+        *(setting(["tokenizer", "kind"], v) for v in (1, None, [])),
+        {"path": ["tokenizer", "kind"], "value": "unigram", **newer, "says": "kind `unigram`"},
+        {"path": ["tokenizer", "kind"], "value": "wordpiece ", **newer},
+        {"path": ["tokenizer", "strip_accents"], "value": None, **newer,
+         "says": "tokenizer has `strip_accents`"},
+        {"path": ["tokenizer", "strip_accents"], "value": True, **newer},
+        {"path": ["tokenizer"], "value": {"kind": "unigram"}, **newer},
     ]  # fmt: skip
 
 
@@ -113,8 +163,7 @@ UNREADABLE = {"error": "BundleError", "says": "cannot be read"}
 
 def setting(path: list[Any], value: Any, says: str = "") -> dict[str, Any]:
     """A value that is refused."""
-    told = {"says": says} if says else {}
-    return {"path": path, "value": value, **INVALID, **told}
+    return {"path": path, "value": value, **INVALID, **({"says": says} if says else {})}
 
 
 def outline_cases() -> list[dict[str, Any]]:
@@ -131,13 +180,14 @@ def outline_cases() -> list[dict[str, Any]]:
         {"path": ["manifest_sha256"], "value": "0", "seal": False, "error": "BundleError",
          "says": "was altered"},
         *({"path": ["format_version"], "value": v, "error": "BundleError",
-           "says": "has format version"} for v in (0, 2, "1", 1.0, True, None, [])),
+           "says": "has format version"} for v in (-1, 0, 3, "2", 2.0, True, None, [])),
         {"path": ["format_version"], "remove": True, "error": "BundleError",
          "says": "has format version"},
         *({"path": [k], "remove": True, **INVALID}
-          for k in ("model", "programs", "files", "parity", "versions")),
+          for k in ("model", "tokenizer", "programs", "files", "parity", "versions")),
         *({"path": [k], "value": v, **INVALID}
-          for k in ("model", "programs", "files", "parity") for v in (None, 1, "x", [1])),
+          for k in ("model", "tokenizer", "programs", "files", "parity")
+          for v in (None, 1, "x", [1])),
     ]  # fmt: skip
 
 
@@ -148,7 +198,6 @@ def model_cases() -> list[dict[str, Any]]:
         *(setting(["model", k], v, k if type(v) is int else "") for k in MODEL
           for v in (-1, 0, 2**31, 2**70, 1.5, "4", None, [], {}) if MODEL[k] != v
           and type(MODEL[k]) is int),
-        *(setting(["model", "lowercase"], v) for v in (1, 0, "true", None)),
         *(setting(["model", "source"], v) for v in (1, None, [])),
         setting(["model", "sample_size"], 12, "do not divide"),
         setting(["model", "sample_size"], 1032, "larger than"),
@@ -227,7 +276,7 @@ def manifest_cases() -> list[dict[str, Any]]:
     Others hold a whole `text`, or what is to be written 100,000 times (`repeat`).
     """
     cases = [*outline_cases(), *model_cases(), *program_cases(), *file_cases(), *text_cases()]
-    cases += tensorrt_cases()
+    cases += [*tensorrt_cases(), *version_1_cases(), *newer_cases()]
     for number, case in enumerate(cases):
         case.setdefault("name", f"{number} {'.'.join(map(str, case.get('path', [])))}"[:80])
     return cases
@@ -242,5 +291,9 @@ def write(name: str, content: Any) -> None:
 
 
 if __name__ == "__main__":
-    bases = {"base": base_manifest(), "tensorrt_base": tensorrt_manifest()}
+    bases = {
+        "base": base_manifest(),
+        "version_1_base": version_1_manifest(),
+        "tensorrt_base": tensorrt_manifest(),
+    }
     write("manifests", {**bases, "cases": manifest_cases()})

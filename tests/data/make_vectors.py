@@ -1,17 +1,24 @@
-"""Writes the vectors that the Python and C++ twins are held to: noise.json and scheduler.json.
+"""Writes the vectors that the Python and C++ twins are held to: noise, solvers, loop, settings.
 
-The scheduler's come from the code itself: they pin it, and make twins agree. That it is right is
-shown beside them, against diffusers (tests/engine/test_scheduler.py).
+They come from the code itself: they pin it, and make twins agree. That it is right is shown beside
+them, against NumPy and diffusers (tests/engine/sampling).
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ldm_engine.sampling.scheduler import DDIMScheduler
+from ldm_engine.sampling.loop import denoise
+from ldm_engine.sampling.noise import NoiseStream
+from ldm_engine.sampling.schedule import NoiseSchedule
+from ldm_engine.sampling.settings import SETTINGS
+from ldm_engine.sampling.solvers import Row, ddim_rows, join_rows
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 42, 2**31, 2**32 - 1)
@@ -42,19 +49,99 @@ def noise_vectors() -> list[dict[str, object]]:
     return vectors
 
 
-def scheduler_vectors() -> list[dict[str, object]]:
-    """The folded steps of both published files."""
+def row_facts(row: Row) -> dict[str, Any]:
+    """A row of one image as JSON."""
+    return {"timestep": row.timestep, "p": row.p, "q": row.q, "a": row.a, "b": row.b, "s": row.s}
+
+
+def solver_vectors() -> list[dict[str, object]]:
+    """The rows of both published files; of long schedules the first and the last five."""
     vectors = []
     for name, config in (("huggingface", HUGGINGFACE), ("paddlenlp", PADDLENLP)):
         for count, eta in ((1, 0.0), (3, 0.5), (50, 0.0), (50, 1.0), (999, 0.3), (1000, 0.0)):
-            steps = DDIMScheduler.from_config(config).steps(count, eta)
-            kept = steps if count <= 50 else (*steps[:5], *steps[-5:])
-            rows = [[s.timestep, s.latents_scale, s.noise_pred_scale, s.sigma] for s in kept]
-            entry = {"file": name, "config": config, "num_inference_steps": count, "eta": eta}
-            vectors.append({**entry, "steps": rows})
+            rows = ddim_rows(NoiseSchedule.from_config(config), count, eta)
+            kept = rows if count <= 50 else (*rows[:5], *rows[-5:])
+            entry = {"file": name, "config": config, "solver": "ddim", "eta": eta}
+            entry |= {"num_inference_steps": count, "rows": [row_facts(r) for r in kept]}
+            vectors.append(entry)
     return vectors
 
 
+class RecordedUNet:
+    """Stands where a UNet program does, and gives predictions that were made before."""
+
+    def __init__(self, latents: NDArray[np.float32], predictions: NDArray[np.float32]) -> None:
+        self.inputs = {"latents": latents, "time_shift": np.zeros((1, 1), np.float32)}
+        self.outputs = {"noise_pred": np.empty_like(predictions[0])}
+        self._predictions = iter(predictions)
+
+    def run(self, unchanged: object = ()) -> None:
+        """Give the next prediction."""
+        self.outputs["noise_pred"][:] = next(self._predictions)
+
+
+#: Rows of no solver in particular: a history of three, latents in it, and noise.
+LOOP_ROWS = (
+    Row(900, 1.25, -0.75, 0.9, (0.125,), 0.0),
+    Row(600, 1.125, -0.5, 0.8, (0.25, -0.0625), 0.25),
+    Row(300, 0.0, 1.0, 1.1, (-0.3, 0.2, 0.05), 0.0),
+    Row(100, 1.01, -0.1, 0.7, (0.6, -0.25, 0.125), 0.5),
+    Row(0, 1.0, -0.05, 0.0, (1.0,), 0.0),
+)
+
+
+def loop_vectors() -> list[dict[str, object]]:
+    """Two images through ``LOOP_ROWS``; in the second case they differ in b and s."""
+    vectors = []
+    second = tuple(replace(r, b=tuple(w / 2 for w in r.b), s=r.s / 2) for r in LOOP_ROWS)
+    for guidance, images in ((None, (LOOP_ROWS,) * 2), ([1.5, 6.0], (LOOP_ROWS, second))):
+        shape = (2, 4, 2, 2)
+        stream = np.random.RandomState(3)
+        latents = stream.standard_normal(shape).astype(np.float32)
+        rows = 2 if guidance is None else 4
+        predictions = stream.standard_normal((len(LOOP_ROWS), rows, *shape[1:])).astype(np.float32)
+        result = latents.copy()
+        scales = None if guidance is None else np.float32(guidance).reshape(2, 1, 1, 1)
+        shift = np.zeros((len(LOOP_ROWS), 1), np.float32)
+        unet = RecordedUNet(result, predictions)
+        for _ in denoise(unet, join_rows(images), shift, scales, NoiseStream([5, 6])):  # type: ignore[arg-type]
+            pass
+        vectors.append(
+            {
+                "shape": shape,
+                "guidance": guidance,
+                "seeds": [5, 6],
+                "rows": [[row_facts(row) for row in rows] for rows in images],
+                "latents": latents.reshape(-1).tolist(),
+                "noise_pred": [p.reshape(-1).tolist() for p in predictions],
+                "expected": result.reshape(-1).tolist(),
+            }
+        )
+    return vectors
+
+
+def settings_vectors() -> list[dict[str, object]]:
+    """What may be asked of an image; a maximum that depends on the model is null."""
+    kinds = {str: "text", int: "whole number", float: "number"}
+    return [
+        {
+            "name": s.name,
+            "kind": kinds[s.kind],
+            "default": s.default,
+            "command_default": s.default if s.command_default is None else s.command_default,
+            "minimum": s.minimum,
+            "maximum": None if callable(s.maximum) else s.maximum,
+            "is_per_image": s.spread is not None,
+        }
+        for s in SETTINGS
+    ]
+
+
 if __name__ == "__main__":
-    for name, vectors in (("noise", noise_vectors()), ("scheduler", scheduler_vectors())):
+    for name, vectors in (
+        ("noise", noise_vectors()),
+        ("solvers", solver_vectors()),
+        ("loop", loop_vectors()),
+        ("settings", settings_vectors()),
+    ):
         (HERE / f"{name}.json").write_text(json.dumps(vectors, indent=1) + "\n")

@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ldm_engine import open_bundle
-from ldm_engine.bundle.bundle import MANIFEST, PROGRAMS, FormatInfo
+from ldm_engine.bundle.bundle import MANIFEST, FormatInfo
+from ldm_engine.bundle.contract import PROGRAMS
 from ldm_engine.errors import (
     BundleError,
     CheckpointError,

@@ -13,7 +13,7 @@ import openvino
 import pytest
 
 from conftest import SHAPES
-from ldm_engine.bundle.bundle import INT8_FORMAT
+from ldm_engine.bundle.formats import INT8_FORMAT
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError, VerificationError
 from ldm_engine.machine.cpu import available_threads
 from ldm_engine.runtimes.base import RuntimeOptions
@@ -28,7 +28,7 @@ from ldm_export.calibration import (
 )
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.exporter import export_bundle
-from ldm_export.formats.openvino_int8 import quantize_unet, wide_operators
+from ldm_export.formats.openvino_int8 import quantize_unet, unquantized_operators
 from ldm_export.int8_gate import MAX_NOISE_PRED_ERROR, compare_int8
 from ldm_export.quantization import HELD_OUT, Prompts, choose_prompts
 
@@ -70,17 +70,17 @@ def noise(samples):
 
 def test_all_but_the_ends_and_the_shortcuts_is_in_int8(irs):
     source, target = map(openvino.Core().read_model, irs)
-    wide = []
+    plain = []
     for operator in target.get_ordered_ops():
         if operator.get_type_name() in ("Convolution", "MatMul"):
             feed = operator.input_value(0).get_node()
             while feed.get_type_name() in ("Transpose", "Reshape", "Gather"):
                 feed = feed.input_value(0).get_node()
             if feed.get_type_name() != "FakeQuantize":
-                wide.append(operator)
-    assert len(wide) == len(wide_operators(source)) > 2
-    kernels = [w.input(1).get_partial_shape().to_shape() for w in wide]
-    assert all(w.get_type_name() == "Convolution" for w in wide)
+                plain.append(operator)
+    assert len(plain) == len(unquantized_operators(source)) > 2
+    kernels = [w.input(1).get_partial_shape().to_shape() for w in plain]
+    assert all(w.get_type_name() == "Convolution" for w in plain)
     ends = [k for k in kernels if k[2] == 3]  # the shortcuts' are 1x1
     assert sorted(4 if 4 in k[:2] else 0 for k in ends) == [4, 4]
     fp32_bytes, int8_bytes = (ir.with_suffix(".bin").stat().st_size for ir in irs)

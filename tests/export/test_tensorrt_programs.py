@@ -17,7 +17,7 @@ from ldm_export import exporter, tensorrt_programs
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.exporter import export_bundle
 from ldm_export.target import check_target
-from ldm_export.tensorrt_programs import Asked, check_tensorrt, plan_build
+from ldm_export.tensorrt_programs import BuildOptions, check_tensorrt, plan_build
 
 BOTH = ("paddle", "tensorrt")
 FACTS = {"gpu": "NVIDIA A10", "tensorrt": "10.5.0", "cuda": "12.6"}
@@ -38,77 +38,78 @@ def lacks_a_gpu():
 @pytest.mark.skipif(not lacks_a_gpu(), reason="this machine has all that it takes")
 def test_without_a_gpu_it_is_refused_before_any_work(tiny_checkpoint, tmp_path):
     with pytest.raises(RuntimeUnavailableError, match=r"cannot be built here: .*; "):
-        check_tensorrt(BOTH, Asked())
+        check_tensorrt(BOTH, BuildOptions())
     with pytest.raises(RuntimeUnavailableError, match="cannot be built here"):
         export_bundle(open_checkpoint(tiny_checkpoint), tmp_path / "out", formats=BOTH)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("formats", "asked", "message"),
+    ("formats", "options", "message"),
     [
-        (("paddle",), Asked(precision="fp16"), "without the format tensorrt"),
-        (("paddle",), Asked(max_size=512), "without the format tensorrt"),
-        (("onnx", "tensorrt"), Asked(), "Add paddle to --formats"),
-        (BOTH, Asked(precision="bf16"), "fp16 or fp32"),
-        (BOTH, Asked(precision="int8"), "fp16 or fp32"),
-        (BOTH, Asked(min_batch=0), "from 1 to 1024"),
-        (BOTH, Asked(min_batch=3), "2 among them"),
-        (BOTH, Asked(max_batch=1), "2 among them"),
-        (BOTH, Asked(min_batch=2, opt_batch=1), "at least the one before"),
-        (BOTH, Asked(max_batch=5000), "from 1 to 1024"),
-        (BOTH, Asked(min_size=512, max_size=256), "--min-size is 512, --max-size is 256"),
-        (BOTH, Asked(opt_size=-64), "-64"),
-        (BOTH, Asked(max_size=16384), "up to 8192"),
-        (BOTH, Asked(precision=""), "--precision is '';"),
+        (("paddle",), BuildOptions(precision="fp16"), "without the format tensorrt"),
+        (("paddle",), BuildOptions(max_size=512), "without the format tensorrt"),
+        (("onnx", "tensorrt"), BuildOptions(), "Add paddle to --formats"),
+        (BOTH, BuildOptions(precision="bf16"), "fp16 or fp32"),
+        (BOTH, BuildOptions(precision="int8"), "fp16 or fp32"),
+        (BOTH, BuildOptions(min_batch=0), "from 1 to 1024"),
+        (BOTH, BuildOptions(min_batch=3), "2 among them"),
+        (BOTH, BuildOptions(max_batch=1), "2 among them"),
+        (BOTH, BuildOptions(min_batch=2, opt_batch=1), "at least the one before"),
+        (BOTH, BuildOptions(max_batch=5000), "from 1 to 1024"),
+        (BOTH, BuildOptions(min_size=512, max_size=256), "--min-size is 512, --max-size is 256"),
+        (BOTH, BuildOptions(opt_size=-64), "-64"),
+        (BOTH, BuildOptions(max_size=16384), "up to 8192"),
+        (BOTH, BuildOptions(precision=""), "--precision is '';"),
     ],
 )
-def test_what_makes_no_sense_is_refused(gpu_machine, formats, asked, message):
+def test_what_makes_no_sense_is_refused(gpu_machine, formats, options, message):
     with pytest.raises(InvalidArgumentError, match=message):
-        check_tensorrt(formats, asked)
+        check_tensorrt(formats, options)
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
-        (Asked(min_batch="x"), "--min-batch is 'x'; a whole number"),
-        (Asked(max_batch=2.5), "--max-batch is 2.5; a whole number"),
-        (Asked(opt_batch=True), "--opt-batch is True; a whole number"),
-        (Asked(max_size=64.5), "--max-size is 64.5; a whole number"),
-        (Asked(precision=16), "--precision is 16; the name"),
+        (BuildOptions(min_batch="x"), "--min-batch is 'x'; a whole number"),
+        (BuildOptions(max_batch=2.5), "--max-batch is 2.5; a whole number"),
+        (BuildOptions(opt_batch=True), "--opt-batch is True; a whole number"),
+        (BuildOptions(max_size=64.5), "--max-size is 64.5; a whole number"),
+        (BuildOptions(precision=16), "--precision is 16; the name"),
     ],
 )
 @pytest.mark.parametrize("formats", [("paddle",), BOTH])
-def test_what_is_no_number_is_refused(formats, asked, message):
+def test_what_is_no_number_is_refused(formats, options, message):
     with pytest.raises(ArgumentTypeError, match=message):
-        check_tensorrt(formats, asked)
+        check_tensorrt(formats, options)
 
 
 @pytest.mark.parametrize(
-    ("asked", "batch"),
+    ("options", "batch"),
     [
-        (Asked(), (1, 1, 4)),
-        (Asked(max_batch=8), (1, 1, 8)),
-        (Asked(opt_batch=8), (1, 8, 8)),
-        (Asked(min_batch=2), (2, 2, 4)),
-        (Asked(max_batch=2, opt_batch=2), (1, 2, 2)),
+        (BuildOptions(), (1, 1, 4)),
+        (BuildOptions(max_batch=8), (1, 1, 8)),
+        (BuildOptions(opt_batch=8), (1, 8, 8)),
+        (BuildOptions(min_batch=2), (2, 2, 4)),
+        (BuildOptions(max_batch=2, opt_batch=2), (1, 2, 2)),
     ],
 )
-def test_batches_that_are_not_told(gpu_machine, asked, batch):
-    check_tensorrt(BOTH, asked)
-    assert asked.batch() == batch
+def test_batches_that_are_not_given(gpu_machine, options, batch):
+    check_tensorrt(BOTH, options)
+    assert options.batch() == batch
 
 
 def test_sizes_are_the_models(gpu_machine, tiny_bundle):
     model = tiny_bundle.model
     own, multiple = model.default_size, model.pixel_multiple
-    build = plan_build(Asked(), model)
+    build = plan_build(BuildOptions(), model)
     assert (build.size, build.precision) == ((own, own, 2 * own), "fp16")
     assert {name: getattr(build, name) for name in FACTS} == FACTS
-    assert plan_build(Asked(max_size=own, precision="fp32"), model).size == (own, own, own)
-    for asked in (Asked(min_size=own + multiple), Asked(max_size=own + 1), Asked(opt_size=own - 1)):
+    assert plan_build(BuildOptions(max_size=own, precision="fp32"), model).size == (own, own, own)
+    for sizes in ({"min_size": own + multiple}, {"max_size": own + 1}, {"opt_size": own - 1}):
+        options = BuildOptions(**sizes)
         with pytest.raises(InvalidArgumentError, match=f"multiples of {multiple} pixels"):
-            plan_build(asked, model)
+            plan_build(options, model)
 
 
 def test_a_bundle_with_engines_can_be_replaced(tiny_bundle, tmp_path):
@@ -125,10 +126,10 @@ def test_a_bundle_with_engines_can_be_replaced(tiny_bundle, tmp_path):
 
 def test_the_gate_checks_them_on_the_gpu(gpu_machine, tiny_checkpoint, tmp_path, monkeypatch):
     """All but conversion and GPU is real: the gate asks the runtime tensorrt, which refuses."""
-    asked = []
+    builds = []
 
     def add(draft, build, progress):
-        asked.append(build)
+        builds.append(build)
         programs = {
             name: replace(info, formats={**info.formats, "tensorrt": info.formats["paddle"]})
             for name, info in draft.programs.items()
@@ -143,7 +144,7 @@ def test_the_gate_checks_them_on_the_gpu(gpu_machine, tiny_checkpoint, tmp_path,
         RuntimeUnavailableError, match=r"tensorrt .* fp16 on gpu:0: this is another"
     ):
         export_bundle(open_checkpoint(tiny_checkpoint), tmp_path / "out", formats=BOTH)
-    assert [build.gpu for build in asked] == ["NVIDIA A10"]
+    assert [build.gpu for build in builds] == ["NVIDIA A10"]
     assert not list(tmp_path.iterdir())
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..errors import InvalidArgumentError
+from ..runtimes.base import RuntimeOptions
 from ..runtimes.choice import Choice, resolve_options, select_runtimes
-from ..sampling.pipeline import needed_files
-from ..sampling.request import MAX_BATCH, check_request
+from ..sampling.opening import prepare
+from ..sampling.request import MAX_BATCH
 from .measure import prompts
 from .results import OFFLINE, SCENARIOS, Case, Row, Settings, rows_of, sizes_of
 
@@ -49,9 +50,9 @@ class Plan:
 
     def check_files(self) -> None:
         """Refuse a damaged bundle once, rather than in every process."""
-        self.bundle.check_changed_files(
-            {f for c, p in self.selected for f in needed_files(self.bundle, c.runtime, p)}
-        )
+        for choice, precision in self.selected:
+            options = RuntimeOptions(precision=precision)
+            prepare(self.bundle, choice, options).check_hashes()
 
 
 def make_plan(
@@ -80,10 +81,12 @@ def make_plan(
             "image at a time. Leave it out, or add --scenario offline."
         )
     selected, refusals = select_runtimes(bundle, runtime, precision)
-    request = check_request(bundle, prompt=prompts(1), **call)
+    choice, first_precision = selected[0]
+    options = resolve_options(choice.runtime, "cpu", first_precision, threads)
+    request = prepare(bundle, choice, options).request({"prompt": prompts(1), **call})
     settings = Settings(
         **{**call, "height": request.height, "width": request.width},
-        threads=resolve_options(selected[0][0].runtime, "cpu", selected[0][1], threads).threads,
+        threads=options.threads,
         warm_up=warm_up,
         min_samples=min_samples,
         min_seconds=min_seconds,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ..bundle.bundle import PROGRAMS
+from ..bundle.contract import PROGRAMS
 
 SINGLE_STREAM, OFFLINE = "single-stream", "offline"  # MLPerf's terms
 SCENARIOS = (SINGLE_STREAM, OFFLINE)

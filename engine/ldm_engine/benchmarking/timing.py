@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from ..bundle.bundle import PROGRAMS
+from ..bundle.contract import PROGRAMS
 from ..runtimes.base import Program
 from ..sampling.pipeline import LDMTextToImagePipeline
 

@@ -17,33 +17,31 @@ from typing import Any
 from ..errors import ArgumentTypeError, BundleError, BundleNotFoundError
 from ..machine.files import write_atomically
 from .bundle import (
-    BUILT_PRECISIONS,
-    FORMAT_FILES,
     MANIFEST,
-    MAX_SIZE,
-    PROGRAMS,
     REFERENCE,
     SCHEDULER_CONFIG,
     VOCABULARY,
     Bundle,
-    Contract,
     FileInfo,
     FormatInfo,
-    ModelInfo,
     Parity,
     ProgramInfo,
-    TensorRTBuild,
-    TensorSpec,
-    are_program_files,
     manifest_stamp,
-    program_tensors,
     read_json_object,
 )
+from .contract import TABLE, TensorSpec, tensor_specs
+from .formats import FORMAT_FILES, are_program_files
+from .model import ModelInfo, TokenizerInfo, check_sizes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  #: what is written; this one and all before it are read
+TOKENIZER_KINDS = ("wordpiece",)
 _SEAL = "manifest_sha256"
 _MAX_NAME_BYTES = 255  # more, file systems do not take
 _UNSEALED = f'"{_SEAL}": "{"0" * 64}"'
+
+
+class _NewerThanThisError(Exception):
+    """The manifest has what would change pictures and this version cannot read."""
 
 
 def save_manifest(bundle: Bundle) -> None:
@@ -52,6 +50,7 @@ def save_manifest(bundle: Bundle) -> None:
         "format_version": FORMAT_VERSION,
         _SEAL: "0" * 64,
         "model": asdict(bundle.model),
+        "tokenizer": asdict(bundle.tokenizer),
         "programs": {name: asdict(info) for name, info in bundle.programs.items()},
         "files": {name: asdict(info) for name, info in sorted(bundle.files.items())},
         "parity": {
@@ -62,9 +61,8 @@ def save_manifest(bundle: Bundle) -> None:
             for runtime, precisions in bundle.parity.items()
         },
         "versions": bundle.versions,
+        "formats": bundle.format_facts,
     }
-    if bundle.tensorrt is not None:
-        content["tensorrt"] = asdict(bundle.tensorrt)
     write_atomically(bundle.path / MANIFEST, seal(content))
 
 
@@ -80,12 +78,12 @@ def seal(content: Mapping[str, Any]) -> bytes:
 
 
 def _check_seal(path: Path, raw: Mapping[str, Any]) -> None:
-    told = raw.get(_SEAL)
-    sealed = f'"{_SEAL}": "{told}"'.encode()
+    recorded = raw.get(_SEAL)
+    sealed = f'"{_SEAL}": "{recorded}"'.encode()
     content = path.read_bytes().replace(sealed, _UNSEALED.encode(), 1)
-    if hashlib.sha256(content).hexdigest() != told:
+    if hashlib.sha256(content).hexdigest() != recorded:
         raise BundleError(
-            f"{path} was altered after it was written: it does not have the sha256 that it tells. "
+            f"{path} was altered after it was written: it does not match its recorded sha256. "
             "Copy the bundle again from its source, or export it again."
         )
 
@@ -113,14 +111,14 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     stamp = manifest_stamp(folder)
     raw = read_json_object(folder / MANIFEST)
     version = raw.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise BundleError(
             f"{folder / MANIFEST} has format version {version!r}; this version of ldm-engine "
-            f"reads {FORMAT_VERSION}. Upgrade ldm-engine if the bundle is newer, "
+            f"reads 1 to {FORMAT_VERSION}. Upgrade ldm-engine if the bundle is newer, "
             "else export it again."
         )
     _check_seal(folder / MANIFEST, raw)
-    return replace(_parse(folder, raw), manifest_stamp=stamp)
+    return replace(_parse(folder, raw, version), manifest_stamp=stamp)
 
 
 def _is_folder(path: Path) -> bool:
@@ -130,16 +128,19 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _parse(folder: Path, raw: dict[str, Any]) -> Bundle:
+def _parse(folder: Path, raw: dict[str, Any], version: int) -> Bundle:
     try:
+        for older in range(version, FORMAT_VERSION):
+            raw = _UPGRADES[older](raw)
         model = _parse_model(raw["model"])
-        tensors = program_tensors(model)
         bundle = Bundle(
             path=folder,
             model=model,
+            tokenizer=_parse_tokenizer(raw["tokenizer"]),
             programs={
-                name: _parse_program(name, raw["programs"][name], tensors[name])
-                for name in PROGRAMS
+                name: _parse_program(name, raw["programs"][name], model)
+                for name, contract in TABLE.items()
+                if name in raw["programs"] or not contract.is_optional
             },
             files={_safe(n): _parse_file(f) for n, f in raw["files"].items()},
             parity={
@@ -150,11 +151,15 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Bundle:
                 for runtime, precisions in raw["parity"].items()
             },
             versions={_typed(n, str): _typed(v, str) for n, v in raw["versions"].items()},
-            tensorrt=_parse_tensorrt(raw["tensorrt"]) if "tensorrt" in raw else None,
+            format_facts={n: _typed(f, dict) for n, f in raw.get("formats", {}).items()},
         )
-        _check_tensorrt(bundle)
         for name in (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *bundle.program_files_listed):
             bundle.files[name]
+    except _NewerThanThisError as error:
+        raise BundleError(
+            f"{folder / MANIFEST} was written for a newer version of ldm-engine: {error}. "
+            "Upgrade ldm-engine, or export the bundle again with this version."
+        ) from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
         raise BundleError(
@@ -164,10 +169,21 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Bundle:
     return bundle
 
 
+def _from_version_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer was a fact of the model, and one format's facts were at the top."""
+    tokenizer = {"kind": "wordpiece", "lowercase": raw["model"]["lowercase"]}
+    facts = {"tensorrt": raw["tensorrt"]} if "tensorrt" in raw else {}
+    return {**raw, "tokenizer": tokenizer, "formats": facts}
+
+
+#: Format version -> its content as the next version has it.
+_UPGRADES = {1: _from_version_1}
+
+
 def _parse_model(raw: dict[str, Any]) -> ModelInfo:
     values = {}
     for name, kind in ModelInfo.__annotations__.items():
-        value = _typed(raw[name], {"str": str, "int": int, "bool": bool}[kind])
+        value = _typed(raw[name], {"str": str, "int": int}[kind])
         if kind == "int" and not 0 < value < 2**31:
             raise ValueError(f"`{name}` is {value}, not a positive number")
         values[name] = value
@@ -176,20 +192,26 @@ def _parse_model(raw: dict[str, Any]) -> ModelInfo:
     return model
 
 
-def check_sizes(model: ModelInfo) -> None:
-    """Raise ``ValueError`` if the model's own default image is not one that it can make."""
-    if model.default_size > MAX_SIZE:
-        raise ValueError(f"images of {model.default_size} pixels are larger than {MAX_SIZE}")
-    if model.sample_size % model.size_multiple:
-        raise ValueError(
-            f"latents of {model.sample_size} (`sample_size`) do not divide by "
-            f"{model.size_multiple}, as the UNet's levels need"
+def _parse_tokenizer(raw: dict[str, Any]) -> TokenizerInfo:
+    """All of it must be understood: what is ignored here would change ids, and so pictures."""
+    kind = _typed(raw["kind"], str)
+    if kind not in TOKENIZER_KINDS:
+        raise _NewerThanThisError(
+            f"its tokenizer is of the kind `{kind}`; {', '.join(TOKENIZER_KINDS)} is accepted"
         )
+    accepted = TokenizerInfo.__annotations__
+    unknown = sorted(raw.keys() - accepted.keys())
+    if unknown:
+        names = ", ".join(f"`{name}`" for name in unknown)
+        raise _NewerThanThisError(
+            f"its tokenizer has {names}; {' and '.join(accepted)} are accepted"
+        )
+    return TokenizerInfo(kind, _typed(raw["lowercase"], bool))
 
 
-def _parse_program(name: str, raw: dict[str, Any], expected: Contract) -> ProgramInfo:
+def _parse_program(name: str, raw: dict[str, Any], model: ModelInfo) -> ProgramInfo:
     inputs, outputs = (tuple(_parse_tensor(t) for t in raw[k]) for k in ("inputs", "outputs"))
-    if (inputs, outputs) != expected:
+    if (inputs, outputs) != tensor_specs(name, model):
         raise ValueError(f"the tensors of {name} are not those that the model's facts lead to")
     formats = {}
     for format_name, entry in raw["formats"].items():
@@ -207,38 +229,6 @@ def _parse_tensor(raw: dict[str, Any]) -> TensorSpec:
 
 def _parse_parity(raw: dict[str, Any]) -> Parity:
     return Parity(float(raw["relative_l2_error"]), float(raw["tolerance"]))
-
-
-def _parse_tensorrt(raw: dict[str, Any]) -> TensorRTBuild:
-    values: dict[str, Any] = {
-        name: _typed(raw[name], str) for name in ("precision", "gpu", "tensorrt", "cuda")
-    }
-    if values["precision"] not in BUILT_PRECISIONS:
-        raise ValueError(f"TensorRT programs cannot be in {values['precision']!r}")
-    for name in ("batch", "size"):
-        least, best, most = (_typed(value, int) for value in raw[name])
-        if not 0 < least <= best <= most:
-            raise ValueError(f"`{name}` of the TensorRT programs is {raw[name]}, no range")
-        values[name] = (least, best, most)
-    return TensorRTBuild(**values)
-
-
-def _check_tensorrt(bundle: Bundle) -> None:
-    """Raise ``ValueError`` unless there are TensorRT programs and how they were built, or neither.
-
-    With them Paddle's are there too, which they were made from and which do what they cannot.
-    """
-    has_programs = "tensorrt" in bundle.formats
-    if has_programs != (bundle.tensorrt is not None):
-        raise ValueError("there are TensorRT programs without how they were built, or it alone")
-    if not has_programs:
-        return
-    if "paddle" not in bundle.formats:
-        raise ValueError("there are TensorRT programs without Paddle's")
-    for name, program in bundle.programs.items():
-        weights = program.formats["tensorrt"].weights
-        if weights not in BUILT_PRECISIONS:
-            raise ValueError(f"the TensorRT program {name} cannot be in {weights!r}")
 
 
 def _parse_file(raw: dict[str, Any]) -> FileInfo:

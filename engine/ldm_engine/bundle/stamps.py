@@ -1,4 +1,4 @@
-"""Which files had the right hash when they were last changed: they need not be read again.
+"""Files verified and unchanged since; they are not hashed again.
 
 Its twin in C++, ``cpp/src/stamps.cpp``, keeps the same notes.
 """
@@ -19,30 +19,34 @@ Stamp = list[int]
 
 
 def unchanged_files(folder: Path, hashes: Mapping[str, str]) -> set[str]:
-    """Those of the files `hashes` in `folder` that had these hashes and were not touched since.
+    """The files of `folder` among `hashes` that had these hashes and were not written since.
 
     Damage on the disk itself, without a write, is not noticed; ``ldm-engine verify`` reads all.
     """
-    known = _read(folder)
-    return {n for n, told in hashes.items() if known.get(n) == [told, _stamp(folder / n)]}
+    verified = _read(folder)
+    return {
+        name
+        for name, sha256 in hashes.items()
+        if verified.get(name) == [sha256, _stamp(folder / name)]
+    }
 
 
 def stamp_files(folder: Path, names: Iterable[str]) -> dict[str, Stamp | None]:
-    """What a change to each of the files `names` would change; take it before reading them."""
+    """The stamp of each of the files `names`, which any write changes; take it before reading."""
     return {name: _stamp(folder / name) for name in names}
 
 
 def remember_files(
     folder: Path, hashes: Mapping[str, str], stamps: Mapping[str, Stamp | None]
 ) -> None:
-    """Note that the files that had these `stamps` have the `hashes` that they should have."""
+    """Record that the files with these `stamps` were read and had these `hashes`."""
     place = _place(folder)
     if place is None:
         return
-    known = _read(folder)
-    known.update({name: [hashes[name], stamp] for name, stamp in stamps.items()})
+    verified = _read(folder)
+    verified.update({name: [hashes[name], stamp] for name, stamp in stamps.items()})
     with suppress(OutputError):
-        write_atomically(place, json.dumps(known).encode())
+        write_atomically(place, json.dumps(verified).encode())
 
 
 def _read(folder: Path) -> dict[str, object]:

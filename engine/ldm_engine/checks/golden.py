@@ -1,4 +1,4 @@
-"""The one published check of the real weights: a slice of an image, known to three decimals.
+"""The one published check of the real weights: a slice of an image, to three decimals.
 
 Source: the slow test of diffusers' ``LDMTextToImagePipeline`` for CompVis/ldm-text2im-large-256.
 """
@@ -32,8 +32,8 @@ _LARGE = {
     "time_shift_width": 20160,
     "text_kv_width": 24960,
 }
-#: Words of the published vocabulary (bert-base-uncased) and their well-known ids.
-_KNOWN_IDS = {"the": 1996, "of": 1997, "a": 1037}
+#: Words of the published vocabulary (bert-base-uncased) and their ids.
+_PUBLISHED_IDS = {"the": 1996, "of": 1997, "a": 1037}
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class GoldenResult:
 
 
 def why_not_applicable(bundle: Bundle) -> str | None:
-    """Why the published slice says nothing about `bundle`, or None if it does."""
+    """Why the published slice does not apply to `bundle`, or None if it does."""
     model = bundle.model
     for name, expected in _LARGE.items():
         value = getattr(model, name)
         if value != expected:
             return f"its {name} is {value}, that of ldm-text2im-large-256 is {expected}"
     tokenizer = Tokenizer.of(bundle)
-    for word, expected in _KNOWN_IDS.items():
+    for word, expected in _PUBLISHED_IDS.items():
         if int(tokenizer([word])[0, 1]) != expected:
             return "its vocabulary is not that of bert-base-uncased"
     return None

@@ -11,18 +11,17 @@ from ..bundle.bundle import Bundle
 from ..bundle.manifest import open_bundle
 from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..machine.device import Device
-from ..machine.files import make_folder
 from ..rendering.plan import MIN_ROWS
-from ..runtimes.choice import choose_runtime, resolve_options
-from ..sampling.pipeline import LDMTextToImagePipeline
+from ..sampling.opening import Opened, choose_for
 from ..sampling.recipes import Recipe, read_recipe
-from ..sampling.request import MAX_BATCH, check_request
+from ..sampling.request import MAX_BATCH, Request
+from ..sampling.settings import as_call
 from . import console
-from .images import save_png, slug
-from .memory import choose_memory
+from .images import file_stem, save_png
+from .memory import opened_pipeline
 
 #: Options of ``generate`` that do not change the image.
-_FREE = ("bundle", "output", "device", "gpu_pool_mb", "memory", "from_image", "debug")
+_FREE = ("bundle", "output", "device", "memory", "from_image", "debug")
 
 
 def check_given(context: click.Context) -> None:
@@ -42,65 +41,51 @@ def check_given(context: click.Context) -> None:
 
 
 def generate_again(
-    bundle_path: Path,
-    image_path: Path,
-    output: Path,
-    device: str,
-    gpu_pool_mb: int | None,
-    memory: str,
+    bundle_path: Path, image_path: Path, output: Path, device: str, memory: str
 ) -> Path:
     """Render the image of a file again and return where it was written.
 
     Raises:
         InvalidArgumentError: if the file has no recipe, or one of another bundle.
-        RuntimeUnavailableError: if its runtime or precision is not to be had here.
+        RuntimeUnavailableError: if its runtime or precision is not available here.
     """
     recipe = read_recipe(image_path)
     bundle = open_bundle(bundle_path)
-    _check(image_path, recipe, bundle)
-    if Device.parse(device).kind != recipe.device:
-        raise InvalidArgumentError(
-            f"{image_path} was rendered on a {str(recipe.device)[:10]}, and the pixels would "
-            f"differ on {device}. Give another --device."
-        )
-    choice = choose_runtime(bundle, recipe.runtime, recipe.precision, device)
-    resolve_options(choice.runtime, device, recipe.precision, recipe.threads, gpu_pool_mb)
-    make_folder(output)
-    with console.busy(f"opening {bundle_path}"):
-        pipe = LDMTextToImagePipeline.from_pretrained(
-            bundle_path,
-            device=device,
-            runtime=recipe.runtime,
-            precision=recipe.precision,
-            threads=recipe.threads,
-            memory=choose_memory(memory, bundle, choice, recipe.precision, device),
-            gpu_pool_mb=gpu_pool_mb,
-        )
-    # A batch as large as the one it came from, where that decides about last bits.
-    rows = recipe.batch_size
-    if choice.runtime.rounds_alike(device):
-        rows = min(rows, MIN_ROWS)
-    with console.step_bar(recipe.num_inference_steps) as advance:
-        rendered = pipe(
-            [recipe.prompt] * rows,
-            seed=[recipe.seed] * rows,
-            callback_on_step_end=lambda *_: advance("rendering again"),
-            **recipe.settings(),
-        )
-    return save_png(rendered.images[0], output, f"{slug(recipe.prompt)}-{recipe.seed}", recipe)
+    _check_origin(image_path, recipe, bundle, device)
+    opened = choose_for(bundle, recipe.runtime, recipe.precision, device, recipe.threads)
+    request = _request(image_path, recipe, opened)
+    with (
+        opened_pipeline(opened, output, memory) as pipe,
+        console.step_bar(len(request.rows)) as advance,
+    ):
+        rendered = pipe.render(request, callback_on_step_end=lambda *_: advance("rendering again"))
+    return save_png(rendered.images[0], output, file_stem(recipe), recipe)
 
 
-def _check(path: Path, recipe: Recipe, bundle: Bundle) -> None:
+def _check_origin(path: Path, recipe: Recipe, bundle: Bundle, device: str) -> None:
+    """Raise ``InvalidArgumentError`` unless `bundle` on `device` is what made the image."""
     if recipe.bundle != bundle.digest:
         raise InvalidArgumentError(
             f"{path} was rendered with the bundle {str(recipe.bundle)[:12]}… of "
             f"{str(recipe.model)[:200]}, and {bundle.path} is {bundle.digest[:12]}…: the pixels "
             "would differ. Give the bundle that it was made with; `ldm-engine info` shows digests."
         )
+    if Device.parse(device).kind != recipe.device:
+        raise InvalidArgumentError(
+            f"{path} was rendered on a {str(recipe.device)[:10]}, and the pixels would "
+            f"differ on {device}. Give another --device."
+        )
+
+
+def _request(path: Path, recipe: Recipe, opened: Opened) -> Request:
+    """The image, in as many rows as decide about its last bits."""
     try:
-        if type(recipe.batch_size) is not int or not 1 <= recipe.batch_size <= MAX_BATCH:
-            raise InvalidArgumentError(f"`batch_size` is {recipe.batch_size!r}.")
-        check_request(bundle, prompt=[recipe.prompt], seed=[recipe.seed], **recipe.settings())
+        rows = recipe.batch_size
+        if type(rows) is not int or not 1 <= rows <= MAX_BATCH:
+            raise InvalidArgumentError(f"`batch_size` is {rows!r}.")
+        if opened.choice.runtime.rounds_alike(opened.options.device):
+            rows = min(rows, MIN_ROWS)
+        return opened.request(as_call([recipe.settings] * rows))
     except (InvalidArgumentError, ArgumentTypeError) as error:
         raise InvalidArgumentError(
             f"The recipe in {path} is not one that ldm-engine wrote: {error}"

@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ..bundle.bundle import PROGRAMS, Bundle, TensorRTBuild
+from ..bundle.bundle import Bundle
 from ..checks.verification import Finding
 from ..errors import (
     ArgumentTypeError,
@@ -35,6 +35,7 @@ from ..errors import (
     RuntimeUnavailableError,
 )
 from ..machine.gpu import find_gpus
+from ..runtimes.base import Runtime
 from ..runtimes.choice import PREFERENCE, RUNTIMES, choose_runtime, usable_runtimes
 from .interrupts import Interrupts
 
@@ -207,8 +208,8 @@ def print_bundle(bundle: Bundle) -> None:
         "GPU here": _describe_gpu(bundle),
         "order on GPUs": _describe_order(bundle),
     }
-    if bundle.tensorrt is not None:
-        facts["TensorRT"] = _describe_build(bundle.tensorrt)
+    for runtime in RUNTIMES.values():
+        facts |= runtime.format_facts(bundle)
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         table.add_row(f"[dim]{name}[/]", plain(value))
@@ -233,7 +234,7 @@ def _program_table(bundle: Bundle) -> Table:
 
 def _parity_table(bundle: Bundle) -> Table:
     """How far each program, and the images of a short loop, lie from the original model."""
-    rows = (*PROGRAMS, "end_to_end")
+    rows = (*bundle.programs, "end_to_end")
     table = plain_table("relative error in", "precision", *rows)
     for runtime, precisions in bundle.parity.items():
         for precision, programs in precisions.items():
@@ -303,30 +304,25 @@ def _describe_gpu(bundle: Bundle) -> str:
         gpus = ", ".join(f"gpu:{gpu.index} {gpu.name}" for gpu in find_gpus())
     except RuntimeUnavailableError as error:
         return f"none: {error}"
-    precision = "fp32" if bundle.tensorrt is None else bundle.tensorrt.precision
+    preferred = next((r for r in _gpu_runtimes() if r.format in bundle.formats), None)
+    precision = preferred.offers(bundle, "gpu")[0] if preferred else "fp32"
     return f"{gpus}; in {precision} {_describe_choice(bundle, precision, 'gpu:0')}"
 
 
 def _describe_order(bundle: Bundle) -> str:
     """What a GPU would run the bundle with, the preferred one first."""
     order = []
-    for runtime in (RUNTIMES[name] for name in PREFERENCE["gpu"]):
-        precisions: Sequence[str] = runtime.precisions["gpu"]
-        if runtime.name == "tensorrt" and bundle.tensorrt is not None:
-            precisions = [bundle.tensorrt.precision]
-        held = runtime.format in bundle.formats
-        told = ", ".join(precisions) if held else f"needs the format {runtime.format}"
-        order.append(f"{runtime.name} ({told})")
+    for runtime in _gpu_runtimes():
+        is_there = runtime.format in bundle.formats
+        precisions = ", ".join(runtime.offers(bundle, "gpu"))
+        order.append(
+            f"{runtime.name} ({precisions if is_there else f'needs the format {runtime.format}'})"
+        )
     return ", else ".join(order)
 
 
-def _describe_build(build: TensorRTBuild) -> str:
-    batch, size = build.batch, build.size
-    return (
-        f"{build.precision} for {build.gpu}, TensorRT {build.tensorrt}, CUDA {build.cuda}; "
-        f"{batch[0]} to {batch[2]} images at once, best {batch[1]}; "
-        f"{size[0]} to {size[2]} pixels, best {size[1]}"
-    )
+def _gpu_runtimes() -> list[Runtime]:
+    return [RUNTIMES[name] for name in PREFERENCE["gpu"]]
 
 
 def plain(text: str) -> str:

@@ -14,7 +14,7 @@ from threading import Event, Thread
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from ..rendering.progress import Progress
+from ..rendering.execution import Progress
 from ..rendering.run import Summary
 from . import console
 

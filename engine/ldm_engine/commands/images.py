@@ -27,6 +27,11 @@ def save_png(image: Image.Image, folder: Path, stem: str, recipe: Recipe | None 
     return write_new(folder, stem, ".png", encode_image(image, recipe))
 
 
+def file_stem(recipe: Recipe) -> str:
+    """What the file of a picture is called, without its suffix."""
+    return f"{slug(recipe.settings['prompt'])}-{recipe.settings['seed']}"
+
+
 def slug(text: str) -> str:
     """Letters, digits and hyphens that remind of `text`; safe as a file name anywhere."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()

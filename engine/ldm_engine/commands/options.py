@@ -1,19 +1,33 @@
-"""Command line options that several commands share."""
+"""Command line options that several commands share; those of an image come from the settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
-from ..runtimes.choice import MAX_POOL_MB
+from ..sampling.settings import Setting, common_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def settings_options(command: Command, settings: Iterable[Setting] | None = None) -> Command:
+    """An option for each of `settings`, by default all that the images of a run may share."""
+    for setting in reversed(list(common_settings() if settings is None else settings)):
+        default = setting.default if setting.command_default is None else setting.command_default
+        command = click.option(
+            f"--{setting.name.replace('_', '-')}",
+            type=setting.kind,
+            default=default,
+            show_default=default not in (None, ""),
+            help=setting.help,
+        )(command)
+    return command
+
+
 def runtime_options(command: Command) -> Command:
-    """``--runtime``, ``--precision``, ``--device`` and ``--gpu-pool-mb`` of what renders."""
+    """``--runtime``, ``--precision`` and ``--device`` of what renders."""
     for option in reversed(
         (
             click.option(
@@ -24,12 +38,6 @@ def runtime_options(command: Command) -> Command:
             ),
             click.option(
                 "--device", default="cpu", show_default=True, help="cpu, or gpu:0, gpu:1, ..."
-            ),
-            click.option(
-                "--gpu-pool-mb",
-                type=click.IntRange(1, MAX_POOL_MB),
-                help="What Paddle is told to take of the GPU at first; its default allocator most "
-                "likely ignores it.",
             ),
         )
     ):

@@ -15,9 +15,10 @@ from ..rendering.sources import FORMATS
 from ..runtimes.choice import MAX_THREADS
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
 from ..sampling.request import MAX_BATCH
+from ..sampling.settings import common_settings
 from . import console
 from .display import print_summary, shown
-from .options import runtime_options
+from .options import runtime_options, settings_options
 
 
 def _batch_size(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
@@ -37,12 +38,7 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     "--force", is_flag=True, help="Where OUTPUT holds another run, go to OUTPUT-2, -3, ... beside."
 )
 @click.option("--num-images", type=int, default=1, show_default=True, help="Images a job.")
-@click.option("--num-inference-steps", type=int, default=50, show_default=True)
-@click.option("--guidance-scale", type=float, default=6.0, show_default=True, help="1.0 is off.")
-@click.option("--eta", type=float, default=0.0, show_default=True)
-@click.option("--negative-prompt", default="", help="What to guide away from.")
-@click.option("--height", type=int, help="Pixels. Default: as trained.")
-@click.option("--width", type=int, help="Pixels. Default: as trained.")
+@settings_options
 @click.option(
     "--image-format", type=click.Choice(list(IMAGE_FORMATS)), default="png", show_default=True
 )
@@ -82,18 +78,12 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     help="ray spreads --workers actors over a Ray cluster.",
 )
 @click.option("--ray-address", help="Default: a Ray of this machine's own.")
-@click.option("--json-progress", is_flag=True, help="Tell progress as JSON lines on stdout.")
+@click.option("--json-progress", is_flag=True, help="Print progress as JSON lines on stdout.")
 @console.debug_option
 def render(
     bundle: str,
     jobs: str,
     num_images: int,
-    num_inference_steps: int,
-    guidance_scale: float,
-    eta: float,
-    negative_prompt: str,
-    height: int | None,
-    width: int | None,
     json_progress: bool,
     **options: Any,
 ) -> None:
@@ -102,14 +92,12 @@ def render(
     JOBS is a file or URL: .jsonl, .csv, .parquet, or .txt with a prompt a line. A run that was
     stopped, killed or failed goes on where it was when the same command is started again.
     """
-    defaults = Defaults(
-        num_images, num_inference_steps, guidance_scale, eta, negative_prompt, height, width
-    )
+    settings = {setting.name: options.pop(setting.name) for setting in common_settings()}
     run_options = RunOptions(**options)
     truncated = 0
     try:
         with console.stoppable() as should_stop, shown(json_progress) as show:
-            run = Run(bundle, jobs, defaults, run_options, show, should_stop)
+            run = Run(bundle, jobs, Defaults(num_images, settings), run_options, show, should_stop)
             for record in run.records():
                 truncated += record["prompt_truncated"]
     except KeyboardInterrupt:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
-from ..bundle.bundle import PROGRAMS, Bundle
+from ..bundle.bundle import Bundle
 from ..bundle.manifest import open_bundle
 from ..checks.golden import TOLERANCE, check_golden, why_not_applicable
-from ..checks.verification import check_runtime, load_references, require_passed, sample
-from ..runtimes.choice import Choice, choose_runtime, resolve_options, select_runtimes
+from ..checks.references import load_references, sample
+from ..checks.verification import check_runtime, require_passed
+from ..runtimes.choice import Choice, resolve_options, select_runtimes
+from ..sampling.opening import choose_for
 from ..sampling.pipeline import LDMTextToImagePipeline
 from . import console
 
@@ -42,7 +44,7 @@ def verify(bundle: Path, runtime: str, precision: str, device: str, golden: bool
     for refusal in refusals:
         console.err.print(f"Not checked: {refusal}", markup=False)
     findings = []
-    with console.stages(len(checks) * (len(PROGRAMS) + 1)) as progress:
+    with console.stages(len(checks) * (len(opened.programs) + 1)) as progress:
         for choice, used_precision in checks:
             options = resolve_options(choice.runtime, device, used_precision, None)
             findings += check_runtime(opened, choice, options, references, sample, progress)
@@ -57,11 +59,11 @@ def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:
     if reason:
         console.out.print(f"golden: does not apply to this bundle: {reason}.")
         return
-    choice = choose_runtime(
-        bundle, choice.runtime.wide_runtime or choice.runtime.name, "fp32", device
-    )
-    options = resolve_options(choice.runtime, device, "fp32", None)
-    result = check_golden(LDMTextToImagePipeline.from_bundle(bundle, choice, options))
+    runtime = choice.runtime.fp32_runtime or choice.runtime.name
+    with LDMTextToImagePipeline.from_opened(
+        choose_for(bundle, runtime, "fp32", device, None)
+    ) as pipe:
+        result = check_golden(pipe)
     verdict = "pass" if result.passed else "FAIL"
     console.out.print(
         f"golden: {verdict}: the published slice is {result.error:.2g} away at most; "

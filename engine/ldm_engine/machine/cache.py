@@ -1,6 +1,6 @@
-"""The user's cache folder: what can be made again, kept so that a second start is fast.
+"""The user's cache folder: what can be computed anew, kept so that a second start is fast.
 
-Whatever is wrong with it, the engine works without it.
+Where it cannot be read or written, the engine works without it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _KEPT_FILES = 8
 
 
 def cache_folder(kind: str, name: str | None = None) -> Path | None:
-    """The folder of a `kind` of things, or of the one called `name`; None if it cannot be written.
+    """The folder of a `kind` of entries, or of the one called `name`; None if it is not writable.
 
-    Opening one removes those of its kind that nothing has used for a month. All lie in the folder
+    Opening one removes those of its kind that were unused for a month. All lie in the folder
     ``ldm-engine`` of ``$LDM_ENGINE_CACHE``, ``$XDG_CACHE_HOME`` or ``~/.cache``;
     ``LDM_ENGINE_CACHE=off`` turns caching off.
     """
@@ -39,23 +39,23 @@ def cache_folder(kind: str, name: str | None = None) -> Path | None:
 
 
 def _root() -> Path | None:
-    told = os.environ.get(VARIABLE)
-    if told == "off":
+    chosen = os.environ.get(VARIABLE)
+    if chosen == "off":
         return None
     try:
-        return Path(told) / "ldm-engine" if told else default_root()  # old things in it are ours
+        return Path(chosen) / "ldm-engine" if chosen else default_root()  # all in it is ours
     except RuntimeError:  # no home
         return None
 
 
 def default_root() -> Path:
-    """Where the cache lies unless the environment says otherwise."""
+    """Where the cache lies unless the environment names another place."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "ldm-engine"
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove the siblings of `folder` that nothing has used for long."""
+    """Remove the siblings of `folder` that were unused for long."""
     with suppress(OSError):
         for other in folder.parent.iterdir():
             if other != folder and other.is_dir() and time.time() - other.stat().st_mtime > _KEPT_S:
@@ -63,7 +63,7 @@ def _remove_stale(folder: Path) -> None:
 
 
 def drop_unsealed(folder: Path, pattern: str) -> None:
-    """Remove the files of `folder` that do not have the hash which stands beside them."""
+    """Remove the files of `folder` that do not match the hash in the file beside them."""
     for path in folder.glob(pattern):
         with suppress(OSError):
             seal = _seal_of(path)
@@ -72,7 +72,7 @@ def drop_unsealed(folder: Path, pattern: str) -> None:
 
 
 def seal_files(folder: Path, pattern: str) -> None:
-    """Write the hash of each new file of `folder` beside it, and keep only the latest files."""
+    """Write the hash of each new file of `folder` beside it; only the latest files are kept."""
     with suppress(OSError):
         paths = sorted(folder.glob(pattern), key=lambda p: p.stat().st_mtime, reverse=True)
         for path in paths[_KEPT_FILES:]:

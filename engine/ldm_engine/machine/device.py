@@ -19,11 +19,11 @@ class Device:
     index: int = 0  #: of the GPU
 
     @classmethod
-    def parse(cls, name: str) -> Device:
+    def parse(cls, name: object) -> Device:
         """The device called `name`; "gpu" alone is the first one.
 
         Raises:
-            InvalidArgumentError: if it is no device's name.
+            InvalidArgumentError: if no device has that name.
         """
         match = _NAME.fullmatch(name) if isinstance(name, str) else None
         if match is None or (match["kind"] == "cpu" and match["index"]):

@@ -1,4 +1,4 @@
-"""Where samples were taken: the machine, and the versions of all that took part."""
+"""The machine and the versions of software that samples were taken with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as its driver tells them; no runtime is imported for that."""
+"""The NVIDIA GPUs of this machine, as its driver reports them; no runtime is imported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GPU:
 
     @property
     def supports_bf16(self) -> bool:
-        """Whether it multiplies bfloat16 numbers by itself."""
+        """Whether it has instructions for bfloat16."""
         return self.compute_capability >= _BF16_CAPABILITY
 
 
@@ -56,7 +56,7 @@ def find_gpus() -> tuple[GPU, ...]:
 
 
 def read_driver(load: Callable[[str], Any]) -> tuple[GPU, ...]:
-    """The GPUs that the driver library tells of which `load` opens by its name.
+    """The GPUs reported by the driver library, which `load` opens by its name.
 
     Raises:
         RuntimeUnavailableError: if there is no driver or no GPU.

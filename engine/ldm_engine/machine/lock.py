@@ -127,7 +127,7 @@ def _locked_url(storage: RemoteStorage, label: str) -> Iterator[None]:
 
     def keep_beating() -> None:
         while not ended.wait(_BEAT_S):
-            with suppress(OutputError):  # the next image tells of it
+            with suppress(OutputError):  # the next image reports it
                 beat()
 
     for holder in _holders(storage, label):
@@ -173,7 +173,7 @@ def _in_use_url(storage: RemoteStorage, holder: dict[str, Any]) -> OutputInUseEr
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:
-    """Whether a holder has ended, as far as can be told from here."""
+    """Whether a holder has ended, as far as can be seen from here."""
     seen = holder.get("seen")
     if not isinstance(seen, (int, float)) or time.time() - seen > _STALE_S:
         return True

@@ -1,4 +1,4 @@
-"""Memory of a process as Linux counts it, sampled from outside of the process."""
+"""Memory as Linux counts it: what is free, and what a process uses, sampled from outside of it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,48 @@ from pathlib import Path
 PERIOD_S = 0.02
 
 
+def free_memory_bytes() -> int | None:
+    """What this process may still take without swapping; None where it is not reported.
+
+    The machine's or, inside a container, its control group's (version 2), whichever is less.
+    """
+    free = [n for n in (_machine_free(), _cgroup_free()) if n is not None]
+    return min(free, default=None)
+
+
+def _machine_free() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    values = dict(line.split(":", 1) for line in lines if ":" in line)
+    available = values.get("MemAvailable", "").split()
+    return int(available[0]) * 1024 if available else None
+
+
+def _cgroup_free() -> int | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        if limit == "max":
+            return None
+        used = int((folder / "memory.current").read_text())
+        cache = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, int(limit) - used + int(cache.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return None
+
+
 @dataclass(frozen=True)
 class Memory:
-    """What a process holds, in bytes."""
+    """The memory of a process, in bytes."""
 
     resident: int  #: all of its pages in memory, mapped files among them
-    anonymous: int  #: what it wrote itself; mapped weights can be dropped by the system, this not
+    anonymous: int  #: its own, without mapped files, which the system can drop
 
 
 def read_memory(pid: int) -> Memory | None:
-    """The memory of process `pid` now, or None if it has ended or the system does not tell."""
+    """The memory of process `pid` now, or None if it has ended or the system does not report it."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -52,7 +84,7 @@ class PeakMemory:
 
     @property
     def peak(self) -> Memory:
-        """The largest of both figures seen so far; zero where the system does not tell."""
+        """The largest of both figures seen so far; zero where the system does not report them."""
         return self._peak
 
     def _watch(self) -> None:

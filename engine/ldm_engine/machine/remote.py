@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
-from ..errors import LDMEngineError, OutputError
+from ..errors import InputError, LDMEngineError, OutputError
 from .storage import Storage, refusal
 
 _URL = re.compile(r"(?:\w+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 #: Stores without folders, where the first name of a path is a bucket; fsspec would make one.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "tos", "obs"}
+_READ_BYTES = 1 << 20
 _PART_LINES = 1000
 _PART = re.compile(r"\d{6,}\.jsonl")
 
@@ -37,6 +40,35 @@ def import_fsspec() -> Any:
             "pip install 'ldm-engine[render]'"
         ) from error
     return fsspec
+
+
+@contextmanager
+def open_to_read(name: str) -> Iterator[IO[bytes]]:
+    """The file at a path or URL.
+
+    Raises:
+        OSError: if a path cannot be opened.
+        InputError: if a URL cannot be, or the block fails at reading on.
+    """
+    if not is_url(name):
+        with Path(name).open("rb") as file:
+            yield file
+        return
+    fsspec = import_fsspec()
+    try:
+        files, path = fsspec.core.url_to_fs(name)
+        with files.open(path, "rb") as file:
+            # The readline() of fsspec's own files takes no limit.
+            limits = not isinstance(file, fsspec.spec.AbstractBufferedFile)
+            yield file if limits else io.BufferedReader(file, _READ_BYTES)
+    except LDMEngineError:
+        raise
+    except Exception as error:  # each file system behind fsspec raises its own
+        raise InputError(
+            f"{name} cannot be opened or read: {type(error).__name__}: {str(error)[:300]}. Check "
+            "the URL, what fsspec needs for it, and the network, and start again: what is done is "
+            "kept."
+        ) from error
 
 
 class RemoteStorage(Storage):
@@ -200,9 +232,9 @@ class RemoteStorage(Storage):
                 "fsspec: s3fs for s3://, gcsfs for gs://, adlfs for az://."
             ) from error
         except Exception as error:  # each file system behind fsspec raises its own
-            told = f"{type(error).__name__}: {str(error)[:300]}"
+            cause = f"{type(error).__name__}: {str(error)[:300]}"
             remedy = "check the URL, the network and what you may write there"
-            raise refusal(f"{self.output}/{name}", told, remedy) from error
+            raise refusal(f"{self.output}/{name}", cause, remedy) from error
 
 
 def _scheme(url: str) -> str:

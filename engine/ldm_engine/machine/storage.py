@@ -39,11 +39,11 @@ class Storage(ABC):
 
     @abstractmethod
     def write(self, name: str, content: bytes | Iterable[bytes]) -> int:
-        """Put a file there, whole or not at all, in place of what has that name; tells its size."""
+        """Put a file there, whole or not at all, replacing any of that name; returns its size."""
 
     @abstractmethod
     def write_once(self, name: str, content: bytes) -> bool:
-        """``write`` unless there is a file of that name; tells whether it was written."""
+        """``write`` unless there is a file of that name; returns whether it was written."""
 
     @abstractmethod
     def sync(self, names: Iterable[str]) -> None:
@@ -256,9 +256,9 @@ def _end_of_last_line(file: Any) -> int:
     return 0
 
 
-def refusal(path: Path | str, told: str, remedy: str) -> OutputError:
-    """The error for a place that does not take or give a file, with the reason `told`."""
+def refusal(path: Path | str, cause: str, remedy: str) -> OutputError:
+    """The error for a place that does not take or give a file, with its `cause`."""
     return OutputError(
-        f"{path} cannot be written or read: {told}. What is finished is kept: {remedy}, and start "
+        f"{path} cannot be written or read: {cause}. What is finished is kept: {remedy}, and start "
         "the same command again."
     )

@@ -17,11 +17,11 @@ from pathlib import PurePosixPath
 
 from ..errors import OutputError
 from ..machine.storage import ALONE, SUFFIX, Storage
-from .identity import identify
-from .journals import Journals, to_line
-from .known import DONE, FAILED, STAGED
-from .renderer import Outcome
-from .selection import Shard
+from .jobs import identify
+from .journals import Journals
+from .options import Shard
+from .records import Outcome, to_line
+from .selection import DONE, FAILED, STAGED
 
 _STAGED = "staged"
 _STAGED_FOLDER = re.compile(rf"{_STAGED}{SUFFIX}")
@@ -172,7 +172,7 @@ class TarJournals(Journals):
         return is_whole
 
     def _is_done(self, record: Outcome) -> bool:
-        return bool(self._known.get(identify(record["id"]).key)[0] & DONE)
+        return bool(self._states.get(identify(record["id"]).key)[0] & DONE)
 
 
 def _parts(path: str) -> tuple[str, int]:

@@ -1,33 +1,90 @@
-"""A row of a job file as images to render: fields checked, defaults filled in, ids and seeds."""
+"""A row of a job file as images to render: fields checked, defaults filled in, ids and seeds.
+
+What follows from an id alone (key, seed, shard, a file name that is safe anywhere) is cut from one
+sha256 of its UTF-8 bytes, so it depends on no order, shard or batch.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import re
+import unicodedata
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..bundle.bundle import ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError
-from ..sampling.noise import MAX_SEED
-from ..sampling.request import check_guidance_scale, check_size
-from ..sampling.scheduler import check_eta, check_num_inference_steps
-from ..sampling.tokenizer import check_texts
-from .identity import Identity, identify
-from .known import SETTINGS_BYTES
+from ..sampling.settings import (
+    MAX_SEED,
+    SETTINGS,
+    Limits,
+    Setting,
+    Values,
+    batch_key,
+    check_texts,
+    default_values,
+)
 
-MAX_IMAGES = 10_000  #: that one row may ask for
+MAX_IMAGES = 10_000  #: of one row
 MAX_TEXT = 5_000  #: characters of a prompt; twice that fits the metadata of a JPEG
 MAX_EXTRA_BYTES = 65_536  #: of other fields, as JSON; 10,000 images may wait for others in memory
-#: The fields of a row that the engine reads; all others are carried into the records.
-FIELDS = (
-    "id", "prompt", "seed", "num_images", "num_inference_steps", "guidance_scale", "eta",
-    "negative_prompt", "height", "width",
-)  # fmt: skip
+#: Ids that are their own file name: lower case, since some file systems do not tell cases apart.
+_PLAIN = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,98}[a-z0-9_-])?")
+#: Names that Windows gives to devices, with any suffix.
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9])(?:\..*)?")
+_REMINDER = re.compile(r"[^A-Za-z0-9_]+")
+_MAX_REMINDER = 40
 
-#: Images with the same key can share a batch: (height, width, steps, guided).
-Group = tuple[int, int, int, bool]
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An id and the hash that everything is derived from."""
+
+    id: str
+    digest: bytes  #: sha256 of the id in UTF-8
+
+    @property
+    def key(self) -> bytes:
+        """16 bytes that stand for the id where a million of them are held."""
+        return self.digest[:16]
+
+    @property
+    def seed(self) -> int:
+        """The seed of an image whose job gives none: the first 8 hex digits of the sha256."""
+        return int.from_bytes(self.digest[:4], "big")
+
+    @property
+    def stem(self) -> str:
+        """Folder and file name without suffix, of ASCII alone and different for each id.
+
+        The folder is one of 256. A name holds ``~`` and 32 hex digits of the hash unless the id
+        is safe as it stands, which an id with ``~`` is not: the two kinds never meet.
+        """
+        plain = _PLAIN.fullmatch(self.id) and not _RESERVED.fullmatch(self.id)
+        return f"{self.digest[:1].hex()}/{self.id if plain else self._marked}"
+
+    @property
+    def member(self) -> str:
+        """The same without folder or dots: readers of tar archives cut names at the first dot."""
+        name = self.stem.split("/")[1]
+        return self._marked if "." in name else name
+
+    @property
+    def _marked(self) -> str:
+        """What reminds of the id, and the hash."""
+        ascii_id = unicodedata.normalize("NFKD", self.id[:1000]).encode("ascii", "ignore").decode()
+        reminder = _REMINDER.sub("-", ascii_id).strip("-")[:_MAX_REMINDER]
+        return f"{reminder or 'id'}~{self.digest.hex()[:32]}"
+
+    def shard(self, count: int) -> int:
+        """Which of `count` shards renders it, from 0."""
+        return int.from_bytes(self.digest[8:16], "big") % count
+
+
+def identify(text: str) -> Identity:
+    """The identity of the id `text`."""
+    return Identity(text, hashlib.sha256(text.encode()).digest())
 
 
 @dataclass(frozen=True)
@@ -35,12 +92,7 @@ class Defaults:
     """What a row gets that does not say otherwise."""
 
     num_images: int = 1
-    num_inference_steps: int = 50
-    guidance_scale: float = 1.0
-    eta: float = 0.0
-    negative_prompt: str = ""
-    height: int | None = None  #: None: the model's own size
-    width: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=default_values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,49 +101,35 @@ class Task:
 
     identity: Identity
     row: int  #: of the job file
-    prompt: str
-    negative_prompt: str
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    eta: float
-    height: int
-    width: int
+    values: Values  #: of its settings
     extra: Mapping[str, Any] = field(default_factory=dict)  #: fields carried into the record
 
     @property
-    def group(self) -> Group:
-        """What the images of one batch have in common."""
-        return self.height, self.width, self.num_inference_steps, self.guidance_scale != 1.0
+    def group(self) -> Hashable:
+        """Equal for images that can share a batch."""
+        return batch_key(self.values)
 
-    @property
-    def settings(self) -> bytes:
-        """A short hash of all that decides over the pixels, beside the bundle and the machine."""
-        decisive = (
-            self.prompt, self.negative_prompt, self.seed, self.num_inference_steps,
-            self.guidance_scale, self.eta, self.height, self.width,
-        )  # fmt: skip
-        return hashlib.sha256(repr(decisive).encode()).digest()[:SETTINGS_BYTES]
+
+def job_fields() -> tuple[str, ...]:
+    """The fields of a row that the engine reads; all others are carried into the records."""
+    return "id", "num_images", *(setting.name for setting in SETTINGS)
 
 
 class RowReader:
     """Turns rows into tasks for one model."""
 
-    def __init__(self, model: ModelInfo, max_steps: int, defaults: Defaults) -> None:
-        """Raises ``InvalidArgumentError`` if a default is outside its range.
-
-        `max_steps` is the largest number of denoising steps.
-        """
-        self._model = model
-        self._max_steps = max_steps
-        self._defaults = asdict(defaults)
+    def __init__(self, limits: Limits, defaults: Defaults) -> None:
+        """Raises ``InvalidArgumentError`` if a default is outside its range."""
+        self._limits = limits
+        self._defaults = {"num_images": defaults.num_images, **defaults.settings}
+        self._fields = job_fields()
         try:
             self.tasks(1, {"prompt": ""})
         except (InvalidArgumentError, ArgumentTypeError) as error:
             raise type(error)(f"A default for all jobs does not hold: {error}") from error
 
     def tasks(self, row: int, fields: Mapping[str, Any]) -> list[Task]:
-        """The images that a row asks for; a field that is None counts as absent.
+        """The images that a row describes; a field that is None counts as absent.
 
         Raises:
             InvalidArgumentError: naming what is wrong with the row.
@@ -100,47 +138,32 @@ class RowReader:
         given = {name: value for name, value in fields.items() if value is not None}
         if "prompt" not in given:
             raise InvalidArgumentError("`prompt` is missing; every job needs one, '' is accepted.")
-        settings = {**self._defaults, **{n: given[n] for n in FIELDS if n in given}}
-        prompt = _text("prompt", settings["prompt"])
-        negative_prompt = _text("negative_prompt", settings["negative_prompt"])
-        steps = _number("num_inference_steps", settings["num_inference_steps"], whole=True)
-        check_num_inference_steps(steps, self._max_steps)
-        guidance = _number("guidance_scale", settings["guidance_scale"])
-        check_guidance_scale(guidance)
-        eta = _number("eta", settings["eta"])
-        check_eta(eta)
-        height, width = (self._size(name, settings[name]) for name in ("height", "width"))
-        extra = {name: value for name, value in given.items() if name not in FIELDS}
+        read = {**self._defaults, **{n: given[n] for n in self._fields if n in given}}
+        values = {s.name: self._value(s, read.get(s.name)) for s in SETTINGS if s.name != "seed"}
+        extra = {name: value for name, value in given.items() if name not in self._fields}
         _check_extra(extra)
         return [
-            Task(
-                identity=identity,
-                row=row,
-                prompt=prompt,
-                negative_prompt=negative_prompt,
-                seed=seed,
-                num_inference_steps=int(steps),
-                guidance_scale=float(guidance),
-                eta=float(eta),
-                height=height,
-                width=width,
-                extra=extra,
-            )
-            for identity, seed in _images(row, settings)
+            Task(identity, row, {**values, "seed": seed}, extra)
+            for identity, seed in _images(row, read)
         ]
 
-    def _size(self, name: str, value: Any) -> int:
-        return check_size(name, value if value is None else _number(name, value, True), self._model)
+    def _value(self, setting: Setting, value: Any) -> Any:
+        if value is not None or setting.default is not None:
+            if setting.kind is str:
+                value = _text(setting.name, value)
+            else:
+                value = _number(setting.name, value, whole=setting.kind is int)
+        return setting.checked(value, self._limits)
 
 
-def _images(row: int, settings: Mapping[str, Any]) -> list[tuple[Identity, int]]:
+def _images(row: int, fields: Mapping[str, Any]) -> list[tuple[Identity, int]]:
     """Id and seed of each image: `id`, `id`-2, `id`-3, ...; seeds s, s + 1, ... or the ids' own."""
-    count = _number("num_images", settings["num_images"], whole=True)
+    count = _number("num_images", fields["num_images"], whole=True)
     if not 1 <= count <= MAX_IMAGES:
         raise InvalidArgumentError(f"`num_images` is {count}; 1 to {MAX_IMAGES} is accepted.")
-    text = _id(settings.get("id", row))
+    text = _id(fields.get("id", row))
     identities = [identify(text if i == 0 else f"{text}-{i + 1}") for i in range(int(count))]
-    first = settings.get("seed")
+    first = fields.get("seed")
     if first is None:
         return [(identity, identity.seed) for identity in identities]
     first = int(_number("seed", first, whole=True))
@@ -169,7 +192,6 @@ def _text(name: str, value: Any) -> str:
         raise ArgumentTypeError(
             f"`{name}` is {_shown(value)} ({type(value).__name__}); text is accepted."
         )
-    check_texts(name, [value])
     if len(value) > MAX_TEXT:
         raise InvalidArgumentError(
             f"`{name}` has {len(value)} characters; up to {MAX_TEXT} are accepted."

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import operator
 from collections.abc import Iterator, Sequence
 
 from ..errors import OutputError
 from ..machine.storage import ALONE, Storage
-from .identity import Identity, identify
-from .known import DONE, FAILED, SETTINGS_BYTES, STAGED, KnownIds
-from .renderer import Outcome
-from .selection import Shard
+from .jobs import Identity, identify
+from .options import Shard
+from .records import Outcome, from_line, to_line
+from .selection import DONE, FAILED, STAGED, States
 
 RECORDS, FAILURES = "records", "failures"
 
@@ -23,19 +22,19 @@ class Journals:
         self._storage = storage
         self._shard = shard
         self._whole = shard.label == ALONE
-        self._known = KnownIds()
+        self._states = States()
         self._is_outdone = False  #: whether there are failures that a later try outdid
         self.records = self._own(RECORDS)
         self.failures = self._own(FAILURES)
 
-    def load(self, known: KnownIds) -> None:
-        """Learn what is done, and bring the journals into order; `known` is kept up to date.
+    def load(self, states: States) -> None:
+        """Learn what is done, and bring the journals into order; `states` is kept up to date.
 
         A record whose image is gone or cut is left out, so that the image is made again; so are
-        bad rows, which each run tells anew from the job file as it is now. A run that is no shard
+        bad rows, which each run records anew from the job file as it is now. A run that is no shard
         takes over what shards wrote; a shard only reads it.
         """
-        self._known = known
+        self._states = states
         self._load(RECORDS, DONE)
         self._load_unpacked()
         self._load(FAILURES, FAILED)  # what is done is none any more
@@ -45,7 +44,7 @@ class Journals:
         self._write_down(self.records, [o for o in outcomes if "error" not in o], DONE)
         self._write_down(self.failures, [o for o in outcomes if "error" in o], FAILED)
 
-    def tell_bad_rows(self, failures: Sequence[Outcome]) -> None:
+    def record_bad_rows(self, failures: Sequence[Outcome]) -> None:
         """Write down rows that no image comes from."""
         if failures:
             self._storage.append(self.failures, [to_line(f) for f in failures])
@@ -80,8 +79,8 @@ class Journals:
             self._storage.append(name, [to_line(o) for o in outcomes])
         for outcome in outcomes:
             key, settings = identify(outcome["id"]).key, bytes.fromhex(outcome["settings"])
-            self._is_outdone |= bool(self._known.get(key)[0] & FAILED)
-            self._known.add(key, flags, settings)
+            self._is_outdone |= bool(self._states.get(key)[0] & FAILED)
+            self._states.add(key, flags, settings)
 
     def _load(self, kind: str, flag: int) -> None:
         """Read all journals of a kind; write this run's anew if lines of it do not count."""
@@ -100,22 +99,22 @@ class Journals:
     def _learn(self, outcome: Outcome, flag: int) -> bool:
         """Take over what a line says, unless an earlier one or the lack of its image forbids it.
 
-        Of several failures the last is taken. Tells whether there is no line to leave out.
+        Of several failures the last is taken. Returns False if the line must be dropped.
         """
         identity = _identity(outcome)
         if identity is None:
             return False
-        before, _ = self._known.get(identity.key)
+        before, _ = self._states.get(identity.key)
         if before & DONE or not self._is_there(outcome, identity):
             return False
-        self._known.add(identity.key, flag, bytes.fromhex(outcome["settings"]))
+        self._states.add(identity.key, flag, bytes.fromhex(outcome["settings"]))
         return not before
 
     def _kept(
         self, names: Sequence[str], flag: int, with_bad_rows: bool = False
     ) -> Iterator[bytes]:
         """The lines that count, of each image one."""
-        written = KnownIds()
+        written = States()
         for name in names:
             for outcome in self._outcomes(name):
                 identity = _identity(outcome)
@@ -128,7 +127,7 @@ class Journals:
 
     def _counts(self, outcome: Outcome, identity: Identity, flag: int) -> bool:
         """Whether a line is what is known of its image."""
-        flags, settings = self._known.get(identity.key)
+        flags, settings = self._states.get(identity.key)
         return (
             flags & (DONE | FAILED | STAGED) == flag
             and settings == bytes.fromhex(outcome["settings"])
@@ -150,33 +149,12 @@ class Journals:
     def _outcomes(self, name: str) -> Iterator[Outcome]:
         for number, line in enumerate(self._storage.lines(name), 1):
             try:
-                yield _parse(line)
+                yield from_line(line)
             except (ValueError, KeyError, TypeError) as error:
                 raise OutputError(
                     f"{self._storage.locate(name, number)} is not one that this version wrote. "
                     "Remove it and start the same command again: its image is then made again."
                 ) from error
-
-
-def to_line(outcome: Outcome) -> bytes:
-    """One line of a journal."""
-    return json.dumps(outcome, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _parse(line: bytes) -> Outcome:
-    """A line as this version writes it; else ``ValueError``, ``KeyError`` or ``TypeError``."""
-    found: Outcome = json.loads(line.decode())
-    if "settings" in found:
-        texts = [found["id"], found["settings"]]
-        if "error" not in found:
-            texts.append(found["path"])
-            operator.index(found["archive_bytes" if "member" in found else "bytes"])
-        "".join(texts).encode()
-        if len(bytes.fromhex(found["settings"])) != SETTINGS_BYTES:
-            raise ValueError("settings")
-    elif "error" not in found:
-        raise KeyError("settings")
-    return found
 
 
 def _identity(outcome: Outcome) -> Identity | None:

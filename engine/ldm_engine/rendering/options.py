@@ -1,20 +1,66 @@
-"""What a run is asked to do, checked where it is made."""
+"""The options of a run, all checked where they are made."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..errors import InvalidArgumentError
+from ..machine.storage import ALONE
+from ..runtimes.choice import check_options
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
 from ..sampling.request import MAX_BATCH
+from .jobs import Identity
 
 LAYOUTS = ("files", "webdataset")
 EXECUTORS = ("local", "ray")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (from 1) of `count`; 1 of 1 is the whole."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``i/n``; raises ``InvalidArgumentError``."""
+        if found := re.fullmatch(r"(\d{1,7})/(\d{1,7})", str(text)):
+            index, count = map(int, found.groups())
+            if 1 <= index <= count <= 10**6:
+                return cls(index, count)
+        raise InvalidArgumentError(f"`shard` is {text!r}; i/n with 1 <= i <= n is accepted: 1/4.")
+
+    @property
+    def label(self) -> str:
+        """As it stands in names of files."""
+        return ALONE if self.count == 1 else f"{self.index}-of-{self.count}"
+
+    def holds(self, identity: Identity) -> bool:
+        """Whether an image is this shard's."""
+        return identity.shard(self.count) == self.index - 1
+
+    def holds_row(self, row: int) -> bool:
+        """Whether this shard reports what is wrong with a row."""
+        return row % self.count == self.index - 1
+
+
+def parse_bytes(text: str) -> int:
+    """Read ``6GiB``, ``800M`` or a number of bytes; raises ``InvalidArgumentError``."""
+    match = re.fullmatch(
+        r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]?)(?:i?B)?\s*", str(text), re.IGNORECASE
+    )
+    if match is None or float(match[1]) <= 0:
+        raise InvalidArgumentError(f"`memory_limit` is {text!r}; 6GiB, 800MiB, ... is accepted.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is asked to do, beside the jobs' defaults."""
+    """The options of a run, beside the jobs' defaults."""
 
     output: str
     batch_size: int | None = None  #: None: chosen by a short measurement
@@ -28,7 +74,6 @@ class RunOptions:
     precision: str = "fp32"
     device: str = "cpu"
     threads: int | None = None  #: of each process; None: all cores, divided among the workers
-    gpu_pool_mb: int | None = None  #: Paddle is told to take so much at first
     shard: str = "1/1"
     workers: int = 1
     executor: str = "local"
@@ -43,12 +88,39 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Raise ``InvalidArgumentError`` naming everything that is not accepted."""
-        wrong = []
+        wrong = [
+            *check_options(self.runtime, self.precision, self.device, self.threads),
+            *self._names(),
+            *self._numbers(),
+            *_faults(Shard.parse, self.shard),
+            *(_faults(parse_bytes, self.memory_limit) if self.memory_limit is not None else ()),
+        ]
+        if not isinstance(self.output, str) or not self.output:
+            wrong.append(f"`output` is {self.output!r}; a folder or URL is accepted.")
+        elif self.output.startswith("memory://") and not self.renders_here:
+            wrong.append(
+                "`output` is memory:// for several processes; one worker, or another URL, is "
+                "accepted."
+            )
+        if self.memory_limit is not None and self.batch_size is not None:
+            wrong.append("`memory_limit` is given beside a `batch_size`; one of them is accepted.")
+        if self.ray_address is not None and self.executor != "ray":
+            wrong.append(
+                "`ray_address` is given and `executor` is local; with `executor` ray it is "
+                "accepted."
+            )
+        if wrong:
+            raise InvalidArgumentError("\n".join(wrong))
+
+    def _names(self) -> Iterator[str]:
         for name, accepted in (
             ("image_format", IMAGE_FORMATS), ("layout", LAYOUTS), ("executor", EXECUTORS)
         ):  # fmt: skip
-            if getattr(self, name) not in accepted:
-                wrong.append(f"`{name}` is {getattr(self, name)!r}; {', '.join(accepted)}")
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in accepted:
+                yield f"`{name}` is {value!r}; {', '.join(accepted)} is accepted."
+
+    def _numbers(self) -> Iterator[str]:
         for name, low, high in (
             ("batch_size", 1, MAX_BATCH), ("quality", 1, 100), ("workers", 1, 1024),
             ("images_per_tar", 1, 10**6),
@@ -57,14 +129,12 @@ class RunOptions:
             if name == "batch_size" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                wrong.append(f"`{name}` is {value!r}; {low} to {high}")
-        if self.output.startswith("memory://") and (self.workers > 1 or self.executor == "ray"):
-            wrong.append("`output` is memory:// for several processes; one worker, or another URL,")
-        if self.memory_limit is not None and self.batch_size is not None:
-            wrong.append("`memory_limit` is given beside a `batch_size`; one of them")
-        if self.ray_address is not None and self.executor != "ray":
-            wrong.append("`ray_address` is given and `executor` is local; with `executor` ray it")
-        if not self.output:
-            wrong.append("`output` is empty; a folder or URL")
-        if wrong:
-            raise InvalidArgumentError("\n".join(f"{w} is accepted." for w in wrong))
+                yield f"`{name}` is {value!r}; {low} to {high} is accepted."
+
+
+def _faults(parse: Callable[[str], object], text: str) -> Iterator[str]:
+    """What `parse` finds wrong with `text`."""
+    try:
+        parse(text)
+    except InvalidArgumentError as error:
+        yield str(error)

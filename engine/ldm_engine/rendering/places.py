@@ -1,22 +1,139 @@
-"""The place of a run: the output asked for, or with ``--force`` the next one beside it."""
+"""The place of a run, and ``run.json`` in it: the fingerprint of all that changes pixels.
+
+With ``--force`` the place is the output or the next one beside it that holds no other run.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidArgumentError
+import PIL
+
+from ..errors import InvalidArgumentError, LDMEngineError
+from ..machine.device import Device
+from ..machine.gpu import find_gpu
 from ..machine.lock import LOCKS
 from ..machine.remote import RemoteStorage, is_url
 from ..machine.storage import SUFFIX, TEMPORARY, LocalStorage, Storage
+from ..sampling.opening import Opened
+from ..sampling.settings import common_settings
+from ..version import __version__
+from .jobs import Defaults
 from .journals import FAILURES
-from .run_file import FingerprintError, check_same, load_run_file
+from .options import RunOptions
+from .plan import Costs
 
 _LOCAL_URL = re.compile(r"^(?:file|local)://")
 #: What a run leaves that ends before it is begun.
 _BEFORE = re.compile(rf"{LOCKS}|{TEMPORARY}|{FAILURES}{SUFFIX}\.jsonl(?:\.parts)?")
+
+
+RUN_FILE = "run.json"
+
+
+class FingerprintError(LDMEngineError):
+    """The output holds a run with other settings, or what is no run at all."""
+
+
+def fingerprint(opened: Opened, options: RunOptions, defaults: Defaults) -> dict[str, Any]:
+    """All that changes pixels or files; None for what an earlier run may decide."""
+    bundle, runtime = opened.bundle, opened.choice.runtime
+    return {
+        "bundle": bundle.digest,
+        "model": bundle.model.source,
+        "ldm_engine": __version__,
+        "runtime": runtime.name,
+        "runtime_version": runtime.version(options.device),
+        "precision": options.precision,
+        "device": _describe_device(options.device),
+        "threads": options.threads,
+        "batch_size": options.batch_size,
+        "image_format": options.image_format,
+        "quality": 0 if options.image_format == "png" else options.quality,
+        "pillow": PIL.__version__,
+        "layout": options.layout,
+        "images_per_tar": 0 if options.layout == "files" else options.images_per_tar,
+        # More images of a row leave the others as they are.
+        **{
+            f"default_{setting.name}": defaults.settings[setting.name]
+            for setting in common_settings()
+            if setting.is_recorded(defaults.settings[setting.name])
+        },
+    }
+
+
+def _describe_device(name: str) -> str:
+    """What of a device changes pixels: which GPU it is, but not its number."""
+    device = Device.parse(name)
+    return device.kind if device.kind == "cpu" else f"gpu: {find_gpu(device.index).name}"
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What a run is, for all who take part in it and all who go on with it later."""
+
+    fingerprint: Mapping[str, Any]
+    costs: Costs
+    measured: Mapping[str, float]  #: seconds a step and image by batch size, if it was measured
+
+    def save(self, storage: Storage) -> bool:
+        """Write it unless there is one; returns whether it was written."""
+        content = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        written = storage.write_once(RUN_FILE, content.encode())
+        storage.sync([RUN_FILE])
+        return written
+
+
+def load_run_file(storage: Storage) -> RunFile | None:
+    """The run that an output holds, or None.
+
+    Raises:
+        FingerprintError: if the file cannot be understood.
+    """
+    content = storage.read(RUN_FILE)
+    if content is None:
+        return None
+    try:
+        held = json.loads(content)
+        costs = held["costs"]
+        compile_s = costs["compile_s"]
+        return RunFile(
+            dict(held["fingerprint"]),
+            Costs(None if compile_s is None else float(compile_s), float(costs["image_step_s"])),
+            dict(held["measured"]),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FingerprintError(
+            f"{storage.output}/{RUN_FILE} is not a run of this version ({error!r}). Choose another "
+            "--output, or start afresh beside it with --force."
+        ) from error
+
+
+def differences(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """How two fingerprints differ, one line each; what is wanted as None may be anything."""
+    names = list(dict.fromkeys([*held, *wanted]))
+    return [
+        f"{name}: {held.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in names
+        if held.get(name) != wanted.get(name) and wanted.get(name, ...) is not None
+    ]
+
+
+def check_same(storage: Storage, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise ``FingerprintError`` unless a run with the fingerprint `wanted` can go on there."""
+    found = differences(held, wanted)
+    if found:
+        listing = "\n".join(f"  - {line}" for line in found)
+        raise FingerprintError(
+            f"{storage.output} holds a run with other settings, and its images would not be like "
+            f"the new ones:\n{listing}\nGive the settings it was begun with, choose another "
+            "--output, or start afresh beside it with --force."
+        )
 
 
 def open_storage(output: str, label: str) -> Storage:

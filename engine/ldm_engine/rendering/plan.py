@@ -1,12 +1,32 @@
-"""Images into batches, by the job file alone: where a run was cut changes none of them."""
+"""Images into batches, by the job file alone: where a run was cut changes none of them.
+
+A short measurement before a run finds the batch size, and what a batch that is not full costs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from .jobs import Group, Task
+import numpy as np
 
+from ..errors import InvalidArgumentError, LDMEngineError
+from ..machine.memory import PeakMemory
+from ..sampling.opening import Opened
+from ..sampling.pipeline import LDMTextToImagePipeline
+from ..sampling.request import Request, latents_shape
+from ..sampling.settings import as_call
+from .jobs import Task
+from .selection import Group
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+#: A larger batch must render an image this much faster to be taken.
+_WORTHWHILE = 0.97
+_STEPS = 3
+_ROUNDS = 2  #: at least, and more where they are over in less than
+_LEAST_S = 0.5
 #: Images that may wait for others of their group before the fullest group goes as it is.
 MAX_WAITING = 10_000
 #: The least rows a batch is run with. In bf16 and int8, OpenVINO gives other pixels at one row;
@@ -55,13 +75,13 @@ def plan_batches(
     for part in _parts(tasks, batch_size, max_waiting):
         wanted = tuple(map(is_wanted, part))
         if any(wanted):
-            rows = costs.rows(len(part), batch_size, part[0].num_inference_steps)
+            rows = costs.rows(len(part), batch_size, part[0].values["num_inference_steps"])
             yield Batch(tuple(part), wanted, batch_size, rows)
 
 
 def _parts(tasks: Iterable[Task], batch_size: int, max_waiting: int) -> Iterator[Sequence[Task]]:
     """Full batches as they fill up, and at the end the rest of each group."""
-    waiting: dict[Group, list[Task]] = {}
+    waiting: dict[Hashable, list[Task]] = {}
     count = 0
     for task in tasks:
         part = waiting.setdefault(task.group, [])
@@ -74,3 +94,88 @@ def _parts(tasks: Iterable[Task], batch_size: int, max_waiting: int) -> Iterator
             count -= len(waiting[group])
             yield waiting.pop(group)
     yield from waiting.values()
+
+
+def batch_request(opened: Opened, tasks: Sequence[Task], rows: int) -> Request:
+    """A request for `tasks`, the last of them repeated up to `rows`."""
+    images = [task.values for task in [*tasks, *[tasks[-1]] * (rows - len(tasks))]]
+    return opened.request(as_call(images))
+
+
+def choose_batch_size(
+    pipe: LDMTextToImagePipeline, group: Group, memory_limit: int | None
+) -> tuple[int, Costs, dict[str, float]]:
+    """The smallest batch size that is about as fast as any, and seconds an image step by size.
+
+    Sizes are tried upwards for as long as they are worth it, there are as many images, and the
+    process's own memory is below `memory_limit` bytes, also as far as the growth so far foretells.
+
+    Raises:
+        InvalidArgumentError: if one image at a time takes more.
+    """
+    best = BATCH_SIZES[0]
+    found: dict[int, Costs] = {}
+    before = 0
+    for size in BATCH_SIZES:
+        try:
+            with PeakMemory(os.getpid()) as watch:
+                costs = measure_costs(pipe, group.example, size)
+                pipe.decode(np.zeros(_one(pipe, group.example), np.float32))
+        except LDMEngineError:
+            if not found:
+                raise
+            break  # too large for a GPU's memory, or not what its programs were built for
+        memory = watch.peak.anonymous
+        if not found:
+            _check_one(memory, memory_limit, group.example)
+        elif memory_limit is not None and memory > memory_limit:
+            break
+        found[size] = costs
+        if costs.image_step_s < _WORTHWHILE * found[best].image_step_s:
+            best = size
+        growth = memory - before if before else 0
+        before = memory
+        too_much = memory_limit is not None and memory + 2 * growth > memory_limit
+        if size >= group.images or too_much or size >= 4 * best:
+            break
+    figures = {str(size): round(costs.image_step_s, 6) for size, costs in found.items()}
+    return best, found[best], figures
+
+
+def _one(pipe: LDMTextToImagePipeline, task: Task) -> tuple[int, int, int, int]:
+    """The shape of the latents of one image."""
+    return latents_shape(pipe.bundle.model, 1, task.values["height"], task.values["width"])
+
+
+def _check_one(memory: int, memory_limit: int | None, task: Task) -> None:
+    height, width = task.values["height"], task.values["width"]
+    if memory_limit is not None and memory > memory_limit:
+        raise InvalidArgumentError(
+            f"Rendering one image of {width}x{height} took {memory / (1 << 30):.2f} GiB, and "
+            f"`memory_limit` (divided among the workers) is {memory_limit / (1 << 30):.2f} GiB. "
+            "Give a higher one, or fewer workers."
+        )
+
+
+def measure_costs(pipe: LDMTextToImagePipeline, example: Task, batch_size: int) -> Costs:
+    """What a batch that is not full of images like `example` costs either way."""
+    values = {**example.values, "prompt": "measuring", "negative_prompt": ""}
+    task = replace(example, values=values)
+    first = short = _seconds(pipe, task, batch_size, 1)
+    long = float("inf")
+    start, rounds = time.perf_counter(), 0
+    while rounds < _ROUNDS or time.perf_counter() - start < _LEAST_S:
+        short = min(short, _seconds(pipe, task, batch_size, 1))
+        long = min(long, _seconds(pipe, task, batch_size, 1 + _STEPS))
+        rounds += 1
+    # A step is most of what a batch takes: if it seems next to nothing, `short` was disturbed.
+    step = max((long - short) / _STEPS, long / (1 + _STEPS) / 2)
+    is_free = pipe.opened.choice.runtime.rounds_alike(pipe.options.device)
+    return Costs(max(first - short, 0.0) if is_free else None, step / batch_size)
+
+
+def _seconds(pipe: LDMTextToImagePipeline, task: Task, rows: int, steps: int) -> float:
+    task = replace(task, values={**task.values, "num_inference_steps": steps})
+    start = time.perf_counter()
+    pipe.denoise(batch_request(pipe.opened, [task], rows))
+    return time.perf_counter() - start

@@ -14,15 +14,15 @@ from typing import Any
 from ..errors import LDMEngineError, last_lines
 from .places import open_storage
 from .plan import Batch
-from .renderer import Outcome, Renderer, RendererSettings
-from .workers import Commit
+from .records import Outcome
+from .renderer import Commit, Renderer, RendererSettings
 
 #: Batches given to Ray at a time; the driver holds no more, and actors load the bundle once for it.
 _AT_A_TIME = 2000
 
 
 class _Stop:
-    """An actor that tells the others whether the run is to stop."""
+    """An actor that the others ask whether the run is to stop."""
 
     def __init__(self) -> None:
         self._is_set = False

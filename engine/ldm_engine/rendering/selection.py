@@ -1,64 +1,76 @@
-"""Which images of a job file are to be rendered: bad and double rows told, shards, what is done.
+"""Which images of a job file are to be rendered: bad and double rows, shards, what is done.
 
-The file is read twice: once before rendering, to count and to tell what is wrong, and once to
+The file is read twice: once before rendering, to count and to report what is wrong, and once to
 render. Both readings judge every row alike, in every shard.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
-from ..machine.storage import ALONE
-from .identity import Identity
-from .jobs import Group, RowReader, Task
-from .known import DONE, FAILED, SEEN, KnownIds
+from ..sampling.settings import HASH_BYTES, settings_hash
+from .jobs import RowReader, Task
+from .options import Shard
+from .records import row_failure
 from .sources import Jobs, Row, read_rows
 
+#: States of an id, which may be in several; 0: never seen.
+DONE = 1  #: its image is there and recorded
+FAILED = 2  #: it was tried and recorded as a failure
+STAGED = 16  #: done, and waiting to go into an archive with others
+SEEN = 4, 8  #: a row of the job file has it, in the first reading and in the second
 
-@dataclass(frozen=True)
-class Shard:
-    """Part `index` (from 1) of `count`; 1 of 1 is the whole."""
+_UNSEEN = bytes(1 + HASH_BYTES)
 
-    index: int = 1
-    count: int = 1
 
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read ``i/n``; raises ``InvalidArgumentError``."""
-        if found := re.fullmatch(r"(\d{1,7})/(\d{1,7})", text):
-            index, count = map(int, found.groups())
-            if 1 <= index <= count <= 10**6:
-                return cls(index, count)
-        raise InvalidArgumentError(f"`shard` is {text!r}; i/n with 1 <= i <= n is accepted: 1/4.")
+class States:
+    """What each id's state is and what settings its image has, by the id's key.
+
+    A million ids take about 150 MB.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[bytes, bytes] = {}  # the flags, and the hash of the settings
+        self._lock = threading.Lock()  # one thread plans while another records what is done
+
+    def get(self, key: bytes) -> tuple[int, bytes]:
+        """The flags and the settings' hash of `key`; (0, zeros) if it was never added."""
+        found = self._states.get(key, _UNSEEN)
+        return found[0], found[1:]
+
+    def add(self, key: bytes, flags: int, settings: bytes | None = None) -> None:
+        """Add `flags` to those of `key`, and replace its settings' hash if one is given."""
+        with self._lock:
+            before, held = self.get(key)
+            self._states[key] = bytes([before | flags]) + (held if settings is None else settings)
+
+
+@dataclass
+class Group:
+    """Images that can share batches."""
+
+    example: Task
+    images: int = 0
 
     @property
-    def label(self) -> str:
-        """As it stands in names of files."""
-        return ALONE if self.count == 1 else f"{self.index}-of-{self.count}"
-
-    def holds(self, identity: Identity) -> bool:
-        """Whether an image is this shard's."""
-        return identity.shard(self.count) == self.index - 1
-
-    def holds_row(self, row: int) -> bool:
-        """Whether this shard tells what is wrong with a row."""
-        return row % self.count == self.index - 1
+    def pixels(self) -> int:
+        """Of one image."""
+        return int(self.example.values["height"] * self.example.values["width"])
 
 
 @dataclass
 class Survey:
     """What the first reading found, of this shard."""
 
-    total: int = 0  #: images that are asked for
+    total: int = 0  #: images
     done: int = 0  #: of them are there already
     failed: int = 0  #: of them could not be rendered in an earlier run
     bad_rows: int = 0
-    groups: Counter[Group] = field(default_factory=Counter)  #: images to do
+    groups: dict[Hashable, Group] = field(default_factory=dict)  #: of the images to do
 
     @property
     def to_do(self) -> int:
@@ -73,13 +85,13 @@ class Selection:
     jobs: Jobs
     jobs_format: str | None
     reader: RowReader
-    known: KnownIds
+    states: States
     shard: Shard
 
     def survey(self, of_all_shards: bool = False) -> Iterator[Survey | dict[str, Any]]:
         """Read all rows; gives each bad row's failure and, last, the counts.
 
-        Each bad row is told by one shard, unless they are to be told `of_all_shards`.
+        Each bad row is reported by one shard, or with `of_all_shards` by every one.
         """
         found = Survey()
         for row, tasks, fault in self._rows(SEEN[0]):
@@ -92,7 +104,7 @@ class Selection:
                 found.done += state == DONE
                 found.failed += state == FAILED
                 if not state:
-                    found.groups[task.group] += 1
+                    found.groups.setdefault(task.group, Group(task)).images += 1
         yield found
 
     def tasks(self) -> Iterator[Task]:
@@ -102,10 +114,10 @@ class Selection:
 
     def state(self, task: Task) -> int:
         """``DONE``, ``FAILED`` or 0."""
-        flags, settings = self.known.get(task.identity.key)
+        flags, settings = self.states.get(task.identity.key)
         if flags & DONE:
             return DONE
-        return FAILED if flags & FAILED and settings == task.settings else 0
+        return FAILED if flags & FAILED and settings == settings_hash(task.values) else 0
 
     def _own(self, tasks: Sequence[Task]) -> Iterator[Task]:
         return (task for task in tasks if self.shard.holds(task.identity))
@@ -118,7 +130,7 @@ class Selection:
                 yield row, (), fault
             else:
                 for task in tasks:
-                    self.known.add(task.identity.key, seen)
+                    self.states.add(task.identity.key, seen)
                 yield row, tasks, ""
 
     def _judge(self, row: Row, seen: int) -> tuple[Sequence[Task], str]:
@@ -129,24 +141,15 @@ class Selection:
         except (InvalidArgumentError, ArgumentTypeError) as error:
             return (), str(error)
         for task in tasks:
-            flags, settings = self.known.get(task.identity.key)
+            flags, settings = self.states.get(task.identity.key)
             if flags & seen:
                 return (
                     (),
                     f"the id {task.identity.id[:200]!r} is that of an image of an earlier row",
                 )
-            if flags & DONE and settings != task.settings:
+            if flags & DONE and settings != settings_hash(task.values):
                 return (), (
                     f"the image {task.identity.id[:200]!r} was rendered before with another "
                     "prompt, seed or setting; give the new one another id"
                 )
         return tasks, ""
-
-
-def row_failure(row: Row, fault: str) -> dict[str, Any]:
-    """The line of ``failures.jsonl`` for a row that no image comes from."""
-    given = row.fields.get("id") if row.fields else None
-    named = isinstance(given, (str, int)) and not isinstance(given, bool)
-    shown = str(given)[:1000].encode(errors="replace").decode() if named else None
-    error = fault[:2000].encode(errors="replace").decode()
-    return {"row": row.number, "id": shown, "error": error}

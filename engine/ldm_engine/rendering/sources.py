@@ -6,24 +6,23 @@ A row that cannot be read comes out as a fault with its number, and the next one
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError
-from ..machine.remote import import_fsspec, is_url
+from ..errors import ArgumentTypeError, InputError, InvalidArgumentError, LDMEngineError
+from ..machine.remote import is_url, open_to_read
 
 FORMATS = ("jsonl", "csv", "parquet", "text")
 _SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "text",
 }  # fmt: skip
+_ACCEPTED = ", ".join(_SUFFIXES)
 _MAX_LINE_BYTES = 16 << 20
-_READ_BYTES = 1 << 20
 _PARQUET_ROWS = 1024
 _BITS = 10_000  #: of a whole number; Python writes none of more than 4,300 digits
 _BOM = b"\xef\xbb\xbf"
@@ -50,7 +49,7 @@ def check_jobs(jobs: Jobs, format_name: str | None) -> str | None:
 
     Raises:
         ArgumentTypeError: if `jobs` is neither a path nor rows.
-        InvalidArgumentError: if the format is not given and not told by the file's name.
+        InvalidArgumentError: if the format is neither given nor known by the file's name.
         JobsError: if there is no such file.
     """
     if not isinstance(jobs, (str, os.PathLike)):
@@ -65,20 +64,20 @@ def check_jobs(jobs: Jobs, format_name: str | None) -> str | None:
         if Path(name).exists():
             raise JobsError(
                 f"{name} is no regular file, and jobs are read twice: once to check them, once to "
-                f"render. Write them to a file, {_accepted()}."
+                f"render. Write them to a file, {_ACCEPTED}."
             )
-        raise JobsError(f"There is no job file {name}. Give a file of jobs, {_accepted()}.")
+        raise JobsError(f"There is no job file {name}. Give a file of jobs, {_ACCEPTED}.")
     format_name = format_name or _SUFFIXES.get(Path(name).suffix.lower())
     if format_name not in FORMATS:
         raise InvalidArgumentError(
             f"The format of the job file {name} is not told by its name; accepted are "
-            f"{_accepted()}. Rename it, or give its format with --jobs-format."
+            f"{_ACCEPTED}. Rename it, or give its format with --jobs-format."
         )
     return format_name
 
 
 def read_rows(jobs: Jobs, format_name: str | None) -> Iterator[Row]:
-    """The rows of `jobs`, of a format that ``check_jobs`` told.
+    """The rows of `jobs`, of a format that ``check_jobs`` gave.
 
     Raises:
         JobsError: if the file cannot be opened or read on.
@@ -86,45 +85,23 @@ def read_rows(jobs: Jobs, format_name: str | None) -> Iterator[Row]:
     if format_name is None:
         yield from _given(jobs)  # type: ignore[arg-type]
         return
-    readers = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet, "text": _text}
+    readers: dict[str, Callable[[IO[bytes], str], Iterator[Row]]] = {
+        "jsonl": partial(_by_line, _json_row),
+        "csv": _csv,
+        "parquet": _parquet,
+        "text": partial(_by_line, lambda number, line: Row(number, {"prompt": line})),
+    }
     name = os.fspath(jobs)  # type: ignore[arg-type]
     try:
-        with _open(name) as file:
+        with open_to_read(name) as file:
             yield from readers[format_name](file, name)
+    except InputError as error:
+        raise JobsError(f"The job file {error}") from error
     except OSError as error:
-        if isinstance(error, LDMEngineError):
-            raise
         raise JobsError(
             f"The job file {name} cannot be read: {error.strerror or error}. "
             "Bring it back and start again: what is done is kept."
         ) from error
-
-
-def _accepted() -> str:
-    return ", ".join(_SUFFIXES)
-
-
-@contextmanager
-def _open(name: str) -> Iterator[IO[bytes]]:
-    if is_url(name):
-        fsspec = import_fsspec()
-        try:
-            files, path = fsspec.core.url_to_fs(name)
-            with files.open(path, "rb") as file:
-                # The readline() of fsspec's own files takes no limit.
-                limits = not isinstance(file, fsspec.spec.AbstractBufferedFile)
-                yield file if limits else io.BufferedReader(file, _READ_BYTES)
-        except LDMEngineError:
-            raise
-        except Exception as error:  # each file system behind fsspec raises its own
-            raise JobsError(
-                f"The job file {name} cannot be opened or read: {type(error).__name__}: "
-                f"{str(error)[:300]}. Check the URL, what fsspec needs for it, and the network, "
-                "and start again: what is done is kept."
-            ) from error
-    else:
-        with Path(name).open("rb") as file:
-            yield file
 
 
 def _given(rows: Sequence[Any]) -> Iterator[Row]:
@@ -134,9 +111,7 @@ def _given(rows: Sequence[Any]) -> Iterator[Row]:
         elif not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
             yield Row(number, None, f"it is a {type(row).__name__}; fields by name are accepted")
         elif huge := [n for n, v in row.items() if isinstance(v, int) and v.bit_length() > _BITS]:
-            yield Row(
-                number, None, f"its field {huge[0][:80]!r} is a number of thousands of digits"
-            )
+            yield Row(number, None, f"its field {huge[0][:80]!r} has thousands of digits")
         else:
             yield Row(number, row)
 
@@ -159,20 +134,12 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, str | None, str]]:
             yield number, None, f"it is not UTF-8 ({error.reason} at byte {error.start})"
 
 
-def _text(file: IO[bytes], name: str) -> Iterator[Row]:
+def _by_line(read: Callable[[int, str], Row], file: IO[bytes], name: str) -> Iterator[Row]:
     for number, line, fault in _lines(file):
         if line is None:
             yield Row(number, None, fault)
         elif line.strip():
-            yield Row(number, {"prompt": line})
-
-
-def _jsonl(file: IO[bytes], name: str) -> Iterator[Row]:
-    for number, line, fault in _lines(file):
-        if line is None:
-            yield Row(number, None, fault)
-        elif line.strip():
-            yield _json_row(number, line)
+            yield read(number, line)
 
 
 def _json_row(number: int, line: str) -> Row:
@@ -198,8 +165,7 @@ def _csv(file: IO[bytes], name: str) -> Iterator[Row]:
                 faults.append(fault)
             yield "" if line is None else f"{line}\n"
 
-    reader = csv.reader(lines(), strict=True)
-    records = _csv_records(reader)
+    records = _csv_records(csv.reader(lines(), strict=True))
     header = next(records, ["nothing"])
     if isinstance(header, str) or "prompt" not in header or len(set(header)) < len(header):
         raise JobsError(
@@ -263,18 +229,12 @@ def _parquet_row(number: int, cells: Mapping[str, Any]) -> Row:
     fields = {}
     for name, cell in cells.items():
         try:
-            fields[name] = _plain(_from_arrow(cell))
+            # Points in time to the nanosecond Python does not know, and pandas would cut them off.
+            is_fine = getattr(cell.type, "unit", None) == "ns"
+            fields[name] = _plain(cell.cast("string").as_py() if is_fine else cell.as_py())
         except Exception as error:  # each type of column raises its own
-            told = f"its column {name[:80]!r} cannot be read: {str(error)[:200]}"
-            return Row(number, None, told)
+            return Row(number, None, f"its column {name[:80]!r} cannot be read: {str(error)[:200]}")
     return Row(number, fields)
-
-
-def _from_arrow(cell: Any) -> Any:
-    """A value as Python knows it; points in time to the nanosecond, which it does not, as text."""
-    if getattr(cell.type, "unit", None) == "ns":  # which pandas, if installed, would cut off
-        return cell.cast("string").as_py()
-    return cell.as_py()
 
 
 def _plain(value: Any) -> Any:

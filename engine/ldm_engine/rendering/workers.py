@@ -1,7 +1,8 @@
-"""Rendering in several processes here, each of which holds the bundle."""
+"""Rendering in several processes here, each of which holds the bundle: both ends of the pipe."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import subprocess
@@ -11,14 +12,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from threading import Lock
 from typing import Any
 
 from ..errors import LDMEngineError
+from .places import open_storage
 from .plan import Batch
-from .renderer import Outcome, RendererSettings
+from .records import Outcome
+from .renderer import Commit, Renderer, RendererSettings
 
-#: Told of a batch's outcomes when its images are there; may be called in another thread.
-Commit = Callable[[Sequence[Outcome]], None]
 _END_S = 30.0
 _STDERR = 2  # stdout may hold --json-progress
 
@@ -83,7 +85,7 @@ def render_in_workers(
 def _start(settings: RendererSettings, output: str, label: str) -> _Worker:
     ours, theirs = Pipe()
     # With `-c` alone, Python would look for modules in the current folder first.
-    main = "from ldm_engine.rendering.worker import main; main()"
+    main = "from ldm_engine.rendering.workers import main; main()"
     process = subprocess.Popen(
         [
             sys.executable,
@@ -129,3 +131,44 @@ def _told(worker: _Worker) -> Iterator[None]:
             "if memory ran out (SIGKILL), start again with fewer --workers or a smaller "
             "--batch-size."
         ) from error
+
+
+def main() -> None:
+    """Serve, as a worker, the connection whose file descriptor is the argument, to its end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the run that started it decides
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    with suppress(EOFError, ConnectionError):
+        _serve(connection)
+
+
+def _serve(connection: Connection[Any, Any]) -> None:
+    settings, output, label = connection.recv()
+    lock = Lock()
+
+    def send(message: object) -> None:
+        with lock:  # outcomes are told in another thread than batches are asked for
+            connection.send(message)
+
+    try:
+        renderer = Renderer(settings, open_storage(output, label))
+        for _ in renderer.render(_received(connection, send), send):
+            pass
+    except LDMEngineError as error:
+        send(error)
+    except (EOFError, ConnectionError):
+        raise
+    except Exception as error:
+        send(LDMEngineError(f"A worker failed: {type(error).__name__}: {error}."))
+
+
+def _received(connection: Connection[Any, Any], send: Callable[[object], None]) -> Iterator[Batch]:
+    """Ask for one batch after another, by sending None, until None says that there are no more."""
+    with suppress(EOFError):
+        while True:
+            send(None)
+            batch = connection.recv()
+            if batch is None:
+                return
+            yield batch

@@ -1,9 +1,9 @@
-"""The runtime contract: what the loop asks of a library that executes programs.
+"""The runtime contract: how a library executes the programs of a bundle.
 
 A runtime opens one program of a bundle. The loop writes into the program's named input arrays,
 calls ``run()``, and reads its named output arrays. A runtime must not choose a precision of its
 own, must not make NumPy arrays in ``run()`` (what its library does inside is its own affair), and
-must not import its library before it is asked to open.
+must not import its library before it opens a program.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
-from ..errors import LDMEngineError, RuntimeUnavailableError, ShapeError
+from ..errors import ClosedError, LDMEngineError, RuntimeUnavailableError, ShapeError
 from ..machine.cpu import supports_bf16
 from ..machine.device import Device
 from ..machine.gpu import find_gpu
 from .by_shape import describe
 
 Array = NDArray[Any]
-_NO_VERSION = (0, 0, 0)  # what builds of a day call themselves
+_NIGHTLY = (0, 0, 0)  # the version that nightly builds report
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,14 @@ class RuntimeOptions:
     precision: str = "fp32"
     threads: int = 1
     cache: bool = True  #: keep compiled models in the user's cache folder
-    gpu_pool_mb: int = 256  #: Paddle is told to take so much at first; see ``from_pretrained``
 
 
 def program_precision(program: str, precision: str) -> str:
-    """What `program` runs in where `precision` was asked for: "fp32", "fp16", "bf16" or "int8".
+    """What `program` runs in under a `precision`: "fp32", "fp16", "bf16" or "int8".
 
-    The time encoder always runs in fp32: in bf16 its frequencies are off by whole units. So does
-    the decoder where fp16 is asked for: autoencoders of this kind overflow in it. In int8 only the
-    UNet does, and all else runs in bf16 where the CPU has it.
+    The time encoder always runs in fp32: in bf16 its frequencies are off by whole units. Under
+    fp16 so does the decoder: autoencoders of this kind overflow in it. Under int8 the UNet alone
+    is quantized, and all else runs in bf16 where the CPU has it.
     """
     if program == "time_encoder" or (program == "vae_decoder" and precision == "fp16"):
         return "fp32"
@@ -58,6 +57,7 @@ class Program(ABC):
     """One opened program. **The arrays in ``outputs`` are overwritten by the next ``run()``.**
 
     Call ``allocate`` first. A program is not thread-safe; give each thread a ``clone()``.
+    ``close()``, or the end of a ``with`` block, frees what it holds.
     """
 
     inputs: dict[str, Array]
@@ -70,8 +70,35 @@ class Program(ABC):
         self._specs = info.inputs + info.outputs
         self._output_names = {t.name for t in info.outputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._is_closed = False
         self.inputs = {}
         self.outputs = {}
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the arrays and all that the library made for them; a second call does nothing.
+
+        What clones share, such as weights, is freed when the last of them is closed.
+        """
+        self._is_closed = True
+        self.inputs, self.outputs, self._shapes = {}, {}, {}
+        self._release()
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Drop every object of the library; also called when there are none any more."""
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError(
+                f"The program {self.name} was closed. Open the bundle again, and close it when "
+                "nothing uses it any more."
+            )
 
     def allocate(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make the arrays for these `shapes`, of every input and output by name.
@@ -81,7 +108,9 @@ class Program(ABC):
 
         Raises:
             ShapeError: if a name or a fixed dimension does not fit the program.
+            ClosedError: after ``close()``.
         """
+        self._require_open()
         wanted = {name: tuple(shape) for name, shape in shapes.items()}
         if wanted == self._shapes:
             return
@@ -92,7 +121,7 @@ class Program(ABC):
                     f"`{spec.name}` of program {self.name} has shape {given}; "
                     f"{spec.shape} is accepted, -1 meaning any size."
                 )
-        self._shapes = {}  # until all is bound again
+        self._shapes = {}  # until all is bound
         arrays = {s.name: np.zeros(wanted[s.name], dtype=s.dtype) for s in self._specs}
         self.inputs = {n: a for n, a in arrays.items() if n not in self._output_names}
         self.outputs = {n: a for n, a in arrays.items() if n in self._output_names}
@@ -103,29 +132,46 @@ class Program(ABC):
     def _bind(self) -> None:
         """Connect ``inputs`` and ``outputs`` to the library, without copies where it can."""
 
-    @abstractmethod
     def run(self, unchanged: Collection[str] = ()) -> None:
         """Compute ``outputs`` from ``inputs``.
 
         Inputs named in `unchanged` were not written since the last ``run()`` with these arrays: on
         a device with memory of its own they are there already.
+
+        Raises:
+            ClosedError: after ``close()``.
+            LDMEngineError: if the library fails.
         """
+        self._require_open()
+        self._run(unchanged)
+
+    @abstractmethod
+    def _run(self, unchanged: Collection[str]) -> None:
+        """What ``run()`` does, on a program that is open."""
 
     def _failure(self, library: str, reason: str) -> LDMEngineError:
         """What ``run()`` raises where `library` fails for that `reason`."""
         shapes = describe({n: a.shape for n, a in self.inputs.items()})
         return LDMEngineError(
             f"{library} could not run the program {self.name} on {shapes}: {reason} If these are "
-            "large for this machine, ask for a smaller height, width or batch; else check the "
+            "large for this machine, choose a smaller height, width or batch; else check the "
             "bundle with `ldm-engine verify`."
         )
 
-    @abstractmethod
     def clone(self) -> Program:
         """Another handle for another thread; call it in one thread only.
 
         Weights are shared where the library can do that.
+
+        Raises:
+            ClosedError: after ``close()``.
         """
+        self._require_open()
+        return self._clone()
+
+    @abstractmethod
+    def _clone(self) -> Program:
+        """What ``clone()`` does, on a program that is open."""
 
 
 def _fits(given: tuple[int, ...], accepted: tuple[int, ...]) -> bool:
@@ -146,9 +192,8 @@ class Runtime(ABC):
     gpu_distribution: ClassVar[str]  #: of `distributions`, the one that runs on GPUs
     gpu_oldest: ClassVar[str]  #: version of that one that will do
     gpu_install: ClassVar[str]  #: how to get that one, as a clause
-    has_gpu_pool: ClassVar[bool] = False  #: it is told ``RuntimeOptions.gpu_pool_mb``
-    #: The name of the runtime that computes in fp32 from the same bundle; None: this one does.
-    wide_runtime: ClassVar[str | None] = None
+    #: The name of the runtime that computes in fp32 from the same bundle; None: this one itself.
+    fp32_runtime: ClassVar[str | None] = None
 
     def version(self, device: str = "cpu") -> str | None:
         """The version of the library installed for `device` without importing it, or None."""
@@ -157,15 +202,15 @@ class Runtime(ABC):
         return next(filter(None, map(installed_version, names)), None)
 
     def format_of(self, program: str, precision: str) -> str:
-        """The bundle format that `program` is opened in when `precision` is asked for."""
+        """The bundle format that `program` is opened in under a `precision`."""
         return self.format
 
     def computes_in(self, bundle: Bundle, program: str, precision: str) -> str:
-        """What `program` of `bundle` runs in where `precision` was asked for."""
+        """What `program` of `bundle` runs in under a `precision`."""
         return program_precision(program, precision)
 
     def missing(self, precision: str, device: Device) -> list[str]:
-        """What this machine lacks for that, and how to get each; nothing is imported."""
+        """What this machine lacks for that, and the remedy of each; nothing is imported."""
         if device.kind == "gpu":
             return self._missing_for_gpu(precision, device)
         if self.version() is None:
@@ -186,9 +231,9 @@ class Runtime(ABC):
         version = installed_version(self.gpu_distribution)
         if version is None:
             other = self.version()
-            instead = "" if other is None else f" (what is, {other}, is for CPUs)"
+            instead = "" if other is None else f" (the installed one, {other}, is for CPUs)"
             lacks.append(f"{self.gpu_distribution} is not installed{instead}; {self.gpu_install}")
-        elif _NO_VERSION < _numbers(version) < _numbers(self.gpu_oldest):
+        elif _NIGHTLY < _numbers(version) < _numbers(self.gpu_oldest):
             lacks.append(
                 f"{self.gpu_distribution} {version} is installed, and {self.gpu_oldest} or later "
                 f"is needed; {self.gpu_install}"
@@ -203,8 +248,16 @@ class Runtime(ABC):
         return Device.parse(device).kind == "cpu"
 
     def mismatch(self, bundle: Bundle, precision: str, device: Device) -> str | None:
-        """Why this bundle's programs do not suit that, and what to do, or None."""
+        """Why this bundle's programs cannot run in that, and what to do, or None."""
         return None
+
+    def offers(self, bundle: Bundle, kind: str) -> tuple[str, ...]:
+        """The precisions in which it runs this bundle on that `kind` of device."""
+        return self.precisions[kind]
+
+    def format_facts(self, bundle: Bundle) -> dict[str, str]:
+        """What ``ldm-engine info`` shows of this bundle's programs for it, by title."""
+        return {}
 
     def covers(self, bundle: Bundle, program: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Whether `program` can be run on inputs of these `shapes`."""
@@ -235,7 +288,7 @@ def weight_bytes(bundle: Bundle, runtime: Runtime, program: str, precision: str)
     """About what one copy of a program's weights takes in memory."""
     format_name = runtime.format_of(program, precision)
     stored = sum(p.stat().st_size for p in bundle.program_files(program, format_name))
-    widened = bundle.programs[program].formats[format_name].weights == "fp16" and (
+    becomes_fp32 = bundle.programs[program].formats[format_name].weights == "fp16" and (
         runtime.computes_in(bundle, program, precision) == "fp32"
     )
-    return 2 * stored if widened else stored
+    return 2 * stored if becomes_fp32 else stored

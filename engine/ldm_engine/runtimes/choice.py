@@ -1,9 +1,9 @@
-"""Which runtimes there are, and which one a bundle gets on this machine."""
+"""The runtimes, the options they accept, and which one a bundle gets on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from .openvino import OpenVINORuntime
 from .paddle import PaddleRuntime
 
 __all__ = [
-    "MAX_POOL_MB",
     "MAX_THREADS",
     "PRECISIONS",
     "PREFERENCE",
@@ -29,6 +28,7 @@ __all__ = [
     "Program",
     "Runtime",
     "RuntimeOptions",
+    "check_options",
     "choose_runtime",
     "program_precision",
     "resolve_options",
@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 MAX_THREADS = 1024  #: libraries abort the process when they cannot start their threads
-MAX_POOL_MB = 1 << 20  #: for a pool on a GPU, as a guard against other units
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 RUNTIMES: dict[str, Runtime] = {
@@ -73,28 +72,21 @@ def choose_runtime(
     """The runtime called `name`, or for "auto" the first that can open `bundle` on `device` here.
 
     Raises:
-        InvalidArgumentError: if there is no runtime, no precision or no device of that name.
-        RuntimeUnavailableError: if it is not installed, the bundle lacks its format, or the
-            precision or device is not to be had.
+        InvalidArgumentError: naming each of runtime, precision and device that does not exist.
+        RuntimeUnavailableError: if it is not installed, the bundle lacks its format, or it does
+            not offer the precision or the device.
     """
-    if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise InvalidArgumentError(
-            f"`precision` is {precision!r}; {', '.join(PRECISIONS)} is accepted."
-        )
+    require(check_options(name, precision, device))
     where = Device.parse(device)
     if name != "auto":
-        if not isinstance(name, str) or name not in RUNTIMES:
-            raise InvalidArgumentError(
-                f"`runtime` is {name!r}; auto or {', '.join(RUNTIMES)} is accepted."
-            )
         obstacles = _obstacles(bundle, RUNTIMES[name], precision, where)
         if obstacles:
             raise RuntimeUnavailableError(_refusal(name, precision, where, obstacles))
-        return Choice(RUNTIMES[name], "asked for")
+        return Choice(RUNTIMES[name], "requested")
     candidates = [RUNTIMES[name] for name in PREFERENCE[where.kind]]
     if where.kind == "gpu":
         candidates = [r for r in candidates if r.format in bundle.formats] or candidates
-    passed_over: dict[str, list[str]] = {}  # the names of runtimes by what is in their way
+    passed_over: dict[str, list[str]] = {}  # obstacle -> names of runtimes
     for runtime in candidates:
         obstacles = _obstacles(bundle, runtime, precision, where)
         if not obstacles:
@@ -102,13 +94,13 @@ def choose_runtime(
             first = "fastest" if where.kind == "cpu" else "first in the order of preference"
             reason = f"the {first} that this bundle has a format for and this machine has installed"
             if passed_over:
-                reason += f" ({_told(passed_over)})"
+                reason += f" ({_listing(passed_over)})"
             return Choice(runtime, reason)
         for obstacle in obstacles:
             passed_over.setdefault(obstacle, []).append(runtime.name)
     raise RuntimeUnavailableError(
         f"No installed runtime can open this bundle for {_aim(precision, where)}: "
-        f"{_told(passed_over)}."
+        f"{_listing(passed_over)}."
     )
 
 
@@ -120,20 +112,23 @@ def usable_runtimes(bundle: Bundle, device: str = "cpu") -> list[tuple[Choice, s
 def select_runtimes(
     bundle: Bundle, runtime: str, precision: str, device: str = "cpu"
 ) -> tuple[list[tuple[Choice, str]], list[str]]:
-    """What can run `bundle` here of one or "all" runtimes and precisions, and why the rest cannot.
+    """The choices among one or "all" runtimes and precisions, and why the rest are refused.
 
     Raises:
-        InvalidArgumentError: if there is no runtime, no precision or no device of that name.
-        RuntimeUnavailableError: if none can, with all the reasons.
+        InvalidArgumentError: naming each of runtime, precision and device that does not exist.
+        RuntimeUnavailableError: if all are refused, with every reason.
     """
-    for what, given, known in (
-        ("runtime", runtime, RUNTIMES),
-        ("precision", precision, PRECISIONS),
-    ):
-        if given != "all" and given not in known:
-            raise InvalidArgumentError(
-                f"`{what}` is {given!r}; all or one of {', '.join(known)} is accepted."
+    require(
+        [
+            f"`{option}` is {given!r}; all or one of {', '.join(names)} is accepted."
+            for option, given, names in (
+                ("runtime", runtime, tuple(RUNTIMES)),
+                ("precision", precision, PRECISIONS),
             )
+            if given not in ("all", *names)
+        ]
+        + check_options(device=device)
+    )
     usable, refusals = _sort_runtimes(bundle, runtime, precision, device)
     if not usable:
         raise RuntimeUnavailableError("\n".join(refusals))
@@ -153,7 +148,7 @@ def _sort_runtimes(
             if obstacles:
                 refused.setdefault(tuple(obstacles), []).append(used)
             else:
-                usable.append((Choice(RUNTIMES[name], "asked for"), used))
+                usable.append((Choice(RUNTIMES[name], "requested"), used))
         refusals += [_refusal(name, ", ".join(p), where, o) for o, p in refused.items()]
     return usable, refusals
 
@@ -169,7 +164,7 @@ def _refusal(runtime: str, precision: str, device: Device, obstacles: Sequence[s
     return f"The runtime {runtime} cannot be used for {aim}: {'; '.join(obstacles)}."
 
 
-def _told(passed_over: Mapping[str, Sequence[str]]) -> str:
+def _listing(passed_over: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{', '.join(names)}: {what}" for what, names in passed_over.items())
 
 
@@ -187,7 +182,7 @@ def _obstacles(bundle: Bundle, runtime: Runtime, precision: str, device: Device)
     no_program = _no_program(bundle, runtime, precision)
     if device.kind == "cpu" and no_program:
         return [no_program]
-    # All at once: another export does not help where there is no GPU.
+    # All together: exporting again does not help where there is no GPU.
     lacks = [*runtime.missing(precision, device), no_program]
     if not any(lacks):
         lacks.append(runtime.mismatch(bundle, precision, device))
@@ -211,9 +206,9 @@ def _no_precision(runtime: Runtime, precision: str, device: Device) -> str | Non
 def _no_format(bundle: Bundle, runtime: Runtime) -> str | None:
     if runtime.format in bundle.formats:
         return None
-    held = ", ".join(bundle.formats) or "no format"
+    present = ", ".join(bundle.formats) or "no format"
     wanted = ",".join([*bundle.formats, runtime.format])
-    return f"the bundle holds {held}, not {runtime.format}; export again with --formats {wanted}"
+    return f"the bundle holds {present}, not {runtime.format}; export again with --formats {wanted}"
 
 
 def _no_program(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:
@@ -226,47 +221,55 @@ def _no_program(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:
     return None
 
 
+def check_options(
+    runtime: object = "auto",
+    precision: object = "fp32",
+    device: object = "cpu",
+    threads: object = None,
+) -> list[str]:
+    """What is wrong with these options on any machine, a sentence each; nothing is raised."""
+    violations = []
+    if not isinstance(runtime, str) or runtime not in ("auto", *RUNTIMES):
+        violations.append(f"`runtime` is {runtime!r}; auto or {', '.join(RUNTIMES)} is accepted.")
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        violations.append(f"`precision` is {precision!r}; {', '.join(PRECISIONS)} is accepted.")
+    try:
+        Device.parse(device)
+    except InvalidArgumentError as error:
+        violations.append(str(error))
+    if threads is not None and not _is_whole(threads, MAX_THREADS):
+        violations.append(
+            f"`threads` is {threads!r}; a whole number from 1 to {MAX_THREADS}, or None for all "
+            f"{available_threads()} cores, is accepted."
+        )
+    return violations
+
+
+def require(violations: Sequence[str]) -> None:
+    """Raise ``InvalidArgumentError`` for what ``check_options`` found."""
+    if violations:
+        raise InvalidArgumentError("\n".join(violations))
+
+
 def resolve_options(
-    runtime: Runtime,
-    device: str,
-    precision: str,
-    threads: int | None,
-    gpu_pool_mb: int | None = None,
+    runtime: Runtime, device: str, precision: str, threads: int | None
 ) -> RuntimeOptions:
-    """Check device, threads and pool, and fill in defaults; `precision` was chosen for before.
+    """The options for a runtime that was chosen for them, with defaults filled in.
 
     Raises:
-        InvalidArgumentError: if a value is none that any runtime knows, or not this one.
-        RuntimeUnavailableError: if this runtime does not offer that device.
+        InvalidArgumentError: if a value is none that any runtime accepts.
+        RuntimeUnavailableError: if this runtime does not run on that device.
     """
+    require(check_options(precision=precision, device=device, threads=threads))
     where = Device.parse(device)
     if where.kind not in runtime.precisions:
         raise RuntimeUnavailableError(
             f"`device` is {device!r}; the {runtime.name} runtime of this version runs on "
             f"{_kinds(runtime)} only."
         )
-    if threads is None:
-        threads = available_threads()
-    if not _is_whole(threads, MAX_THREADS):
-        raise InvalidArgumentError(
-            f"`threads` is {threads!r}; a whole number from 1 to {MAX_THREADS}, or None for all "
-            f"{available_threads()} cores, is accepted."
-        )
-    options = RuntimeOptions(str(where), precision, int(threads))
-    if gpu_pool_mb is None:
-        return options
-    if where.kind != "gpu" or not runtime.has_gpu_pool:
-        pooled = ", ".join(r.name for r in RUNTIMES.values() if r.has_gpu_pool)
-        raise InvalidArgumentError(
-            f"`gpu_pool_mb` is given for {runtime.name} on {where}; it is accepted for {pooled} on "
-            "a GPU, the others' pools grow as they are used. Leave it out."
-        )
-    if not _is_whole(gpu_pool_mb, MAX_POOL_MB):
-        raise InvalidArgumentError(
-            f"`gpu_pool_mb` is {gpu_pool_mb!r}; a whole number of megabytes from 1 to "
-            f"{MAX_POOL_MB} is accepted."
-        )
-    return replace(options, gpu_pool_mb=int(gpu_pool_mb))
+    return RuntimeOptions(
+        str(where), precision, available_threads() if threads is None else int(threads)
+    )
 
 
 def _is_whole(value: Any, most: int) -> bool:

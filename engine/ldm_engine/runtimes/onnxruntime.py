@@ -51,20 +51,22 @@ class ONNXRuntimeProgram(Program):
             for name, array in arrays.items():
                 bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def run(self, unchanged: Collection[str] = ()) -> None:
-        """Compute ``outputs`` from ``inputs``."""
+    def _run(self, unchanged: Collection[str]) -> None:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
             raise self._failure("ONNX Runtime", reason(error)) from error
 
-    def clone(self) -> ONNXRuntimeProgram:
+    def _clone(self) -> ONNXRuntimeProgram:
         """Another binding over the same session."""
         return ONNXRuntimeProgram(self.name, self._bundle, self._session)
 
+    def _release(self) -> None:
+        self._binding = self._session = None
+
 
 class _ONNXRuntimeLibrary(Runtime):
-    """What the runtimes that are ONNX Runtime's have in common."""
+    """The common part of the runtimes that use ONNX Runtime."""
 
     format = "onnx"
     distributions = ("onnxruntime", "onnxruntime-gpu")
@@ -72,7 +74,7 @@ class _ONNXRuntimeLibrary(Runtime):
     gpu_distribution = "onnxruntime-gpu"
     gpu_oldest = "1.23"
     gpu_install = (
-        "get it with `pip uninstall onnxruntime`, whose files it shares, then `pip install "
+        "install it with `pip uninstall onnxruntime`, whose files it shares, then `pip install "
         "'ldm-engine[onnxruntime-gpu]'`"
     )
 
@@ -148,18 +150,18 @@ class ONNXRuntimeRuntime(_ONNXRuntimeLibrary):
 class ONNXRuntimeTensorRTRuntime(_ONNXRuntimeLibrary):
     """Opens ``model.onnx`` programs with TensorRT engines that are built when they are first used.
 
-    What computes in fp32 where fp16 is asked for runs with CUDA: TensorRT would round it to TF32.
+    Programs that stay in fp32 under fp16 run with CUDA: TensorRT would round them to TF32.
     """
 
     name = "onnxruntime-tensorrt"
-    wide_runtime = "onnxruntime"
+    fp32_runtime = "onnxruntime"
     precisions: ClassVar[dict[str, tuple[str, ...]]] = {"gpu": ("fp16",)}
 
     def _missing_for_gpu(self, precision: str, device: Device) -> list[str]:
         return [*super()._missing_for_gpu(precision, device), *missing_tensorrt()]
 
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> Program:
-        """Prepare one program; its engine is built, or found, when it is first given shapes."""
+        """Prepare one program; its engine is built, or read, when it first gets shapes."""
         index = Device.parse(options.device).index
         if self.computes_in(bundle, program, options.precision) == "fp32":
             plan = cuda_plan(program, index, "fp32")
@@ -171,7 +173,7 @@ class ONNXRuntimeTensorRTRuntime(_ONNXRuntimeLibrary):
         return self._open_on_gpu(bundle, program, options, plan)
 
     def _cache(self, bundle: Bundle, program: str, index: int) -> str | None:
-        """What folders of engines are called: for this version, exactly these files, one GPU."""
+        """The name of the folder of engines for this version, exactly these files and one GPU."""
         names = bundle.programs[program].formats[self.format].files
         if not bundle.files.keys() >= set(names):  # an export that is still checking
             return None

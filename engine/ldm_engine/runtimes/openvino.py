@@ -10,14 +10,15 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..bundle.bundle import INT8_FORMAT, Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.formats import INT8_FORMAT
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
 from ..machine.cache import cache_folder, drop_unsealed, seal_files
 from ..machine.cpu import supports_bf16
 from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
 from .by_shape import ByShape, Shapes, describe
 
-_BLOBS = "*.blob"  # what OpenVINO calls the compiled models in its cache
+_BLOBS = "*.blob"  # OpenVINO's names for compiled models in its cache
 
 
 class OpenVINOProgram(Program):
@@ -28,7 +29,7 @@ class OpenVINOProgram(Program):
 
     def __init__(self, name: str, bundle: Bundle, models: _CompiledModels) -> None:
         super().__init__(name, bundle)
-        self._models = models
+        self._models: Any = models
         self._request: Any = None
 
     def _bind(self) -> None:
@@ -47,8 +48,7 @@ class OpenVINOProgram(Program):
         for name, array in (self.inputs | self.outputs).items():
             self._request.set_tensor(name, Tensor(array, shared_memory=True))
 
-    def run(self, unchanged: Collection[str] = ()) -> None:
-        """Compute ``outputs`` from ``inputs``."""
+    def _run(self, unchanged: Collection[str]) -> None:
         try:
             self._request.infer()
         except RuntimeError as error:
@@ -57,9 +57,12 @@ class OpenVINOProgram(Program):
                 "Check the bundle with `ldm-engine verify`."
             ) from error
 
-    def clone(self) -> OpenVINOProgram:
+    def _clone(self) -> OpenVINOProgram:
         """Another request over the same compiled models."""
         return OpenVINOProgram(self.name, self._bundle, self._models)
+
+    def _release(self) -> None:
+        self._request = self._models = None
 
 
 class _CompiledModels(ByShape[Any]):
@@ -68,7 +71,7 @@ class _CompiledModels(ByShape[Any]):
     def __init__(
         self, find_files: Callable[[], tuple[Path, ...]], size: int, config: Mapping[str, Any]
     ) -> None:
-        """`find_files` tells graph and weights, or raises; `size` is that of a copy in bytes."""
+        """`find_files` gives graph and weights, or raises; `size` is of the weights, in bytes."""
         from openvino import Core
 
         super().__init__(size)
@@ -76,17 +79,17 @@ class _CompiledModels(ByShape[Any]):
         self._find_files = find_files
         self._config = dict(config)
 
-    def _make(self, shapes: Shapes) -> Any:
+    def _compile(self, shapes: Shapes) -> Any:
         graph, weights = self._find_files()
         try:
-            # Shapes that are known beforehand make faster code.
+            # Fixed shapes compile to faster code.
             model = self._core.read_model(graph, weights)
             model.reshape({name: list(shape) for name, shape in shapes.items()})
             return self._compile_cached(model)
         except RuntimeError as error:
             raise LDMEngineError(
                 f"OpenVINO cannot compile {graph} for {describe(shapes)}: {last_lines(error)} "
-                "Run `ldm-engine verify` on the bundle; if it is whole, ask for a smaller height, "
+                "Run `ldm-engine verify` on the bundle; if it is whole, choose a smaller height, "
                 "width or batch, or export it again with this version of OpenVINO."
             ) from error
 
@@ -94,13 +97,13 @@ class _CompiledModels(ByShape[Any]):
         folder = self._config.get("CACHE_DIR")
         if folder is None:
             return self._core.compile_model(model, "CPU", self._config)
-        drop_unsealed(Path(folder), _BLOBS)  # OpenVINO takes a damaged one for good
+        drop_unsealed(Path(folder), _BLOBS)  # OpenVINO would run a damaged one
         try:
             compiled = self._core.compile_model(model, "CPU", self._config)
             seal_files(Path(folder), _BLOBS)
             return compiled
         except RuntimeError:
-            # Whatever the reason, it may have been the cache.
+            # The cache may be the reason: without it once more.
             for key in ("CACHE_DIR", "CACHE_MODE", "WEIGHTS_PATH"):
                 del self._config[key]
             return self._core.compile_model(model, "CPU", self._config)
@@ -141,7 +144,7 @@ class OpenVINORuntime(Runtime):
     ) -> dict[str, Any]:
         """Where compiled models are kept: for this version, exactly these files, one precision.
 
-        OpenVINO itself takes in bf16 what it wrote in fp32, which gives other results than its own.
+        OpenVINO itself opens in bf16 what it wrote in fp32, which gives other results.
         """
         names = bundle.programs[program].formats[format_name].files
         if not bundle.files.keys() >= set(names):  # an export that is still checking
@@ -150,8 +153,8 @@ class OpenVINORuntime(Runtime):
         folder = cache_folder("openvino", f"{self.version()}-{digest}-{precision}")
         if folder is None:
             return {}
-        # The cache then holds the graph as optimised, with what of the weights was folded (up to
-        # 100 MB at full size), and maps the bundle's weights for the rest.
+        # The cache then holds the optimised graph with the folded part of the weights (up to 100 MB
+        # at full size), and maps the bundle's file for the rest.
         weights = bundle.program_files(program, format_name)[1]
         return {
             "CACHE_DIR": str(folder),
@@ -164,7 +167,7 @@ def _config(program: str, options: RuntimeOptions) -> dict[str, Any]:
     precision = program_precision(program, options.precision)
     in_bf16 = precision == "bf16" or (precision == "int8" and supports_bf16())
     config = {
-        # Left to itself, OpenVINO takes bf16 where the CPU has it.
+        # By default OpenVINO uses bf16 where the CPU has it.
         "INFERENCE_PRECISION_HINT": "bf16" if in_bf16 else "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,

@@ -1,4 +1,4 @@
-"""Paddle Inference: on the CPU with oneDNN, on GPUs as ``paddle_gpu.py`` says.
+"""Paddle Inference: on the CPU with oneDNN, on GPUs through ``gpu/paddle.py``.
 
 On the CPU input arrays are shared with the predictor through DLPack, and its outputs are read
 through DLPack views, so that a step makes no array.
@@ -40,6 +40,10 @@ class PaddleProgram(PredictorProgram):
             tensor = from_dlpack(array)  # shares the array's memory
             tensor.name = name  # the predictor feeds by name
             self._tensors.append(tensor)
+
+    def _release(self) -> None:
+        super()._release()
+        self._tensors = []
 
     def _compute(self, unchanged: Collection[str]) -> Mapping[str, Array]:
         # Output handles can be given memory too, but then some programs leave it untouched.

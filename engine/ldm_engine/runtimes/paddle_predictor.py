@@ -1,4 +1,4 @@
-"""Paddle's predictors on any device: importing it, opening, running, and what it does beside."""
+"""Paddle's predictors on any device: import, opening, running, and side effects undone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +23,10 @@ _MAX_INT = 2**31 - 1
 
 
 class PaddleLibrary(Runtime):
-    """What all runtimes that are Paddle's have in common."""
+    """The common part of the runtimes that use Paddle."""
 
     distributions = ("paddlepaddle", "paddlepaddle-gpu")
     install = "pip install 'ldm-engine[paddle]'"
-    has_gpu_pool = True
     gpu_distribution = "paddlepaddle-gpu"
     gpu_oldest = "3.2.2"
     gpu_install = (
@@ -37,22 +36,18 @@ class PaddleLibrary(Runtime):
     )
 
 
-Self = TypeVar("Self", bound="PredictorProgram")
-
-
 class PredictorProgram(Program):
     """One predictor; see ``Program`` for how long its outputs live."""
 
-    #: Owns files that the predictor was made of, where they are not the bundle's: ``clone()`` reads
-    #: them again.
-    held: object = None
+    #: Owns the files that the predictor was made of, where they are not the bundle's: ``clone()``
+    #: reads them again.
+    source: object = None
 
     def __init__(self, name: str, bundle: Bundle, predictor: Any) -> None:
         super().__init__(name, bundle)
         self._predictor = predictor
 
-    def run(self, unchanged: Collection[str] = ()) -> None:
-        """Compute ``outputs`` from ``inputs``."""
+    def _run(self, unchanged: Collection[str]) -> None:
         try:
             results = self._compute(unchanged)
         except Exception as error:
@@ -71,7 +66,7 @@ class PredictorProgram(Program):
     def _compute(self, unchanged: Collection[str]) -> Mapping[str, Array]:
         """Run the predictor; its outputs by name."""
 
-    def clone(self: Self) -> Self:
+    def _clone(self) -> PredictorProgram:
         """Another predictor, with a copy of the weights; call this in the thread that opened it.
 
         Raises:
@@ -86,8 +81,11 @@ class PredictorProgram(Program):
                 "open another pipeline with from_pretrained."
             ) from error
         twin = type(self)(self.name, self._bundle, predictor)
-        twin.held = self.held
+        twin.source = self.source
         return twin
+
+    def _release(self) -> None:
+        self._predictor = self.source = None
 
 
 def import_inference(install: str) -> Any:
@@ -127,14 +125,14 @@ def open_predictor(inference: Any, config: Any, graph: Path) -> Any:
 
 
 def import_remedy(error: ImportError, install: str) -> str:
-    """What to do about an `error` of importing Paddle, or what `install` installs with it."""
+    """The remedy for an `error` of importing Paddle, or what `install` installs with it."""
     if "libgomp" in str(error):
         return "It needs a library of the system. Install it with: apt-get install libgomp1"
     return f"Install it with: {install}"
 
 
 def restore_termination_handler() -> None:
-    """Give SIGTERM back to the application: Paddle takes it for itself when it is imported."""
+    """Give SIGTERM back to the application: importing Paddle replaces its handler."""
     handler = signal.getsignal(signal.SIGTERM)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)

@@ -1,68 +1,74 @@
-"""The DDIM loop over one UNet program: guidance, update and noise, in place in its buffers.
+"""The denoising loop over one UNet program: guidance and a weighted sum, in place in its buffers.
 
-Its twin in C++ is ``cpp/src/loop.cpp``.
+It knows no solver: what to do is in the rows (``solvers.py``). Its twin in C++ is
+``cpp/src/loop.cpp``; ``tests/data/loop.json`` holds both to the same latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.base import Program
 from .noise import NoiseStream
-from .scheduler import DDIMStep
-
-#: Called after each step with (step index, timestep, latents); True stops the loop.
-StepCallback = Callable[[int, int, NDArray[np.float32]], object]
+from .solvers import Row
 
 
-def run_loop(
+def denoise(
     unet: Program,
-    steps: Sequence[DDIMStep],
+    rows: Sequence[Row],
     time_shift: NDArray[np.float32],
     guidance: NDArray[np.float32] | None,
     noise: NoiseStream,
-    on_step_end: StepCallback | None = None,
-) -> int:
-    """Denoise ``unet.inputs["latents"]`` in place and return the number of steps run.
+) -> Iterator[int]:
+    """Denoise ``unet.inputs["latents"]`` in place; gives the index of each step when it is done.
 
+    Between two steps the latents may be read and edited, and the loop may be left.
     ``unet.inputs["text_kv"]`` is written by the caller, once, and read by the first step alone
     where the UNet runs on a device with memory of its own. The body allocates nothing that grows
     with the image or the step count.
 
     Args:
         unet: allocated for latents [B, 4, h, w] and text_kv [B or, with guidance, 2B, T, .].
-        steps: the schedule.
+        rows: of the solver, one a step.
         time_shift: [S, .], row i for step i.
         guidance: [B, 1, 1, 1] or None.
         noise: positioned after the initial latents.
-        on_step_end: may edit the latents in place, and stops the loop by returning True.
     """
     latents = unet.inputs["latents"]  # [B, 4, h, w]
-    noise_pred = unet.outputs["noise_pred"]  # [B or 2B, 4, h, w]
-    fresh_noise = np.zeros_like(latents)
-    count = len(latents)
-    for index, step in enumerate(steps):
+    length = max((len(row.b) for row in rows), default=0)
+    history = [np.zeros_like(latents) for _ in range(length)]  # a ring; step i writes i % length
+    scratch = np.zeros_like(latents)
+    for index, row in enumerate(rows):
         np.copyto(unet.inputs["time_shift"], time_shift[index : index + 1])
         unet.run(unchanged=("text_kv",) if index else ())
-        if guidance is not None:
-            unconditional, prediction = noise_pred[:count], noise_pred[count:]
-            prediction -= unconditional
-            prediction *= guidance
-            prediction += unconditional
-        else:
-            prediction = noise_pred
-        latents *= step.latents_scale
-        prediction *= step.noise_pred_scale
-        latents += prediction
-        if step.adds_noise:
-            noise.fill(fresh_noise, step.drawing)
-            fresh_noise *= step.sigma
-            latents += fresh_noise
-        if on_step_end is not None:
-            stop = on_step_end(index, step.timestep, latents)
-            if isinstance(stop, (bool, np.bool_)) and stop:
-                return index + 1
-    return len(steps)
+        m = history[index % length]
+        np.multiply(_guided(unet.outputs["noise_pred"], guidance), row.q, out=m)
+        if row.p:
+            np.multiply(latents, row.p, out=scratch)
+            m += scratch
+        latents *= row.a
+        for age, weight in enumerate(row.b):
+            np.multiply(history[(index - age) % length], weight, out=scratch)
+            latents += scratch
+        if row.adds_noise:
+            noise.fill(scratch, row.drawing)
+            scratch *= row.s
+            latents += scratch
+        yield index
+
+
+def _guided(
+    noise_pred: NDArray[np.float32], guidance: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """The prediction [B, 4, h, w], made in place from [unconditional, text] under guidance."""
+    if guidance is None:
+        return noise_pred
+    count = len(noise_pred) // 2
+    unconditional, prediction = noise_pred[:count], noise_pred[count:]
+    prediction -= unconditional
+    prediction *= guidance
+    prediction += unconditional
+    return prediction

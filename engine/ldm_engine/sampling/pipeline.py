@@ -1,11 +1,12 @@
-"""The pipeline: prompts in, images out, over the four programs of a bundle."""
+"""The pipeline: prompts in, images out, over the programs of a bundle."""
 
 from __future__ import annotations
 
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,24 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..bundle.bundle import PROGRAMS, Bundle
-from ..bundle.manifest import open_bundle
-from ..errors import (
-    ArgumentTypeError,
-    InvalidArgumentError,
-    LDMEngineError,
-    NonFiniteError,
-)
-from ..runtimes.base import Program, Runtime, RuntimeOptions
-from ..runtimes.choice import Choice, choose_runtime, resolve_options
+from ..bundle.bundle import Bundle
+from ..bundle.contract import PROGRAMS
+from ..errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, NonFiniteError
+from ..runtimes.base import RuntimeOptions
 from .encoding import encode_text, encode_time, unet_shapes
-from .loop import StepCallback, run_loop
+from .loop import denoise
 from .noise import NoiseStream
-from .request import OUTPUT_TYPES, Request, resolve_request
-from .scheduler import DDIMScheduler
+from .opening import Opened, open_to_run
+from .pixels import is_flat, non_finite_rows, to_pil
+from .programs import MEMORY_MODES, Programs
+from .request import Request
+from .schedule import NoiseSchedule
 from .tokenizer import Tokenizer
 
-MEMORY_MODES = ("resident", "sequential")
+OUTPUT_TYPES = ("pil", "np")
+#: Called after each step with (step index, timestep, latents); True stops the run.
+StepCallback = Callable[[int, int, NDArray[np.float32]], object]
 _OVERFLOW = "fp16 ends at 65504, which this model may exceed: use bf16 or fp32. "
 
 
@@ -44,41 +44,17 @@ class ImagePipelineOutput:
 
     images: list[Image.Image] | NDArray[np.float32]  #: PIL images, or [B, H, W, 3] in [0, 1]
     seeds: tuple[int, ...]  #: the seed of each image, also when none was given
-    num_steps_run: int  #: fewer than asked for if a callback stopped the run
+    num_steps_run: int  #: fewer than requested if a callback stopped the run
 
 
 @dataclass
 class _Shared:
     """What a pipeline and its clones have in common."""
 
-    bundle: Bundle
-    scheduler: DDIMScheduler
+    opened: Opened
     tokenizer: Tokenizer
-    choice: Choice
-    options: RuntimeOptions
     lock: threading.Lock = field(default_factory=threading.Lock)
     unconditional_kv: NDArray[np.float32] | None = None  # [T, .], encoded at most once
-
-
-class _Programs:
-    """Opened programs by name: all of them from the start, or only the one in use."""
-
-    def __init__(self, open_program: Callable[[str], Program], resident: bool) -> None:
-        self._open = open_program
-        self._resident = resident
-        self._opened = {name: open_program(name) for name in PROGRAMS} if resident else {}
-
-    def __getitem__(self, name: str) -> Program:
-        if name not in self._opened:
-            self._opened.clear()  # frees the weights of the last program before the next ones come
-            self._opened[name] = self._open(name)
-        return self._opened[name]
-
-    def clone(self) -> _Programs:
-        if not self._resident:
-            return _Programs(self._open, resident=False)
-        clones = {name: program.clone() for name, program in self._opened.items()}
-        return _Programs(clones.__getitem__, resident=True)
 
 
 class LDMTextToImagePipeline:
@@ -86,10 +62,10 @@ class LDMTextToImagePipeline:
 
     The call has the arguments and defaults of diffusers' pipeline of the same name, but takes a
     `seed` where that takes a `generator`. A pipeline serves one thread at a time; ``clone()`` gives
-    another thread its own handles.
+    another thread its own handles. ``close()``, or leaving a ``with`` block, frees the programs.
     """
 
-    def __init__(self, shared: _Shared, programs: _Programs) -> None:
+    def __init__(self, shared: _Shared, programs: Programs) -> None:
         """Use ``from_pretrained``."""
         self._shared = shared
         self._programs = programs
@@ -107,59 +83,44 @@ class LDMTextToImagePipeline:
         threads: int | None = None,
         memory: str = "resident",
         check_hashes: bool = True,
-        gpu_pool_mb: int | None = None,
     ) -> LDMTextToImagePipeline:
         """Open a bundle folder.
 
         Args:
             path: what ``ldm-engine export`` wrote.
             device: "cpu", or "gpu:0" for the first GPU, "gpu:1", ...
-            runtime: "auto" or the name of a runtime; ``ldm-engine info`` tells which and why.
-            precision: "fp32", "fp16" (GPUs), "bf16" or "int8" (the CPU); never another than asked
-                for. The time encoder runs in fp32 always, and the decoder where fp16 is asked for;
-                in int8 the UNet alone is quantized, and the rest runs in bf16 where the CPU has it.
+            runtime: "auto" or the name of a runtime; ``ldm-engine info`` shows which and why.
+            precision: "fp32", "fp16" (GPUs), "bf16" or "int8" (the CPU); never another than the one
+                given. The time encoder runs in fp32 always, and the decoder where fp16 is given; in
+                int8 the UNet alone is quantized, and the rest runs in bf16 where the CPU has it.
             threads: cores to use; None for all that this process may use.
             memory: "resident" keeps all programs loaded; "sequential" loads each when it is its
                 turn and frees it after, which needs less memory and more time for every call.
             check_hashes: compare every file's sha256 with the manifest before it is opened; a file
                 that was whole is read again only when its size or times have changed.
-            gpu_pool_mb: what Paddle is told to take of the GPU at first, in megabytes. Its default
-                allocator (``FLAGS_allocator_strategy=auto_growth``) most likely ignores it, and
-                takes what is needed. None: 256.
 
         Raises:
             BundleNotFoundError: if there is no such folder.
             BundleError: if the bundle is unfinished, damaged or of another format version.
             ConfigError: if its scheduler config is not supported.
-            RuntimeUnavailableError: if the runtime, device or precision is not to be had here.
+            RuntimeUnavailableError: if the runtime, device or precision is not available here.
         """
-        bundle = open_bundle(path)
-        choice = choose_runtime(bundle, runtime, precision, device)
-        options = resolve_options(choice.runtime, device, precision, threads, gpu_pool_mb)
+        opened = open_to_run(
+            path, runtime=runtime, precision=precision, device=device, threads=threads
+        )
         if not isinstance(memory, str) or memory not in MEMORY_MODES:
             raise InvalidArgumentError(
                 f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
             )
         if check_hashes:
-            bundle.check_changed_files(needed_files(bundle, choice.runtime, precision))
-        return cls.from_bundle(bundle, choice, options, memory)
+            opened.check_hashes()
+        return cls.from_opened(opened, memory)
 
     @classmethod
-    def from_bundle(
-        cls, bundle: Bundle, choice: Choice, options: RuntimeOptions, memory: str = "resident"
-    ) -> LDMTextToImagePipeline:
-        """Open a bundle that was read, chosen for and checked before."""
-        shared = _Shared(
-            bundle=bundle,
-            scheduler=DDIMScheduler.from_config(bundle.scheduler_config),
-            tokenizer=Tokenizer.of(bundle),
-            choice=choice,
-            options=options,
-        )
-        programs = _Programs(
-            lambda name: choice.runtime.open(bundle, name, options), memory == "resident"
-        )
-        return cls(shared, programs)
+    def from_opened(cls, opened: Opened, memory: str = "resident") -> LDMTextToImagePipeline:
+        """Load the programs of a bundle that was opened, and hashed if it is to be, before."""
+        shared = _Shared(opened, Tokenizer.of(opened.bundle))
+        return cls(shared, Programs(PROGRAMS, opened.open_program, memory))
 
     def clone(self) -> LDMTextToImagePipeline:
         """Another pipeline for another thread.
@@ -170,30 +131,50 @@ class LDMTextToImagePipeline:
         """
         return LDMTextToImagePipeline(self._shared, self._programs.clone())
 
+    def close(self) -> None:
+        """Free this pipeline's programs; its clones keep theirs. A second call does nothing.
+
+        Raises:
+            LDMEngineError: if the pipeline is rendering.
+        """
+        with self._used():
+            self._programs.close()
+
+    def __enter__(self) -> LDMTextToImagePipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @property
     def bundle(self) -> Bundle:
         """The bundle that this pipeline runs."""
-        return self._shared.bundle
+        return self._shared.opened.bundle
 
     @property
-    def scheduler(self) -> DDIMScheduler:
+    def schedule(self) -> NoiseSchedule:
         """The noise schedule that the bundle's model was trained with."""
-        return self._shared.scheduler
+        return self._shared.opened.schedule
 
     @property
-    def programs(self) -> _Programs:
-        """The opened programs by name, loaded when they are asked for."""
+    def opened(self) -> Opened:
+        """The bundle with all that was decided when it was opened."""
+        return self._shared.opened
+
+    @property
+    def programs(self) -> Programs:
+        """The programs by name, opened when they are used."""
         return self._programs
 
     @property
     def runtime(self) -> str:
         """The name of the runtime in use."""
-        return self._shared.choice.runtime.name
+        return self._shared.opened.choice.runtime.name
 
     @property
     def options(self) -> RuntimeOptions:
         """Device, precision and threads in use."""
-        return self._shared.options
+        return self._shared.opened.options
 
     def __call__(
         self,
@@ -228,7 +209,7 @@ class LDMTextToImagePipeline:
             output_type: "pil" for PIL images, "np" for one float32 array [B, H, W, 3] in [0, 1].
             return_dict: False returns the tuple ``(images,)``.
             seed: one whole number s for the seeds s, s + 1, ...; a list of one an image; or None
-                for random ones, which the output tells. 0 to 2**32 - 1.
+                for random ones, which the output holds. 0 to 2**32 - 1.
             negative_prompt: what to guide away from, one text or one an image; default: "".
             callback_on_step_end: called after each step with (step index, timestep, latents); the
                 latents are the live array [B, 4, h, w]. Returning True stops the run, and the
@@ -243,36 +224,48 @@ class LDMTextToImagePipeline:
         Warns:
             FlatImageWarning: if an image has a single colour.
         """
-        _check_call(generator, output_type, callback_on_step_end)
-        request = resolve_request(
-            self.bundle.model,
-            self.scheduler,
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            height=height,
-            width=width,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            eta=eta,
-            seed=seed,
-            latents=latents,
-        )
-        if not self._in_use.acquire(blocking=False):
-            raise LDMEngineError(
-                "This pipeline is already rendering, in another thread or for the call whose "
-                "callback this is. Give each its own with pipe.clone()."
+        if generator is not None:
+            raise ArgumentTypeError(
+                f"`generator` is a {type(generator).__name__}; this engine draws its own noise, "
+                "which is the same on every runtime and machine. Use seed=0, or seed=[0, 1, ...]."
             )
-        try:
+        _check_call(output_type, callback_on_step_end)
+        settings = {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "seed": seed,
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "eta": eta,
+            "height": height,
+            "width": width,
+        }
+        request = self.opened.request(settings, latents)
+        output = self.render(request, output_type, callback_on_step_end)
+        return output if return_dict else (output.images,)  # type: ignore[return-value]
+
+    def render(
+        self,
+        request: Request,
+        output_type: str = "pil",
+        callback_on_step_end: StepCallback | None = None,
+    ) -> ImagePipelineOutput:
+        """The images of a request that was checked before; else as a call.
+
+        Raises:
+            NonFiniteError: if an image came out as NaN or infinity.
+            LDMEngineError: if this pipeline is in use or closed, or a program cannot be run.
+
+        Warns:
+            FlatImageWarning: if an image has a single colour.
+        """
+        with self._used():
             latents, steps_run = self._denoise(request, callback_on_step_end)
             _check_finite(latents, request, "the UNet", self.options.precision)
             pixels = self.decode(latents)
-            _check_finite(pixels, request, "the decoder", self.options.precision)
-        finally:
-            self._in_use.release()
+        _check_finite(pixels, request, "the decoder", self.options.precision)
         _warn_of_flat_images(pixels, request.seeds)
         images = pixels if output_type == "np" else to_pil(pixels)
-        if not return_dict:
-            return (images,)  # type: ignore[return-value]  # as diffusers does
         return ImagePipelineOutput(images, request.seeds, steps_run)
 
     def denoise(self, request: Request) -> NDArray[np.float32]:
@@ -283,16 +276,42 @@ class LDMTextToImagePipeline:
         latents, _ = self._denoise(request, None)
         return np.array(latents)
 
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pixels [B, H, W, 3] in [0, 1], one image at a time: memory does not grow with B.
+
+        It looks for no NaN; one thread may call it at a time.
+        """
+        program = self._programs["vae_decoder"]
+        height, width = (side * self.bundle.model.scale_factor for side in latents.shape[2:])
+        program.allocate({"latents": (1, *latents.shape[1:]), "image": (1, height, width, 3)})
+        pixels = np.empty((len(latents), height, width, 3), dtype=np.float32)
+        for image_latents, image in zip(latents, pixels, strict=True):
+            np.copyto(program.inputs["latents"][0], image_latents)
+            program.run()
+            np.copyto(image, program.outputs["image"][0])
+        return pixels
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        """Hold the pipeline for one thread and one call."""
+        if not self._in_use.acquire(blocking=False):
+            raise LDMEngineError(
+                "This pipeline is already rendering, in another thread or for the call whose "
+                "callback this is. Give each its own with pipe.clone()."
+            )
+        try:
+            yield
+        finally:
+            self._in_use.release()
+
     def _denoise(
         self, request: Request, callback: StepCallback | None
     ) -> tuple[NDArray[np.float32], int]:
         """The final latents [B, 4, h, w], owned by the UNet program, and the steps run."""
-        count = len(request.prompts)
-        rows = count if request.guidance is None else 2 * count
         texts = self._encode_texts(request)
-        time_shift = self._encode_time(tuple(step.timestep for step in request.steps))
+        time_shift = self._encode_time(tuple(row.timestep for row in request.rows))
         unet = self._programs["unet"]
-        unet.allocate(unet_shapes(self.bundle.model, request.latents_shape, rows))
+        unet.allocate(unet_shapes(self.bundle.model, request.latents_shape, len(request.texts)))
         for row, text in enumerate(request.texts):
             np.copyto(unet.inputs["text_kv"][row], texts[text])
         noise = NoiseStream(request.seeds)
@@ -300,8 +319,12 @@ class LDMTextToImagePipeline:
         noise.fill(latents)
         if request.latents is not None:
             np.copyto(latents, request.latents)
-        steps_run = run_loop(unet, request.steps, time_shift, request.guidance, noise, callback)
-        return latents, steps_run
+        for step in denoise(unet, request.rows, time_shift, request.guidance, noise):
+            if callback is not None:
+                stop = callback(step, request.rows[step].timestep, latents)
+                if isinstance(stop, (bool, np.bool_)) and stop:
+                    return latents, step + 1
+        return latents, len(request.rows)
 
     def _encode_texts(self, request: Request) -> dict[str, NDArray[np.float32]]:
         """Keys and values [T, .] of each distinct text of the request.
@@ -332,43 +355,8 @@ class LDMTextToImagePipeline:
             self._time_shift = timesteps, encode_time(program, self.bundle.model, timesteps)
         return self._time_shift[1]
 
-    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Pixels [B, H, W, 3] in [0, 1], one image at a time: memory does not grow with B.
 
-        It looks for no NaN; one thread may call it at a time.
-        """
-        program = self._programs["vae_decoder"]
-        height, width = (side * self.bundle.model.scale_factor for side in latents.shape[2:])
-        program.allocate({"latents": (1, *latents.shape[1:]), "image": (1, height, width, 3)})
-        pixels = np.empty((len(latents), height, width, 3), dtype=np.float32)
-        for image_latents, image in zip(latents, pixels, strict=True):
-            np.copyto(program.inputs["latents"][0], image_latents)
-            program.run()
-            np.copyto(image, program.outputs["image"][0])
-        return pixels
-
-
-def needed_files(bundle: Bundle, runtime: Runtime, precision: str) -> list[str]:
-    """The files that a pipeline in this runtime and precision reads."""
-    programs = [
-        name
-        for program, info in bundle.programs.items()
-        for name in info.formats[runtime.format_of(program, precision)].files
-    ]
-    return programs + [name for name in bundle.files if "/" not in name]
-
-
-def to_pil(pixels: NDArray[np.float32]) -> list[Image.Image]:
-    """`pixels` [B, H, W, 3] in [0, 1] as 8-bit RGB images, rounded as the reference does."""
-    return [Image.fromarray(p) for p in (pixels * 255).round().astype(np.uint8)]
-
-
-def _check_call(generator: object, output_type: str, callback: object) -> None:
-    if generator is not None:
-        raise ArgumentTypeError(
-            f"`generator` is a {type(generator).__name__}; this engine draws its own noise, which "
-            "is the same on every runtime and machine. Use seed=0, or seed=[0, 1, ...]."
-        )
+def _check_call(output_type: str, callback: object) -> None:
     if not isinstance(output_type, str) or output_type not in OUTPUT_TYPES:
         raise InvalidArgumentError(
             f"`output_type` is {output_type!r}; {' or '.join(map(repr, OUTPUT_TYPES))} is accepted."
@@ -378,16 +366,6 @@ def _check_call(generator: object, output_type: str, callback: object) -> None:
             f"`callback_on_step_end` is {callback!r}; a function of (step, timestep, latents) "
             "is accepted."
         )
-
-
-def non_finite_rows(values: NDArray[np.float32]) -> list[int]:
-    """Which of the rows of `values` hold NaN or infinity."""
-    return [i for i, row in enumerate(values) if not np.isfinite(row.sum(dtype=np.float64))]
-
-
-def is_flat(image: NDArray[np.float32]) -> bool:
-    """Whether an image [H, W, 3] has a single colour."""
-    return all(float(np.ptp(image[..., channel])) < 1 / 255 for channel in range(3))
 
 
 def _check_finite(
@@ -410,5 +388,5 @@ def _warn_of_flat_images(pixels: NDArray[np.float32], seeds: Sequence[int]) -> N
                 f"The image of seed {seed} has a single colour; something is likely wrong with "
                 "the model, the prompt or the guidance.",
                 FlatImageWarning,
-                stacklevel=3,
+                stacklevel=4,
             )

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, PngImagePlugin
 
 from ..errors import InvalidArgumentError
+from ..machine.device import Device
 from ..machine.files import reason
 from ..version import __version__
+from .opening import Opened
+from .settings import SETTINGS, Values, recorded
 
 RECIPE_KEY = "ldm-engine"  #: the PNG text chunk that holds the recipe as JSON
 IMAGE_FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-_SETTINGS = (
-    "negative_prompt", "num_inference_steps", "guidance_scale", "eta", "height", "width",
-)  # fmt: skip
-QUALITY = 95  #: of jpeg and webp where none is asked for
+QUALITY = 95  #: of jpeg and webp, by default
 
 # Exif tags: https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf, 4.6.
 _SOFTWARE, _EXIF_FOLDER, _USER_COMMENT = 0x0131, 0x8769, 0x9286
@@ -30,14 +29,7 @@ _COMMENT_CODE = b"\0" * 8  # "undefined", which here is UTF-8
 class Recipe:
     """All that is needed to render an image again."""
 
-    prompt: str
-    negative_prompt: str
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    eta: float
-    height: int
-    width: int
+    settings: Values  #: of the image
     model: str
     bundle: str  #: the bundle's digest
     runtime: str
@@ -47,9 +39,38 @@ class Recipe:
     device: str = "cpu"  #: or "gpu", which rounds differently
     version: str = __version__
 
-    def settings(self) -> dict[str, Any]:
-        """What to call the pipeline with, beside the prompt and the seed."""
-        return {name: getattr(self, name) for name in _SETTINGS}
+    @classmethod
+    def of(cls, values: Values, opened: Opened, batch_size: int) -> Recipe:
+        """The recipe of an image with these `values` that was rendered by what was opened."""
+        return cls(
+            settings=values,
+            model=opened.bundle.model.source,
+            bundle=opened.bundle.digest,
+            runtime=opened.choice.runtime.name,
+            precision=opened.options.precision,
+            threads=opened.options.threads,
+            batch_size=batch_size,
+            device=Device.parse(opened.options.device).kind,
+        )
+
+    def as_json(self) -> str:
+        """One flat object, as image files carry it."""
+        facts = {name: value for name, value in vars(self).items() if name != "settings"}
+        return json.dumps({**recorded(self.settings), **facts}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read what ``as_json`` wrote, also of an earlier version.
+
+        Raises:
+            TypeError, ValueError, KeyError, AttributeError: if it is something else.
+        """
+        facts = json.loads(text)
+        settings = {
+            s.name: facts.pop(s.name, s.default) if s.is_later else facts.pop(s.name)
+            for s in SETTINGS
+        }
+        return cls(settings, **facts)
 
 
 def encode_image(
@@ -86,7 +107,7 @@ def read_recipe(path: Path) -> Recipe:
             else:
                 comment = image.getexif().get_ifd(_EXIF_FOLDER)[_USER_COMMENT]
                 held = comment[len(_COMMENT_CODE) :].decode()
-            return Recipe(**json.loads(held))
+            return Recipe.from_json(held)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise InvalidArgumentError(
             f"The image {path} cannot be read: {reason(error)}. Give an image file as "
@@ -105,16 +126,15 @@ def read_recipe(path: Path) -> Recipe:
 def _png_text(recipe: Recipe | None) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     if recipe is not None:
-        info.add_itxt("Description", recipe.prompt)
+        info.add_itxt("Description", recipe.settings["prompt"])
         info.add_itxt("Software", f"ldm-engine {recipe.version}")
-        info.add_itxt(RECIPE_KEY, json.dumps(asdict(recipe), ensure_ascii=False))
+        info.add_itxt(RECIPE_KEY, recipe.as_json())
     return info
 
 
 def _exif(recipe: Recipe | None) -> Image.Exif:
     exif = Image.Exif()
     if recipe is not None:
-        held = json.dumps(asdict(recipe), ensure_ascii=False).encode()
         exif[_SOFTWARE] = f"ldm-engine {recipe.version}"
-        exif.get_ifd(_EXIF_FOLDER)[_USER_COMMENT] = _COMMENT_CODE + held
+        exif.get_ifd(_EXIF_FOLDER)[_USER_COMMENT] = _COMMENT_CODE + recipe.as_json().encode()
     return exif

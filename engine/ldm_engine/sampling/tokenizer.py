@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import BertWordPieceTokenizer
 
 from ..bundle.bundle import Bundle
-from ..errors import ArgumentTypeError, BundleError, InvalidArgumentError
+from ..errors import BundleError
 
 SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
 
@@ -67,7 +67,8 @@ class Tokenizer:
     def of(cls, bundle: Bundle) -> Tokenizer:
         """The tokenizer of a bundle."""
         model = bundle.model
-        return cls(bundle.vocabulary, model.token_length, model.lowercase, model.vocab_size)
+        lowercase = bundle.tokenizer.lowercase
+        return cls(bundle.vocabulary, model.token_length, lowercase, model.vocab_size)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """`input_ids` [N, token_length]: [CLS] text [SEP] and padding.
@@ -92,19 +93,3 @@ class Tokenizer:
             f"This end of it was cut off and has no effect: {cut!r}"
         )
         warnings.warn(PromptTruncatedWarning(told, text), stacklevel=4)
-
-
-def check_texts(name: str, texts: Sequence[str]) -> None:
-    """Raise an error that calls them `name` unless all `texts` are Unicode text."""
-    for text in texts:
-        if not isinstance(text, str):
-            raise ArgumentTypeError(
-                f"`{name}` holds {text!r} ({type(text).__name__}); text is accepted."
-            )
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidArgumentError(
-                f"`{name}` holds {text!r}, which is not valid Unicode ({error.reason}). "
-                "Decode the input as UTF-8 first."
-            ) from error

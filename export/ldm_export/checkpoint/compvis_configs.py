@@ -127,7 +127,7 @@ def _autoencoder(shapes: Shapes, training: TrainingConfig, buffers: Buffers) -> 
         for level in reversed(range(levels))
     ]
     scaling_factor = training.get("scale_factor") or SCALING_FACTOR
-    if "scale_factor" in buffers:  # measured on the training data, where training asked for it
+    if "scale_factor" in buffers:  # measured on the training data, if the config says so
         scaling_factor = float(buffers["scale_factor"])
     return {
         "_class_name": "AutoencoderKL",

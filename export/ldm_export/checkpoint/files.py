@@ -1,4 +1,4 @@
-"""Opens a weights file of any kind, told by its first bytes, as named tensors still on disk."""
+"""Opens a weights file, whose kind its first bytes show, as named tensors still on disk."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ RebuildTensor = Callable[[str, str, int, int, tuple[int, ...], tuple[int, ...]],
 
 
 class _RefusedError(Exception):
-    """Carries the name that a pickle asked for to where the file's name is known."""
+    """Carries the name that a pickle refers to, to where the file's name is known."""
 
 
 class _DamagedError(Exception):
@@ -90,13 +90,13 @@ def load_plain(file: IO[bytes], path: Path, rebuild_tensor: RebuildTensor | None
         ) from error
 
 
-def _refusal(path: Path, asked: str) -> str:
+def _refusal(path: Path, name: str) -> str:
     if path.suffix == ".pdparams":
         remedy = "paddle.save(model.state_dict(), PATH)"
     else:
         remedy = 'torch.save({"state_dict": checkpoint["state_dict"]}, PATH)'
     return (
-        f"`{path}` asks for `{asked}`; only arrays and plain containers are read from pickles, "
+        f"`{path}` asks for `{name}`; only arrays and plain containers are read from pickles, "
         "because anything else can run code.\n"
         "  If you trust where the file comes from, load it once with the library that wrote it and "
         f"save the weights alone: {remedy}"

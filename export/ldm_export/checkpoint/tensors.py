@@ -55,9 +55,9 @@ class StoredTensor:
         raw = self.bits()
         if self.dtype == BFLOAT16:
             # bfloat16 is the upper half of a float32.
-            widened = np.asarray(raw).astype(np.uint32)
-            widened <<= np.uint32(16)
-            return widened.view(np.float32)
+            bits = np.asarray(raw).astype(np.uint32)
+            bits <<= np.uint32(16)
+            return bits.view(np.float32)
         return np.require(raw, dtype=np.float32, requirements=["C", "A", "W"])
 
 

@@ -22,7 +22,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from ldm_engine.bundle.bundle import FORMAT_FILES
+from ldm_engine.bundle.formats import FORMAT_FILES
 
 from ..programs import ProgramSpec
 from ..tracing import call_with
@@ -40,10 +40,10 @@ def write_onnx(spec: ProgramSpec, folder: Path, weights: str = "fp32") -> None:
         spec: its layer must still run as dygraph.
         folder: exists.
         weights: "fp32", or "fp16" to store matrices and kernels in half precision; the graph then
-            widens them, and computes in fp32 all the same.
+            casts them to fp32, and computes in fp32 all the same.
 
     Raises:
-        GraphFormError: if paddle2onnx failed, or wrote a graph of a form that is not known here.
+        GraphFormError: if paddle2onnx failed, or wrote a graph of another form than expected.
         CheckpointError: if a weight is too large for fp16.
     """
     graph_path, data_path = (folder / name for name in FORMAT_FILES["onnx"])
@@ -109,7 +109,7 @@ def _convert(spec: ProgramSpec) -> bytes:
 
 @contextmanager
 def _captured_stdout(path: Path) -> Iterator[Path]:
-    """Send what C++ and Python print to a file: paddle2onnx cannot be told to be quiet."""
+    """Send what C++ and Python print to a file: paddle2onnx has no quiet mode."""
     sys.stdout.flush()
     before = os.dup(1)
     try:

@@ -19,7 +19,7 @@ from onnx import (
     helper,
 )
 
-from ldm_engine.bundle.bundle import TensorSpec, dimension_name
+from ldm_engine.bundle.contract import TensorSpec, dimension_name
 from ldm_engine.errors import LDMEngineError
 
 
@@ -179,7 +179,7 @@ def drop_unused(graph: GraphProto) -> None:
 def describe_tensors(
     graph: GraphProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> None:
-    """Write names, types and shapes of the program's tensors; what is free gets a telling name."""
+    """Write names, types and shapes of the program's tensors; free dimensions get names too."""
     weights = [i for i in graph.input if i.name not in {t.name for t in inputs}]
     described = [_value_info(t) for t in inputs]
     del graph.input[:]
@@ -223,19 +223,19 @@ def attach_weights(graph: GraphProto, weights: Sequence[StoredWeight], location:
     kept = [i for i in graph.input if i.name not in names]
     del graph.input[:]
     graph.input.extend(kept)
-    _widen(graph, [w.name for w in weights if w.dtype == "float16"])
+    _cast_to_float32(graph, [w.name for w in weights if w.dtype == "float16"])
 
 
-def _widen(graph: GraphProto, names: Iterable[str]) -> None:
-    wide = {name: f"{name}.float32" for name in names}
+def _cast_to_float32(graph: GraphProto, names: Iterable[str]) -> None:
+    casts = {name: f"{name}.float32" for name in names}
     for node in graph.node:
         for i, name in enumerate(node.input):
-            node.input[i] = wide.get(name, name)
-    casts = [
+            node.input[i] = casts.get(name, name)
+    nodes = [
         helper.make_node("Cast", [name], [result], name=f"Cast.{result}", to=TensorProto.FLOAT)
-        for name, result in wide.items()
+        for name, result in casts.items()
     ]
-    _replace_nodes(graph, [*casts, *graph.node])
+    _replace_nodes(graph, [*nodes, *graph.node])
 
 
 def _consumers(graph: GraphProto) -> dict[str, list[NodeProto]]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ldm_engine.bundle.bundle import FORMAT_FILES
+from ldm_engine.bundle.formats import FORMAT_FILES
 from ldm_engine.errors import LDMEngineError, OutputError
 
-_WIDENED = ".widened"
+_CAST = ".to_fp32"
 _DECOMPRESSION = '<rt_info><attribute name="decompression" version="0" /></rt_info>'
 
 
@@ -47,7 +47,7 @@ def write_openvino(onnx_graph: Path, folder: Path, weights: str = "fp32") -> Non
 
 
 def _halve_constants(model: Any) -> None:
-    """Store matrices and kernels in half precision again, which the conversion has widened."""
+    """Store matrices and kernels in half precision again, which the conversion turned into fp32."""
     from openvino import opset13
 
     for node in model.get_ops():
@@ -58,14 +58,14 @@ def _halve_constants(model: Any) -> None:
         users = node.output(0).get_target_inputs()
         half = opset13.constant(node.data.astype(np.float16))
         half.set_friendly_name(node.get_friendly_name())
-        wide = opset13.convert(half, "f32")
-        wide.set_friendly_name(f"{node.get_friendly_name()}{_WIDENED}")
+        cast = opset13.convert(half, "f32")
+        cast.set_friendly_name(f"{node.get_friendly_name()}{_CAST}")
         for user in users:
-            user.replace_source_output(wide.output(0))
+            user.replace_source_output(cast.output(0))
 
 
 def finish_ir(graph: Path, data: Path) -> None:
-    """Check that the constants were written whole; mark widened ones; drop the machine's traces."""
+    """Check that all constants were written; mark casts to fp32; drop the machine's traces."""
     tree = ET.parse(graph)
     places = [d for d in tree.iter("data") if "offset" in d.attrib and "size" in d.attrib]
     needed = max((int(d.attrib["offset"]) + int(d.attrib["size"]) for d in places), default=0)
@@ -76,7 +76,7 @@ def finish_ir(graph: Path, data: Path) -> None:
             "Nothing was left behind; make room or choose another folder, and export again."
         )
     for layer in tree.iter("layer"):
-        if layer.attrib["name"].endswith(_WIDENED):
+        if layer.attrib["name"].endswith(_CAST):
             # Without this mark the library makes a float32 copy of every weight when it loads.
             layer.insert(1, ET.fromstring(_DECOMPRESSION))
         if layer.attrib["type"] not in ("Parameter", "Result"):

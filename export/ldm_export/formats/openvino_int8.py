@@ -1,8 +1,8 @@
 """The UNet's OpenVINO IR in int8: weights and activations quantized after training with NNCF.
 
-What stays wide (the runtime computes it in bf16 or fp32): the first and the last convolution; the
-residual blocks' shortcuts, which hand on the unnormalised sums with the widest ranges; and
-everything that is no matrix product.
+What stays in bf16 or fp32, as the runtime computes it: the first and the last convolution; the
+residual blocks' shortcuts, whose unnormalised sums have the largest ranges; and everything that is
+no matrix product.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .openvino import finish_ir
 INSTALL = "pip install 'ldm-engine[int8]'"
 
 #: How much of an activation's spread SmoothQuant moves into the weights, 0 to 1. NNCF leaves
-#: convolutions alone unless told; here their inputs (GroupNorm, SiLU, a sum with the residual
+#: convolutions alone by default; here their inputs (GroupNorm, SiLU, a sum with the residual
 #: stream) have channels of very different size.
 SMOOTH_CONVOLUTIONS = 0.5
 SMOOTH_MATMULS = 0.95  # NNCF's own
@@ -57,7 +57,7 @@ def quantize_unet(source: Path, samples: Sequence[Sample], target: Path) -> None
             preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER,
             fast_bias_correction=True,
-            ignored_scope=nncf.IgnoredScope(names=wide_operators(model)),
+            ignored_scope=nncf.IgnoredScope(names=unquantized_operators(model)),
             advanced_parameters=advanced.AdvancedQuantizationParameters(
                 # Half-range weights are for CPUs without VNNI, and for the first layer, which is
                 # not quantized here.
@@ -74,7 +74,7 @@ def quantize_unet(source: Path, samples: Sequence[Sample], target: Path) -> None
     finish_ir(target, target.with_suffix(".bin"))
 
 
-def wide_operators(model: Any) -> list[str]:
+def unquantized_operators(model: Any) -> list[str]:
     """The names of the operators of an ``openvino.Model`` that are not to be quantized.
 
     Found by their place in the graph and their form: names are numbered anew with every change of

@@ -14,7 +14,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from ldm_engine.bundle.bundle import FORMAT_FILES
+from ldm_engine.bundle.formats import FORMAT_FILES
 from ldm_engine.errors import LDMEngineError, OutputError
 
 from ..programs import ProgramSpec
@@ -31,12 +31,12 @@ def write_paddle(spec: ProgramSpec, folder: Path, weights: str = "fp32") -> None
     Args:
         spec: the program.
         folder: exists.
-        weights: "fp32", or "fp16" to store matrices and kernels in half precision; Paddle widens
-            them when it loads the program.
+        weights: "fp32", or "fp16" to store matrices and kernels in half precision; Paddle casts
+            them to fp32 when it loads the program.
 
     Raises:
         OutputError: if a file came out short, as on a full disk.
-        LDMEngineError: if Paddle wrote a program of a form that is not known here.
+        LDMEngineError: if Paddle wrote a program of another form than expected.
     """
     graph, data = (folder / name for name in FORMAT_FILES["paddle"])
     layer, specs = spec.layer, spec.input_specs()
@@ -59,7 +59,7 @@ def write_paddle(spec: ProgramSpec, folder: Path, weights: str = "fp32") -> None
 
 
 class _HalvedWeights(nn.Layer):
-    """A layer whose matrices and kernels are kept in fp16 and widened where they are used."""
+    """A layer whose matrices and kernels are kept in fp16 and cast to fp32 where they are used."""
 
     def __init__(self, spec: ProgramSpec) -> None:
         super().__init__()

@@ -15,15 +15,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ldm_engine.bundle.bundle import (
-    ENGINE_PLACE,
-    FORMAT_FILES,
-    ProgramInfo,
-    TensorSpec,
-    engine_file_name,
-)
+from ldm_engine.bundle.bundle import ProgramInfo
+from ldm_engine.bundle.contract import TensorSpec
+from ldm_engine.bundle.formats import ENGINE_PLACE, FORMAT_FILES, engine_file_name
 from ldm_engine.errors import LDMEngineError
-from ldm_engine.runtimes.gpu.tensorrt import Range
+from ldm_engine.runtimes.gpu.tensorrt_build import Range
 
 from .paddle import name_outputs
 from .tensorrt_conversion import Input, Request
@@ -55,7 +51,7 @@ def write_tensorrt(
         run: converts; ``run_in_process``.
 
     Raises:
-        LDMEngineError: if Paddle cannot convert it, or writes it in a form not known here.
+        LDMEngineError: if Paddle cannot convert it, or writes it in another form than expected.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tensorrt-") as scratch:
         request = Request(
@@ -77,7 +73,7 @@ def run_in_process(request: Request) -> None:
     """Convert in a process of its own.
 
     Raises:
-        LDMEngineError: with the end of what it said, if it failed.
+        LDMEngineError: with the end of its output, if it failed.
     """
     done = subprocess.run(
         [sys.executable, "-m", _MODULE],
@@ -119,7 +115,7 @@ def _collect(program: str, scratch: Path, folder: Path, outputs: list[str]) -> t
         ) from error
     if not names:
         raise LDMEngineError(
-            f"Paddle gave nothing of {program} to TensorRT; its log tells why with "
+            f"Paddle gave nothing of {program} to TensorRT; its log shows why with "
             "GLOG_v=6. Leave tensorrt out of --formats, and report this."
         )
     return (*(f"{program}/{path.name}" for path in target), *names.values())

@@ -1,9 +1,9 @@
-"""One program's conversion to TensorRT by Paddle: what is asked of it, and the asking.
+"""One program's conversion to TensorRT by Paddle: the request, and the call.
 
     python -m ldm_export.formats.tensorrt_conversion < REQUEST.json
 
 A process of its own for each program: Paddle keeps a copy of every weight that it converted, and
-TensorRT would take fp32 for TF32 unless the process says otherwise before it begins.
+TensorRT rounds fp32 to TF32 unless a variable forbids it when the process starts.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ldm_engine.runtimes.gpu.paddle import WIDE_OPERATORS
+from ldm_engine.runtimes.gpu.paddle import FP32_OPERATORS
 from ldm_engine.runtimes.gpu.tensorrt import import_tensorrt
 
-WORKSPACE_BYTES = 4 << 30  # what TensorRT may take of the GPU while it tries kernels
+WORKSPACE_BYTES = 4 << 30  # memory for TensorRT while it tries kernels
 OPTIMIZATION_LEVEL = 3  # TensorRT's own default, of 0 to 5
 
 
@@ -79,7 +79,7 @@ def convert(request: Request, library: Any) -> None:
         precision_mode=library.PrecisionMode[request.precision.upper()],
         # Its converter of group norm does not look at this: that is in fp32 by TensorRT's own
         # default for normalization layers, and its products with scale and bias are in fp16.
-        ops_run_float=list(WIDE_OPERATORS) if request.precision == "fp16" else None,
+        ops_run_float=list(FP32_OPERATORS) if request.precision == "fp16" else None,
         optimization_level=OPTIMIZATION_LEVEL,
         workspace_size=WORKSPACE_BYTES,
         save_model_dir=request.output,

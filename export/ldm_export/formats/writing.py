@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ldm_engine.bundle.bundle import FORMAT_FILES
+from ldm_engine.bundle.formats import FORMAT_FILES
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError
 from ldm_engine.runtimes.choice import RUNTIMES
 

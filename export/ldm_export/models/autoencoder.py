@@ -11,7 +11,7 @@ NORM_EPSILON = 1e-6  # fixed in diffusers' AutoencoderKL
 
 
 class SingleHeadAttention(nn.Layer):
-    """Self-attention over pixels with one head as wide as the feature map."""
+    """Self-attention over pixels with one head of all channels."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ldm_engine.bundle.bundle import MAX_SIZE
+from ldm_engine.bundle.model import MAX_SIZE
 from ldm_engine.errors import ConfigError
 
 #: Keys that may be present with exactly these values (diffusers' defaults: the feature is off).

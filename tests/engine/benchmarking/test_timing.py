@@ -9,7 +9,7 @@ import pytest
 
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.benchmarking.timing import RunTimes
-from ldm_engine.bundle.bundle import PROGRAMS
+from ldm_engine.bundle.contract import PROGRAMS
 
 CALL = {"num_inference_steps": 3, "guidance_scale": 2.0, "seed": 0, "output_type": "np"}
 
@@ -42,10 +42,10 @@ def test_every_run_is_timed_and_the_images_are_the_same(pipe):
 
 def test_a_timed_pipeline_keeps_its_runtime_and_its_programs(pipe):
     """Whoever asks the runtime or a program anything gets the answer of the untimed one."""
-    runtime, before = pipe._shared.choice.runtime, {name: pipe.programs[name] for name in PROGRAMS}
+    runtime, before = pipe.opened.choice.runtime, {name: pipe.programs[name] for name in PROGRAMS}
     kinds = {name: type(program) for name, program in before.items()}
     RunTimes(pipe)
-    assert pipe._shared.choice.runtime is runtime
+    assert pipe.opened.choice.runtime is runtime
     for name in PROGRAMS:
         assert pipe.programs[name] is before[name]
         assert type(pipe.programs[name]) is kinds[name]

@@ -42,7 +42,7 @@ def test_a_half_written_bundle_is_refused(copy_bundle):
         LDMTextToImagePipeline.from_pretrained(path)
 
 
-def test_a_bundle_that_was_replaced_after_it_was_opened_is_told(copy_bundle):
+def test_a_bundle_that_was_replaced_after_it_was_opened_is_refused(copy_bundle):
     path = copy_bundle()
     bundle = open_bundle(path)
     assert bundle.program_files("unet", "paddle")
@@ -185,7 +185,10 @@ def test_no_mutation_of_the_manifest_crashes(tiny_bundle, tmp_path_factory):
             bundle = open_bundle(folder)
             print_bundle(bundle)
             json.dumps(_as_json(bundle))
-            if path[0] == "model":  # all that the pipeline takes from a manifest but its files
+            if path[0] in (
+                "model",
+                "tokenizer",
+            ):  # what the pipeline takes of it, but files
                 pipe = LDMTextToImagePipeline.from_pretrained(folder)
                 pipe("a", num_inference_steps=1, seed=0)
 
@@ -202,7 +205,7 @@ def test_no_mutation_of_the_manifest_crashes(tiny_bundle, tmp_path_factory):
         (("model", "text_kv_width"), 7, "text_encoder"),
         (("model", "sample_size"), 2**30, "8192"),
         (("model", "sample_size"), 12, "sample_size"),
-        (("model", "lowercase"), 1, "bool"),
+        (("tokenizer", "lowercase"), 1, "bool"),
         (("programs", "unet", "formats", "paddle", "files"), ["unet/inference.json"], "files"),
         (("parity", "paddle", "fp32", "unet"), "good", "indices"),
     ],

@@ -7,36 +7,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ldm_engine.bundle.bundle import PROGRAMS, FormatInfo
-from ldm_engine.checks.verification import (
-    END_TO_END_KEY,
-    Finding,
-    check_runtime,
+from ldm_engine.bundle.bundle import FormatInfo
+from ldm_engine.checks.cases import END_TO_END_KEY, reference_cases
+from ldm_engine.checks.references import load_references, sample
+from ldm_engine.checks.tolerances import (
     end_to_end_tolerance,
-    load_references,
     program_tolerance,
-    reference_cases,
     relative_error,
-    require_passed,
-    sample,
     worst_image_error,
 )
+from ldm_engine.checks.verification import Finding, check_runtime, require_passed
 from ldm_engine.errors import BundleError, RuntimeUnavailableError, VerificationError
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import RUNTIMES, choose_runtime
 
 
 def test_every_program_is_checked_at_two_batch_and_two_image_sizes(tiny_bundle):
-    cases = list(reference_cases(tiny_bundle.model))
-    for name in PROGRAMS:
-        inputs = [next(iter(c.input_shapes.values())) for c in cases if c.program == name]
+    for name in tiny_bundle.programs:
+        cases = reference_cases(name, tiny_bundle.model)
+        inputs = [next(iter(case.input_shapes.values())) for case in cases]
         assert len({shape[0] for shape in inputs}) == 2
         if name in ("unet", "vae_decoder"):
             assert len({shape[2:] for shape in inputs}) >= 2
 
 
 def test_inputs_are_the_same_everywhere(tiny_bundle):
-    case = next(c for c in reference_cases(tiny_bundle.model) if c.program == "unet")
+    case = next(reference_cases("unet", tiny_bundle.model))
     first, second = case.inputs(), case.inputs()
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])

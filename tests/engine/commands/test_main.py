@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from ldm_engine import LDMTextToImagePipeline, __version__
-from ldm_engine.bundle.bundle import PROGRAMS, FileInfo, hash_file
+from ldm_engine.bundle.bundle import FileInfo, hash_file
+from ldm_engine.bundle.contract import PROGRAMS
 from ldm_engine.bundle.manifest import save_manifest
 from ldm_engine.commands import main as cli
 from ldm_engine.errors import RuntimeUnavailableError

@@ -1,14 +1,41 @@
-"""A process is watched from outside."""
+"""What is free, and a process watched from outside."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from ldm_engine.machine.memory import PeakMemory, read_memory
+import pytest
+
+from ldm_engine.machine.memory import PeakMemory, free_memory_bytes, read_memory
 
 HOLD = 64 << 20
+
+
+@pytest.fixture
+def files(monkeypatch):
+    """What reading a file gives, by path; all others are not there."""
+    contents: dict[str, str] = {}
+
+    def read_text(self, *_, **__):
+        if str(self) not in contents:
+            raise FileNotFoundError(str(self))
+        return contents[str(self)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    return contents
+
+
+def memory(available_kb):
+    return f"MemTotal:       16000000 kB\nMemFree: 5 kB\nMemAvailable:   {available_kb} kB\n"
+
+
+def control_group(files, limit, used, inactive=0):
+    files["/sys/fs/cgroup/memory.max"] = f"{limit}\n"
+    files["/sys/fs/cgroup/memory.current"] = f"{used}\n"
+    files["/sys/fs/cgroup/memory.stat"] = f"anon 1\nfile 2\ninactive_file {inactive}\n"
 
 
 def test_a_peak_that_has_passed_is_remembered():
@@ -30,5 +57,63 @@ def test_a_process_that_is_no_more_has_no_memory():
     assert read_memory(process.pid) is None
 
 
-def test_own_memory_is_told():
+def test_own_memory_is_read():
     assert read_memory(os.getpid()).resident > 0
+
+
+def test_free_memory_is_the_machines(files):
+    files["/proc/meminfo"] = memory(1000)
+    assert free_memory_bytes() == 1000 * 1024
+
+
+def test_free_memory_is_the_control_groups_where_that_is_less(files):
+    files["/proc/meminfo"] = memory(1000)
+    control_group(files, 500_000, 300_000, inactive=50_000)  # what is cached can be given up
+    assert free_memory_bytes() == 250_000
+
+
+def test_free_memory_is_the_machines_where_that_is_less(files):
+    files["/proc/meminfo"] = memory(100)
+    control_group(files, 10**9, 1000)
+    assert free_memory_bytes() == 100 * 1024
+
+
+def test_a_group_without_a_limit_does_not_count(files):
+    files["/proc/meminfo"] = memory(1000)
+    control_group(files, "max", 300_000)
+    assert free_memory_bytes() == 1000 * 1024
+
+
+def test_free_memory_is_never_less_than_none(files):
+    control_group(files, 1000, 5000)
+    assert free_memory_bytes() == 0
+
+
+def test_a_group_whose_statistics_lack_a_line(files):
+    control_group(files, 1000, 400)
+    files["/sys/fs/cgroup/memory.stat"] = ""
+    assert free_memory_bytes() == 600
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/proc/meminfo", "MemTotal: 5 kB\n"),
+        ("/proc/meminfo", ""),
+        ("/proc/meminfo", "MemAvailable:\n"),
+        ("/sys/fs/cgroup/memory.max", "garbage\n"),
+        ("/sys/fs/cgroup/memory.stat", "three words here\n"),
+    ],
+)
+def test_what_is_not_reported_is_none(files, path, text):
+    control_group(files, 1000, 400)
+    files[path] = text
+    if path == "/proc/meminfo":
+        for name in [n for n in files if "cgroup" in n]:
+            del files[name]
+    assert free_memory_bytes() is None
+
+
+def test_on_this_machine_there_is_some():
+    free = free_memory_bytes()
+    assert free is None or 0 < free < 1 << 50

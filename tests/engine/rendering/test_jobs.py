@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldm_engine.bundle.bundle import ModelInfo
+from ldm_engine.bundle.model import ModelInfo
 from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError
 from ldm_engine.rendering.identity import identify
 from ldm_engine.rendering.jobs import FIELDS, MAX_EXTRA_BYTES, MAX_TEXT, Defaults, RowReader

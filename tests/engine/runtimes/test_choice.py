@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -10,9 +11,10 @@ import pytest
 
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.bundle.bundle import FormatInfo
-from ldm_engine.checks.verification import relative_error
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import (
     BundleError,
+    ClosedError,
     InvalidArgumentError,
     LDMEngineError,
     RuntimeUnavailableError,
@@ -24,6 +26,7 @@ from ldm_engine.runtimes.base import RuntimeOptions, program_precision
 from ldm_engine.runtimes.choice import (
     PREFERENCE,
     RUNTIMES,
+    check_options,
     choose_runtime,
     resolve_options,
     usable_runtimes,
@@ -223,7 +226,7 @@ def test_the_precision_is_the_one_asked_for(runtime, bundle):
 
 
 @pytest.mark.parametrize("name", ["paddle", "onnxruntime"])  # OpenVINO reads zeros there
-def test_what_cannot_be_run_is_told_in_one_paragraph(tiny_bundle, tiny_onnx_bundle, name):
+def test_what_cannot_be_run_is_an_error_of_one_paragraph(tiny_bundle, tiny_onnx_bundle, name):
     bundle = tiny_bundle if name == "paddle" else tiny_onnx_bundle
     program = RUNTIMES[name].open(bundle, "text_encoder", RuntimeOptions(threads=1))
     model = bundle.model
@@ -243,7 +246,7 @@ def test_auto_says_why(tiny_bundle):
     choice = choose_runtime(tiny_bundle)
     assert choice.runtime is RUNTIMES["paddle"]
     assert "installed" in choice.reason
-    assert choose_runtime(tiny_bundle, "paddle").reason == "asked for"
+    assert choose_runtime(tiny_bundle, "paddle").reason == "requested"
 
 
 def test_a_bundle_without_the_runtimes_format_is_refused(tiny_bundle):
@@ -273,7 +276,7 @@ def test_a_bundle_without_the_runtimes_format_is_refused(tiny_bundle):
         ("paddle2onnx", "export"),
     ],
 )
-def test_without_a_library_the_install_command_is_told(
+def test_without_a_library_the_install_command_is_printed(
     tiny_bundle, tiny_onnx_bundle, tiny_checkpoint, tmp_path, command, missing, extra
 ):
     bundle = tiny_bundle if missing == "paddle" else tiny_onnx_bundle
@@ -304,7 +307,7 @@ def test_without_a_library_the_install_command_is_told(
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_a_library_that_is_listed_but_cannot_be_imported_is_told(
+def test_a_library_that_is_listed_but_cannot_be_imported_is_an_error(
     tiny_onnx_bundle, monkeypatch, name
 ):
     monkeypatch.setitem(sys.modules, name, None)
@@ -425,6 +428,26 @@ def test_pictures_in_bf16_show_the_same(shapes_bundle, pictures, name):
     assert 0 < difference.mean() < BF16_MEAN_STEPS
 
 
+def test_all_options_are_checked_at_once():
+    assert check_options() == check_options("paddle", "int8", "gpu:3", np.int64(4)) == []
+    violations = check_options("torch", "banana", "moon", -4)
+    assert [text.split("`")[1] for text in violations] == [
+        "runtime", "precision", "device", "threads"
+    ]  # fmt: skip
+    assert all("accepted" in text for text in violations)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["fp32"], b"cpu"])
+def test_options_of_other_types_are_refused(wrong):
+    assert len(check_options(wrong, wrong, wrong, "2")) == 4
+
+
+def test_a_choice_names_every_option_that_there_is_not(tiny_bundle):
+    with pytest.raises(InvalidArgumentError) as caught:
+        choose_runtime(tiny_bundle, "torch", "banana", "moon")
+    assert str(caught.value).splitlines() == check_options("torch", "banana", "moon")
+
+
 @pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, True, "2"])
 def test_no_such_number_of_threads(runtime, threads):
     with pytest.raises(InvalidArgumentError, match="from 1 to 1024"):
@@ -432,7 +455,7 @@ def test_no_such_number_of_threads(runtime, threads):
 
 
 @pytest.mark.parametrize("threads", {1, min(2, available_threads())})
-def test_the_libraries_are_told_the_number_of_threads(tiny_onnx_bundle, threads):
+def test_the_libraries_get_the_number_of_threads(tiny_onnx_bundle, threads):
     options = resolve_options(RUNTIMES["openvino"], "cpu", "fp32", np.int64(threads))
     program = RUNTIMES["onnxruntime"].open(tiny_onnx_bundle, "time_encoder", options)
     assert program._session.get_session_options().intra_op_num_threads == threads
@@ -479,3 +502,58 @@ def test_a_new_shape_does_not_cost_a_new_copy_of_the_weights(shapes_bundle):
     )
     weights = shapes_bundle.files["unet/inference.pdiparams"].bytes
     assert int(done.stdout) < 6 * weights  # seen: 2.5 (activations), and 12 with such copies
+
+
+def test_what_is_closed_is_refused_by_name(unet, bundle):
+    twin = unet.clone()
+    with unet as program:
+        program.allocate(shapes(bundle, 1, 2))
+        program.run()
+    unet.close()  # does nothing more
+    assert not unet.inputs
+    for use in (unet.run, unet.clone, lambda: unet.allocate(shapes(bundle, 1, 2))):
+        with pytest.raises(ClosedError, match=r"program unet was closed\. Open the bundle again"):
+            use()
+    twin.allocate(shapes(bundle, 1, 2))  # a clone stays open
+    fill(twin)
+    twin.run()
+    assert np.abs(twin.outputs["noise_pred"]).max() > 0
+    twin.close()
+
+
+def test_a_program_is_closed_when_its_block_fails(unet, bundle):
+    with pytest.raises(ZeroDivisionError), unet:
+        raise ZeroDivisionError
+    with pytest.raises(ClosedError):
+        unet.run()
+
+
+# Prints by how many bytes the process grows from the first to the sixth opened and closed UNet.
+REOPENED = """
+import gc, os, sys
+from ldm_engine import open_bundle
+from ldm_engine.machine.memory import read_memory
+from ldm_engine.runtimes.choice import RUNTIMES, RuntimeOptions
+from unet_arrays import shapes
+gc.disable()
+bundle = open_bundle(sys.argv[1])
+for count in range(6):
+    with RUNTIMES[sys.argv[2]].open(bundle, "unet", RuntimeOptions(threads=1)) as unet:
+        unet.allocate(shapes(bundle, 1, 2, 32))
+        unet.run()
+    if count == 0:
+        first = read_memory(os.getpid()).anonymous
+print(read_memory(os.getpid()).anonymous - first)
+"""
+
+
+def test_closing_frees_weights_without_garbage_collection(shapes_bundle, runtime):
+    done = subprocess.run(
+        [sys.executable, "-c", REOPENED, str(shapes_bundle.path), runtime.name],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    weights = shapes_bundle.program_files("unet", runtime.format)[1].stat().st_size
+    assert int(done.stdout.split()[-1]) < weights  # one copy; five would be left else

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ldm_engine.bundle.bundle import FORMAT_FILES
+from ldm_engine.bundle.formats import FORMAT_FILES
 
 #: Opens and runs copies of a bundle. Arguments: runtime, bundles.
 OPEN = """

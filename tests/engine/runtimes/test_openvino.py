@@ -117,7 +117,7 @@ def encode(program):
 
 def compiled(program):
     """The one compiled model that the program holds."""
-    (model,) = program._models._made.values()
+    (model,) = program._models._entries.values()
     return model
 
 
@@ -195,10 +195,10 @@ def test_clones_share_compiled_models_and_outlive_their_eviction(tiny_onnx_bundl
     twin = program.clone()
     first = time_shift(tiny_onnx_bundle, program, 3)
     time_shift(tiny_onnx_bundle, twin, 3)
-    (model,) = program._models._made.values()
+    (model,) = program._models._entries.values()
     assert twin._models is program._models
     time_shift(tiny_onnx_bundle, twin, 5)
-    assert model not in program._models._made.values()
+    assert model not in program._models._entries.values()
     program.inputs["timesteps"][:] = np.arange(3)
     program.run()
     np.testing.assert_array_equal(program.outputs["time_shift"], first)

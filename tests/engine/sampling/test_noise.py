@@ -4,12 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from conftest import DATA
-from ldm_engine.errors import LDMEngineError
-from ldm_engine.sampling.noise import MAX_SEED, NoiseStream, resolve_seeds
+from ldm_engine.sampling.noise import NoiseStream
 
 VECTORS = json.loads((DATA / "noise.json").read_text())
 
@@ -42,43 +39,6 @@ def test_an_image_does_not_depend_on_its_batch():
     NoiseStream([12]).fill(alone)
     NoiseStream([10, 11, 12, 13, 14]).fill(batch)
     np.testing.assert_array_equal(alone[0], batch[2])
-
-
-def test_one_seed_counts_up_and_a_list_is_kept():
-    assert resolve_seeds(5, 3) == [5, 6, 7]
-    assert resolve_seeds([9, 9, 1], 3) == [9, 9, 1]
-    assert resolve_seeds(np.array([4, 2]), 2) == [4, 2]
-    assert resolve_seeds(MAX_SEED, 1) == [MAX_SEED]
-
-
-def test_random_seeds_differ():
-    first, second = resolve_seeds(None, 4), resolve_seeds(None, 4)
-    assert len(set(first + second)) > 4
-
-
-@pytest.mark.parametrize(
-    ("seed", "count", "message"),
-    [
-        (-1, 1, "-1"),
-        (2**32, 1, "4294967295"),
-        (MAX_SEED, 2, "4294967296"),
-        ([1, 2], 3, "2 seeds for 3 images"),
-        ([0, -5], 2, "-5"),
-        (1.5, 1, "1.5"),
-        (True, 1, "True"),
-        ("7", 1, "'7'"),
-        ([None], 1, "None"),
-    ],
-)
-def test_bad_seeds_are_refused(seed, count, message):
-    with pytest.raises(LDMEngineError, match=message) as caught:
-        resolve_seeds(seed, count)
-    assert isinstance(caught.value, (ValueError, TypeError))
-
-
-@given(st.integers(0, MAX_SEED - 8), st.integers(1, 8))
-def test_seed_s_of_a_batch_is_seed_s_alone(seed, count):
-    assert resolve_seeds(seed, count) == [resolve_seeds(seed + i, 1)[0] for i in range(count)]
 
 
 def test_a_row_that_does_not_draw_stays_and_its_stream_too():

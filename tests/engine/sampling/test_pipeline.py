@@ -11,17 +11,18 @@ import pytest
 from ldm_engine import FlatImageWarning, LDMTextToImagePipeline, PromptTruncatedWarning
 from ldm_engine.errors import (
     ArgumentTypeError,
+    ClosedError,
     InvalidArgumentError,
     LDMEngineError,
     NonFiniteError,
     RuntimeUnavailableError,
     ShapeError,
 )
-from ldm_engine.sampling.loop import run_loop
+from ldm_engine.sampling.loop import denoise
 from ldm_engine.sampling.noise import NoiseStream
 from ldm_engine.sampling.pipeline import _check_finite, _warn_of_flat_images
-from ldm_engine.sampling.request import check_request
-from ldm_engine.sampling.scheduler import batch_steps
+from ldm_engine.sampling.settings import SETTINGS
+from ldm_engine.sampling.solvers import ddim_rows, join_rows
 
 # oneDNN orders its sums by the batch size; over the steps this reached 2e-6 here. 1/255 is 4e-3.
 BATCH_TOLERANCE = 1e-4
@@ -231,21 +232,17 @@ def _loop_peak_bytes(pipe, size, steps, eta):
             "noise_pred": (4, 4, size, size),
         }
     )
-    schedule = batch_steps([pipe.scheduler.steps(steps, e) for e in (eta, eta / 2)])
+    rows = join_rows([ddim_rows(pipe.schedule, steps, e) for e in (eta, eta / 2)])
     shift = np.zeros((steps, model.time_shift_width), np.float32)
     guidance = np.full((2, 1, 1, 1), 2.0, np.float32)
     unet.inputs["latents"][:] = 0
-    start = None
-
-    def measure(step, timestep, latents):
-        nonlocal start
-        if step == 1:
-            tracemalloc.reset_peak()
-            start = tracemalloc.get_traced_memory()[0]
-
+    start = 0
     tracemalloc.start()
     try:
-        run_loop(unet, schedule, shift, guidance, NoiseStream([0, 1]), measure)
+        for step in denoise(unet, rows, shift, guidance, NoiseStream([0, 1])):
+            if step == 1:
+                tracemalloc.reset_peak()
+                start = tracemalloc.get_traced_memory()[0]
         return tracemalloc.get_traced_memory()[1] - start
     finally:
         tracemalloc.stop()
@@ -339,16 +336,13 @@ def test_nan_is_an_error_and_not_an_image(tiny_pipe):
         render(tiny_pipe, ["a", "b"], seed=7, callback_on_step_end=poison)
 
 
-@pytest.mark.parametrize(("precision", "is_told"), [("fp16", True), ("bf16", False)])
-def test_in_fp16_nan_may_be_an_overflow(tiny_pipe, precision, is_told):
-    request = check_request(
-        tiny_pipe.bundle, prompt=["a"], height=None, width=None, num_inference_steps=1,
-        guidance_scale=1.0, eta=0.0,
-    )  # fmt: skip
+@pytest.mark.parametrize(("precision", "is_named"), [("fp16", True), ("bf16", False)])
+def test_in_fp16_nan_may_be_an_overflow(tiny_pipe, precision, is_named):
+    request = tiny_pipe.opened.request({"prompt": ["a"], "seed": 0})
     values = np.full((1, 4, 8, 8), np.inf, np.float32)
     with pytest.raises(NonFiniteError) as caught:
         _check_finite(values, request, "the UNet", precision)
-    assert ("use bf16 or fp32" in str(caught.value)) is is_told
+    assert ("use bf16 or fp32" in str(caught.value)) is is_named
 
 
 def test_a_flat_image_is_warned_about():
@@ -357,3 +351,30 @@ def test_a_flat_image_is_warned_about():
     with pytest.warns(FlatImageWarning, match="seed 5") as caught:
         _warn_of_flat_images(pixels, [4, 5])
     assert len(caught) == 1
+
+
+def test_a_pipeline_is_closed_once_and_for_all(tiny_bundle):
+    with LDMTextToImagePipeline.from_pretrained(tiny_bundle.path) as pipe:
+        expected = render(pipe, "a")
+        twin = pipe.clone()
+    pipe.close()
+    with pytest.raises(ClosedError, match="from_pretrained"):
+        render(pipe, "a")
+    with pytest.raises(ClosedError):
+        pipe.clone()
+    np.testing.assert_array_equal(render(twin, "a"), expected)
+
+
+def test_a_pipeline_is_not_closed_under_a_call(tiny_pipe):
+    with pytest.raises(LDMEngineError, match="already rendering"):
+        render(tiny_pipe, "a", callback_on_step_end=lambda *_: tiny_pipe.close())
+    assert render(tiny_pipe, "a").shape == (1, 64, 64, 3)
+
+
+def test_the_call_takes_every_setting():
+    """The signature is written out for readers and type checkers; the list of settings decides."""
+    parameters = inspect.signature(LDMTextToImagePipeline.__call__).parameters
+    for setting in SETTINGS:
+        assert setting.name in parameters, setting.name
+        default = parameters[setting.name].default
+        assert default in (setting.default, None, inspect.Parameter.empty), setting.name

@@ -10,47 +10,15 @@ import numpy as np
 import pytest
 
 from conftest import DATA
-from ldm_engine import DDIMScheduler, errors
-from ldm_engine.bundle.bundle import MANIFEST, ModelInfo
-from ldm_engine.bundle.manifest import open_bundle, seal
+from ldm_engine import NoiseSchedule, errors
+from ldm_engine.bundle.model import ModelInfo
 from ldm_engine.errors import ConfigError
 from ldm_engine.sampling.request import resolve_request
 from ldm_engine.sampling.tokenizer import PromptTruncatedWarning, Tokenizer
 
-MANIFESTS = json.loads((DATA / "manifests.json").read_text())
 REQUESTS = json.loads((DATA / "requests.json").read_text())
 CONFIGS = json.loads((DATA / "scheduler_configs.json").read_text())
 TOKENS = json.loads((DATA / "tokenizer.json").read_text())
-REPEATED = 100_000
-
-
-def _manifest(case):
-    """The text of the manifest that a case describes."""
-    if "text" in case:
-        return case["text"].encode()
-    if "repeat" in case:
-        return case["repeat"].encode() * REPEATED
-    sealed = json.loads(seal(MANIFESTS[case.get("base", "base")]))
-    *parents, last = case["path"] or [None]
-    place = sealed
-    for key in parents:
-        place = place[key]
-    if case.get("remove"):
-        del place[last]
-    elif last is not None:
-        place[last] = case["value"]
-    return seal(sealed) if case.get("seal", True) else json.dumps(sealed, indent=2).encode() + b"\n"
-
-
-@pytest.mark.parametrize("case", MANIFESTS["cases"], ids=lambda c: c["name"])
-def test_manifests(case, tmp_path):
-    (tmp_path / MANIFEST).write_bytes(_manifest(case))
-    if case["error"] is None:
-        assert open_bundle(tmp_path).files
-        return
-    with pytest.raises(getattr(errors, case["error"])) as caught:
-        open_bundle(tmp_path)
-    assert case["says"] in str(caught.value)
 
 
 def _numbers(value):
@@ -63,14 +31,15 @@ def _numbers(value):
 def _resolve(arguments):
     plain = {
         "prompt": ["a"], "negative_prompt": None, "height": None, "width": None,
-        "num_inference_steps": 50, "guidance_scale": 1.0, "eta": 0.0, "seed": 5, "latents": None,
+        "num_inference_steps": 50, "guidance_scale": 1.0, "eta": 0.0, "seed": 5,
     }  # fmt: skip
     given = {n: v if n.endswith("prompt") else _numbers(v) for n, v in arguments.items()}
     if "latents" in given:
-        told = given["latents"]
-        given["latents"] = np.full(told["shape"], _numbers(told["value"]), np.float32)
-    scheduler = DDIMScheduler.from_config(REQUESTS["scheduler"])
-    return resolve_request(ModelInfo(**REQUESTS["model"]), scheduler, **{**plain, **given})
+        described = given["latents"]
+        given["latents"] = np.full(described["shape"], _numbers(described["value"]), np.float32)
+    schedule = NoiseSchedule.from_config(REQUESTS["scheduler"])
+    latents = given.pop("latents", None)
+    return resolve_request(ModelInfo(**REQUESTS["model"]), schedule, {**plain, **given}, latents)
 
 
 @pytest.mark.parametrize("case", REQUESTS["cases"], ids=lambda c: json.dumps(c["arguments"])[:70])
@@ -85,7 +54,7 @@ def test_requests(case):
     guidance = None if request.guidance is None else request.guidance.reshape(-1).tolist()
     facts = {
         "seeds": list(request.seeds), "height": request.height, "width": request.width,
-        "guidance": guidance, "texts": list(request.texts), "steps": len(request.steps),
+        "guidance": guidance, "texts": list(request.texts), "steps": len(request.rows),
     }  # fmt: skip
     assert {name: facts[name] for name in case["expected"]} == case["expected"]
 
@@ -94,10 +63,10 @@ def test_requests(case):
 def test_scheduler_configs(case):
     config = {**CONFIGS["config"], **case["set"]}
     if case["named"] is None:
-        DDIMScheduler.from_config(config)
+        NoiseSchedule.from_config(config)
         return
     with pytest.raises(ConfigError) as caught:
-        DDIMScheduler.from_config(config)
+        NoiseSchedule.from_config(config)
     assert all(f"`{name}`" in str(caught.value) for name in case["named"])
     assert str(caught.value).count("\n  - ") == len(case["named"])
     assert case.get("says", "") in str(caught.value)

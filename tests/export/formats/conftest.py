@@ -9,7 +9,7 @@ from pathlib import Path
 import paddle
 import pytest
 
-from ldm_engine.bundle.bundle import ModelInfo
+from ldm_engine.bundle.model import ModelInfo
 from ldm_export import exporter
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.formats.onnx import write_onnx

@@ -16,8 +16,9 @@ import pytest
 from onnx import TensorProto, helper
 from paddle import nn
 
-from ldm_engine.bundle.bundle import FORMAT_FILES, PROGRAMS
-from ldm_engine.checks.verification import relative_error
+from ldm_engine.bundle.contract import PROGRAMS
+from ldm_engine.bundle.formats import FORMAT_FILES
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import CheckpointError
 from ldm_export.formats.onnx import OPSET, PAGE_BYTES, write_onnx
 from ldm_export.formats.onnx_graph import GraphFormError

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from ldm_engine.bundle.bundle import TensorSpec
+from ldm_engine.bundle.contract import TensorSpec
 from ldm_engine.errors import LDMEngineError
 from ldm_export.formats.onnx_graph import (
     GraphFormError,
@@ -488,7 +488,7 @@ def test_weights_are_read_from_the_data_file(tmp_path, dtype):
     np.testing.assert_allclose(given, (x @ w + b) @ w, rtol=1e-5, atol=ROUNDING)
 
 
-def test_a_half_precision_weight_is_widened_once_and_before_its_uses(tmp_path):
+def test_a_half_precision_weight_is_cast_once_and_before_its_uses(tmp_path):
     model, _, _ = attached(tmp_path, "float16")
     assert types(model.graph) == ["Cast", "MatMul", "Add", "MatMul"]
     assert helper.get_attribute_value(model.graph.node[0].attribute[0]) == TensorProto.FLOAT

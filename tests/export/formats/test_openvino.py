@@ -11,8 +11,10 @@ import numpy as np
 import openvino
 import pytest
 
-from ldm_engine.bundle.bundle import FORMAT_FILES, PROGRAMS
-from ldm_engine.checks.verification import reference_cases, relative_error
+from ldm_engine.bundle.contract import PROGRAMS
+from ldm_engine.bundle.formats import FORMAT_FILES
+from ldm_engine.checks.cases import reference_cases
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import LDMEngineError, OutputError
 from ldm_export.formats.openvino import finish_ir, write_openvino
 
@@ -91,7 +93,7 @@ def test_outputs_agree_with_dygraph(converted, tiny, name):
     core = openvino.Core()
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = core.compile_model(core.read_model(folder / name / GRAPH), "CPU", config)
-    case = next(c for c in reference_cases(tiny.model) if c.program == name)
+    case = next(reference_cases(name, tiny.model))
     inputs = case.inputs()
     for output, expected in tiny.programs[name].run(inputs).items():
         assert relative_error(compiled(inputs)[output], expected) < TOLERANCES[weights]
@@ -131,7 +133,7 @@ def test_the_frequencies_of_the_timesteps_stay_in_full_precision(converted):
     assert (1, 8) in kept  # half of the tiny UNet's first level
 
 
-def test_widened_constants_are_marked_for_the_library(converted, name):
+def test_casts_of_constants_are_marked_for_the_library(converted, name):
     """Without the mark it makes a float32 copy of each when it loads."""
     weights, folder = converted
     model = openvino.Core().read_model(folder / name / GRAPH)
@@ -199,7 +201,7 @@ IR = """<?xml version="1.0"?>
 <net name="net" version="11">
   <layers>
     <layer id="0" name="a" type="Const"><data offset="0" size="12"/></layer>
-    <layer id="1" name="a.widened" type="Convert"><data destination_type="f32"/></layer>
+    <layer id="1" name="a.to_fp32" type="Convert"><data destination_type="f32"/></layer>
     <layer id="2" name="b" type="Const"><data offset="12" size="8"/></layer>
     <layer id="3" name="c" type="Convert"><data destination_type="f32"/></layer>
   </layers>
@@ -212,7 +214,7 @@ IR = """<?xml version="1.0"?>
 """
 
 
-def test_finishing_marks_what_was_widened_and_drops_all_of_the_machine_but_the_version(tmp_path):
+def test_finishing_marks_casts_and_drops_all_of_the_machine_but_the_version(tmp_path):
     (tmp_path / GRAPH).write_text(IR)
     (tmp_path / DATA).write_bytes(bytes(20))
     finish_ir(tmp_path / GRAPH, tmp_path / DATA)

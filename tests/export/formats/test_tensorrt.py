@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from ldm_engine.bundle.bundle import ENGINE_PLACE, TensorRTBuild
+from ldm_engine.bundle.formats import ENGINE_PLACE
 from ldm_engine.errors import LDMEngineError
-from ldm_engine.runtimes.gpu.tensorrt import locate_engines, shape_ranges
+from ldm_engine.runtimes.gpu.tensorrt import locate_engines
+from ldm_engine.runtimes.gpu.tensorrt_build import TensorRTBuild, read_build, shape_ranges
 from ldm_export.formats.tensorrt import run_in_process, write_tensorrt
 from ldm_export.formats.tensorrt_conversion import Input, Request, convert
 from ldm_export.tensorrt_programs import add_tensorrt
@@ -146,13 +147,13 @@ def test_every_program_is_converted_in_its_precision_and_ranges(draft, build):
     bundle = add_tensorrt(draft, build, lambda stage: None, run)
     assert [Path(r.model).parent.name for r in run.requests] == list(draft.programs)
     assert [r.precision for r in run.requests] == ["fp16", "fp32", "fp16", "fp32"]
-    ranges = shape_ranges(draft.model, build)
     for request, (name, info) in zip(run.requests, draft.programs.items(), strict=True):
+        ranges = shape_ranges(name, draft.model, build)
         for given, tensor in zip(request.inputs, info.inputs, strict=True):
             assert (given.name, given.dtype) == (tensor.name, tensor.dtype)
-            assert (given.least, given.best, given.most) == ranges[name][tensor.name]
+            assert (given.least, given.best, given.most) == ranges[tensor.name]
     assert run.requests[0].inputs[0].values == (0, draft.model.vocab_size)
-    assert bundle.tensorrt == build
+    assert read_build(bundle) == build
     assert bundle.formats == ("paddle", "tensorrt")
     unet = bundle.programs["unet"].formats["tensorrt"]
     assert unet.files == (
@@ -193,7 +194,7 @@ def test_another_form_than_the_known_one_is_an_error(draft, build, content):
             Path(f"{request.output}.json").write_text(content)
 
     info = draft.programs["unet"]
-    ranges = shape_ranges(draft.model, build)["unet"]
+    ranges = shape_ranges("unet", draft.model, build)
     with pytest.raises(LDMEngineError, match="not known here"):
         write_tensorrt("unet", draft.path / "unet", info, ranges, "fp16", 9, run)
     assert not list((draft.path / "unet").glob("*tensorrt*"))

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ...errors import BundleError, RuntimeUnavailableError
 
 #: Operators that compute in fp32.
-WIDE_OPERATORS = ("InstanceNormalization", "Softmax")
-MISSING = "fp16 with ONNX Runtime needs the package onnx; get it with `pip install onnx`"
-_HALF, _WIDE = ".half", ".wide"
+FP32_OPERATORS = ("InstanceNormalization", "Softmax")
+MISSING = "fp16 with ONNX Runtime needs the package onnx; install it with `pip install onnx`"
+_FP16, _FP32 = ".fp16", ".fp32"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def halve_program(graph: Path, data: Path) -> HalfProgram:
 
 
 def _halve_weights(graph: Any, data: Path) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The weights by name, those that were float32 in fp16; `graph` says so afterwards."""
+    """The weights by name, with float32 turned into fp16, as `graph` declares them afterwards."""
     from onnx import TensorProto, helper
 
     for weight in graph.initializer:
@@ -71,7 +71,7 @@ def _halve_weights(graph: Any, data: Path) -> Iterator[tuple[str, NDArray[Any]]]
 
 
 def _halve_nodes(graph: Any) -> None:
-    """Have all nodes but the wide ones compute in fp16, with casts around them and at the ends."""
+    """Have all nodes but ``FP32_OPERATORS`` compute in fp16, with casts where fp32 meets it."""
     from onnx import TensorProto, helper
 
     def is_float(value: Any) -> bool:
@@ -80,27 +80,27 @@ def _halve_nodes(graph: Any) -> None:
     def cast(source: str, target: str, kind: int) -> Any:
         return helper.make_node("Cast", [source], [target], name=f"{target}.cast", to=kind)
 
-    half, wide = TensorProto.FLOAT16, TensorProto.FLOAT
+    fp16, fp32 = TensorProto.FLOAT16, TensorProto.FLOAT
     ends = {value.name for value in (*graph.input, *graph.output) if is_float(value)}
 
     def inner(name: str) -> str:
-        return name + _HALF if name in ends else name
+        return name + _FP16 if name in ends else name
 
-    nodes = [cast(v.name, inner(v.name), half) for v in graph.input if v.name in ends]
-    widened: set[str] = set()
+    nodes = [cast(v.name, inner(v.name), fp16) for v in graph.input if v.name in ends]
+    in_fp32: set[str] = set()
     for node in graph.node:
         inputs, outputs = ([inner(name) for name in names] for names in (node.input, node.output))
         casts_back = []
-        if node.op_type in WIDE_OPERATORS:
-            nodes += [cast(n, n + _WIDE, wide) for n in dict.fromkeys(inputs) if n not in widened]
-            widened.update(inputs)
-            casts_back = [cast(name + _WIDE, name, half) for name in outputs]
-            inputs, outputs = ([name + _WIDE for name in names] for names in (inputs, outputs))
+        if node.op_type in FP32_OPERATORS:
+            nodes += [cast(n, n + _FP32, fp32) for n in dict.fromkeys(inputs) if n not in in_fp32]
+            in_fp32.update(inputs)
+            casts_back = [cast(name + _FP32, name, fp16) for name in outputs]
+            inputs, outputs = ([name + _FP32 for name in names] for names in (inputs, outputs))
         else:
             _halve_attributes(node)
         node.input[:], node.output[:] = inputs, outputs
         nodes += [node, *casts_back]
-    nodes += [cast(inner(v.name), v.name, wide) for v in graph.output if v.name in ends]
+    nodes += [cast(inner(v.name), v.name, fp32) for v in graph.output if v.name in ends]
     copies = []
     for node in nodes:  # before the graph, which holds some of them, is emptied
         copies.append(type(node)())
@@ -110,7 +110,7 @@ def _halve_nodes(graph: Any) -> None:
 
 
 def _halve_attributes(node: Any) -> None:
-    """Change what a node makes by itself: a constant, or the target of a cast."""
+    """Turn a constant of fp32, or a cast to it, into one of fp16."""
     from onnx import TensorProto, numpy_helper
 
     for attribute in node.attribute:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.bundle import Bundle, dimension_name
+from ...bundle.bundle import Bundle
+from ...bundle.contract import dimension_name
 from ...errors import BundleError, LDMEngineError, RuntimeUnavailableError
 from ...machine.cache import cache_folder, drop_unsealed, seal_files
 from ..base import Program
@@ -28,9 +29,9 @@ from .onnx_half import HalfProgram, halve_program
 Provider = tuple[str, dict[str, Any]]
 CUDA, TENSORRT, CPU = (f"{n}ExecutionProvider" for n in ("CUDA", "Tensorrt", "CPU"))
 FATAL_ONLY = 4  # of its log severities; what fails is raised as well
-_ENGINES = "*.engine"  # what the TensorRT provider calls them in its cache
+_ENGINES = "*.engine"  # the TensorRT provider's names for them in its cache
 #: While one thread captures a CUDA graph, CUDA refuses allocations and copies to all others, on any
-#: GPU. Whatever of ONNX Runtime touches one is therefore done by one thread at a time.
+#: GPU. All of ONNX Runtime's work on one is therefore done by one thread at a time.
 _TURN = threading.Lock()
 
 
@@ -42,8 +43,8 @@ class Plan:
     #: In order of preference; the first one must be there. None: none with a CUDA graph.
     providers: tuple[Provider, ...]
     graph_providers: tuple[Provider, ...] | None = None
-    cache: str | None = None  #: what the cache's folders of engines are called, but for the shapes
-    in_half: bool = False  #: rewrite the graph, so that whoever runs it computes in fp16
+    cache: str | None = None  #: name of the cache's folders of engines, without the shapes
+    in_fp16: bool = False  #: rewrite the graph to compute in fp16
 
 
 def cuda_plan(program: str, index: int, precision: str) -> Plan:
@@ -52,7 +53,7 @@ def cuda_plan(program: str, index: int, precision: str) -> Plan:
     def providers(with_graph: bool) -> tuple[Provider, ...]:
         return (cuda_provider(index, with_graph),)
 
-    return replace(_plan(program, index, providers), in_half=precision == "fp16")
+    return replace(_plan(program, index, providers), in_fp16=precision == "fp16")
 
 
 def tensorrt_plan(program: str, index: int, cache: str | None) -> Plan:
@@ -85,7 +86,7 @@ def tensorrt_provider(index: int, with_graph: bool) -> Provider:
     options = {
         "device_id": index,
         "trt_fp16_enable": True,
-        # Whole normalizations compute in fp32 unless told; this is for what of them is spelt out.
+        # Whole normalizations compute in fp32 by default; this is for those spelt out in the graph.
         "trt_layer_norm_fp32_fallback": True,
         "trt_cuda_graph_enable": with_graph,
     }
@@ -111,7 +112,7 @@ def reach_gpu(library: Any, device: tuple[str, int]) -> None:
     Raises:
         RuntimeUnavailableError: if that fails, with what could not be loaded.
     """
-    library.set_default_logger_severity(FATAL_ONLY)  # what fails is told below
+    library.set_default_logger_severity(FATAL_ONLY)  # the error below has the reason
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         library.preload_dlls()
@@ -119,10 +120,10 @@ def reach_gpu(library: Any, device: tuple[str, int]) -> None:
         with _TURN:
             library.OrtValue.ortvalue_from_shape_and_type([1], np.float32, *device)
     except Exception as error:
-        told = [line for line in printed.getvalue().splitlines() if "Failed" in line]
+        failures = [line for line in printed.getvalue().splitlines() if "Failed" in line]
         raise RuntimeUnavailableError(
             f"ONNX Runtime {library.__version__} cannot use {device[0]} device {device[1]}: "
-            f"{'; '.join(told) or reason(error)}. `pip install 'ldm-engine[onnxruntime-gpu]'` "
+            f"{'; '.join(failures) or reason(error)}. `pip install 'ldm-engine[onnxruntime-gpu]'` "
             "installs CUDA and cuDNN; see docs/gpu.md."
         ) from error
 
@@ -132,13 +133,14 @@ class BoundSession:
     """A session for fixed shapes, with the buffers on the device that it reads and writes.
 
     A session keeps a single CUDA graph, which is replayed with the buffers that it was captured
-    with, whatever is bound later. So they are made once, and all who use the session share them.
+    with, also when others are bound later. So they are made once, and all users of the session
+    share them.
     """
 
     session: Any
     binding: Any
     buffers: Mapping[str, Any]  #: inputs and outputs by name
-    sender: object = None  #: a mark of whose inputs are in the buffers
+    sender: object = None  #: the mark of the program whose inputs are in the buffers
 
 
 class Sessions(ByShape[BoundSession]):
@@ -151,7 +153,7 @@ class Sessions(ByShape[BoundSession]):
         self._info = bundle.programs[program]
         self._half: HalfProgram | None = None  # for all shapes; sessions may use its weights
 
-    def _make(self, shapes: Shapes) -> BoundSession:
+    def _compile(self, shapes: Shapes) -> BoundSession:
         folder = self._engine_folder(shapes)
         if folder is not None:
             drop_unsealed(folder, _ENGINES)
@@ -165,8 +167,8 @@ class Sessions(ByShape[BoundSession]):
     def _engine_folder(self, shapes: Shapes) -> Path | None:
         """Where engines for these `shapes` are kept.
 
-        Each have a folder of their own: the provider's names for engines do not tell fixed shapes
-        apart, and it would take those of others (onnxruntime issue 32254).
+        Each shape has its own folder: the provider's names for engines do not distinguish fixed
+        shapes, and it would load those of others (onnxruntime issue 32254).
         """
         if self._plan.cache is None:
             return None
@@ -186,7 +188,7 @@ class Sessions(ByShape[BoundSession]):
         except Exception as error:
             raise LDMEngineError(
                 f"ONNX Runtime cannot make buffers for the program {self._program} on "
-                f"{describe(shapes)}: {reason(error)} Ask for a smaller height, width or batch."
+                f"{describe(shapes)}: {reason(error)} Choose a smaller height, width or batch."
             ) from error
         binding = session.io_binding()
         for tensor in self._info.inputs:
@@ -216,7 +218,7 @@ class Sessions(ByShape[BoundSession]):
         graph, data = self._bundle.program_files(self._program, "onnx")
         settings = self._settings(shapes)
         model: str | bytes = str(graph)
-        if self._plan.in_half:
+        if self._plan.in_fp16:
             self._half = self._half or halve_program(graph, data)
             model, weights = self._half.graph, self._half.weights
             values = [OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
@@ -227,13 +229,13 @@ class Sessions(ByShape[BoundSession]):
         except Exception as error:
             raise BundleError(
                 f"ONNX Runtime cannot load {graph} for {describe(shapes)}: {reason(error)} "
-                "If it misses a library, docs/gpu.md tells how to get it; else run `ldm-engine "
+                "If it misses a library, docs/gpu.md shows how to install it; else run `ldm-engine "
                 "verify` on the bundle, and if it is whole, export it again."
             ) from error
         if providers[0][0] not in session.get_providers():  # and this it does all the same
             raise RuntimeUnavailableError(
                 f"ONNX Runtime cannot use its {providers[0][0]}: a library that it needs is "
-                "missing or of another version; docs/gpu.md tells which it needs."
+                "missing or of another version; docs/gpu.md lists those it needs."
             )
         return session
 
@@ -260,19 +262,18 @@ class ONNXRuntimeGPUProgram(Program):
 
     def __init__(self, name: str, bundle: Bundle, sessions: Sessions) -> None:
         super().__init__(name, bundle)
-        self._sessions = sessions
+        self._sessions: Any = sessions
         self._bound: Any = None  # the BoundSession in use
         self._mark = object()
 
     def _bind(self) -> None:
         shapes = {n: a.shape for n, a in (self.inputs | self.outputs).items()}
-        self._mark = object()  # what earlier arrays sent is not theirs
+        self._mark = object()  # the buffers hold what earlier arrays sent
         with _TURN:
             self._bound = None  # frees what it holds before the next is made
             self._bound = self._sessions.get(shapes)
 
-    def run(self, unchanged: Collection[str] = ()) -> None:
-        """Compute ``outputs`` from ``inputs``."""
+    def _run(self, unchanged: Collection[str]) -> None:
         try:
             with _TURN:
                 self._compute(unchanged)
@@ -288,14 +289,18 @@ class ONNXRuntimeGPUProgram(Program):
                 bound.buffers[name].update_inplace(array)
         bound.sender = self._mark
         bound.session.run_with_iobinding(bound.binding)
-        # Fetching makes an array; outputs in host memory, which ONNX Runtime would fill by itself,
-        # are left alone when a graph is replayed.
+        # Fetching makes an array. Outputs in host memory, which ONNX Runtime would fill by itself,
+        # are not written when a graph is replayed.
         for name, array in self.outputs.items():
             np.copyto(array, bound.buffers[name].numpy())
 
-    def clone(self) -> ONNXRuntimeGPUProgram:
+    def _clone(self) -> ONNXRuntimeGPUProgram:
         """Other arrays over the same sessions."""
         return ONNXRuntimeGPUProgram(self.name, self._bundle, self._sessions)
+
+    def _release(self) -> None:
+        with _TURN:  # the last of its clones frees memory on the GPU
+            self._bound = self._sessions = None
 
 
 def reason(error: Exception) -> str:

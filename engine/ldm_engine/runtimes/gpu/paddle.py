@@ -18,8 +18,11 @@ from ...machine.device import Device
 from ..base import Array, RuntimeOptions
 from ..paddle_predictor import PaddleLibrary, PredictorProgram, import_inference, open_predictor
 
-#: Operators that compute in fp32 whatever the rest does: sums of squares and of exponentials.
-WIDE_OPERATORS = ("pd_op.group_norm", "pd_op.softmax")
+#: Operators that compute in fp32 in every precision: sums of squares and of exponentials.
+FP32_OPERATORS = ("pd_op.group_norm", "pd_op.softmax")
+#: The memory pool at first. Paddle's default allocator (``FLAGS_allocator_strategy=auto_growth``)
+#: most likely ignores it, and takes what is needed.
+_POOL_MB = 256
 _PRECISIONS = {"fp32": "Float32", "fp16": "Half", "bf16": "Bfloat16"}  # in ``PrecisionType``
 
 
@@ -34,6 +37,10 @@ class PaddleGPUProgram(PredictorProgram):
 
     def _bind(self) -> None:
         """Nothing to do: a handle takes the shape of each array that is sent."""
+
+    def _release(self) -> None:
+        super()._release()
+        self._inputs, self._outputs = {}, {}
 
     def _compute(self, unchanged: Collection[str]) -> Mapping[str, Array]:
         for name, array in self.inputs.items():
@@ -65,28 +72,25 @@ def open_on_gpu(
     forbid_tf32()
     config = inference.Config(*map(str, files))
     index = Device.parse(options.device).index
-    configure_gpu(config, inference.PrecisionType, index, precision, options.gpu_pool_mb)
+    configure_gpu(config, inference.PrecisionType, index, precision)
     return kind(program, bundle, open_predictor(inference, config, files[0]))
 
 
-def configure_gpu(config: Any, precisions: Any, index: int, precision: str, pool_mb: int) -> None:
-    """Tell a predictor's `config` to compute on the GPU `index` in `precision`.
+def configure_gpu(config: Any, precisions: Any, index: int, precision: str) -> None:
+    """Set a predictor's `config` to compute on the GPU `index` in `precision`.
 
     Args:
         config: a ``paddle.inference.Config``.
         precisions: its ``PrecisionType``.
         index: of the GPU.
         precision: "fp32", "fp16" or "bf16"; inputs and outputs are float32 all the same.
-        pool_mb: what the memory pool is to take at first. Paddle's default allocator
-            (``FLAGS_allocator_strategy=auto_growth``) most likely ignores it, and takes what is
-            needed.
     """
-    config.enable_use_gpu(pool_mb, index, getattr(precisions, _PRECISIONS[precision]))
+    config.enable_use_gpu(_POOL_MB, index, getattr(precisions, _PRECISIONS[precision]))
     config.disable_glog_info()  # or every pass prints
     config.enable_new_ir(True)
     config.enable_new_executor(True)  # enable_memory_optim needs it for .json programs
     if precision != "fp32":
-        config.exp_disable_mixed_precision_ops(set(WIDE_OPERATORS))
+        config.exp_disable_mixed_precision_ops(set(FP32_OPERATORS))
         config.enable_low_precision_io(False)
     # Wrong on the CPU, where it overwrites tensors that are still to be read.
     config.delete_pass("inplace_pass")

@@ -10,7 +10,6 @@ import ctypes.util
 import importlib
 import importlib.util
 import json
-import shlex
 import shutil
 import tempfile
 import weakref
@@ -18,56 +17,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...bundle.bundle import ENGINE_PLACE, INT8_FORMAT, Bundle, ModelInfo, TensorRTBuild
-from ...errors import RuntimeUnavailableError, ShapeError, last_lines
+from ...bundle.bundle import Bundle
+from ...bundle.formats import ENGINE_PLACE
+from ...errors import BundleError, RuntimeUnavailableError, ShapeError, last_lines
 from ...machine.device import Device
 from ...machine.gpu import find_gpu
 from ..base import RuntimeOptions
 from ..paddle_predictor import PaddleLibrary, import_inference
 from .paddle import PaddleGPUProgram, open_on_gpu
+from .tensorrt_build import FORMAT, difference, read_build, rebuild_command, shape_ranges
 
-#: The least, best and most of a tensor's shape.
-Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 INSTALL = "pip install 'tensorrt==10.*'"
-_ENDS = ("min", "opt", "max")  # of a range, as the export's options call them
-_TIMESTEPS = (1, 50, 1000)
-_SINGLES = (1, 1, 2)  # texts and pictures are one at a time in use, two where they are checked
-
-
-def shape_ranges(model: ModelInfo, build: TensorRTBuild) -> dict[str, dict[str, Range]]:
-    """For each program the shapes of its inputs that a `build` is for, by name."""
-    sides = [size // model.scale_factor for size in build.size]
-    least, best, most = build.batch
-    rows = (least, 2 * best, 2 * most)  # guidance doubles them
-
-    def counted(counts: Sequence[int], *rest: int) -> Range:
-        first, second, third = ((count, *rest) for count in counts)
-        return first, second, third
-
-    def sized(counts: Sequence[int]) -> Range:
-        first, second, third = (
-            (count, model.latent_channels, side, side)
-            for count, side in zip(counts, sides, strict=True)
-        )
-        return first, second, third
-
-    return {
-        "text_encoder": {"input_ids": counted(_SINGLES, model.token_length)},
-        "time_encoder": {"timesteps": counted(_TIMESTEPS)},
-        "unet": {
-            "latents": sized(build.batch),
-            "time_shift": counted((1, 1, 1), model.time_shift_width),
-            "text_kv": counted(rows, model.token_length, model.text_kv_width),
-        },
-        "vae_decoder": {"latents": sized(_SINGLES)},
-    }
 
 
 def missing_tensorrt() -> list[str]:
-    """What of TensorRT is not installed, and how to get it; empty if it is."""
+    """The part of TensorRT that is not installed, with its remedy; empty if all is."""
     if importlib.util.find_spec("tensorrt") or ctypes.util.find_library("nvinfer"):
         return []
-    return [f"TensorRT (libnvinfer) is not installed; get it with `{INSTALL}`"]
+    return [f"TensorRT (libnvinfer) is not installed; install it with `{INSTALL}`"]
 
 
 def import_tensorrt() -> None:
@@ -132,22 +99,6 @@ def _find_version(inference: Any) -> str:
     )
 
 
-def rebuild_command(bundle: Bundle, build: TensorRTBuild) -> str:
-    """What makes the bundle again on this machine as it was made."""
-    formats = [f for f in bundle.formats if f != "tensorrt"]
-    unet = bundle.programs["unet"].formats
-    folder = shlex.quote(str(bundle.path))
-    options = [
-        f"--formats {','.join([*formats, 'tensorrt'])}",
-        f"--precision {build.precision}",
-        *(f"--{end}-batch {n}" for end, n in zip(_ENDS, build.batch, strict=True)),
-        *(f"--{end}-size {n}" for end, n in zip(_ENDS, build.size, strict=True)),
-        *(["--weights fp16"] if unet["paddle"].weights == "fp16" else []),
-        *(["--int8"] if INT8_FORMAT in unet else []),
-    ]
-    return f"ldm-engine export CHECKPOINT {folder} --force {' '.join(options)}"
-
-
 class TensorRTProgram(PaddleGPUProgram):
     """One program with TensorRT engines, which take only the shapes that they were built for."""
 
@@ -157,15 +108,16 @@ class TensorRTProgram(PaddleGPUProgram):
         Raises:
             ShapeError: also if the engines were not built for them.
         """
-        build = built(self._bundle)
-        for name, (least, _, most) in shape_ranges(self._bundle.model, build)[self.name].items():
+        build = read_build(self._bundle)
+        ranges = shape_ranges(self.name, self._bundle.model, build)
+        for name, (least, _, most) in ranges.items():
             given = shapes.get(name, ())
             if not _within(given, least, most):
                 raise ShapeError(
                     f"`{name}` of program {self.name} has shape {tuple(given)}; {least} to {most} "
                     f"is accepted: this bundle's TensorRT programs were built for {build.batch[0]} "
                     f"to {build.batch[2]} images at once of {build.size[0]} to {build.size[2]} "
-                    'pixels. Ask for that or for runtime="paddle", or build them again with: '
+                    'pixels. Choose that or runtime="paddle", or build them again with: '
                     f"{rebuild_command(self._bundle, build)}"
                 )
         super().allocate(shapes)
@@ -175,8 +127,8 @@ class TensorRTRuntime(PaddleLibrary):
     """Opens ``tensorrt.json`` programs."""
 
     name = "tensorrt"
-    format = "tensorrt"
-    wide_runtime = "paddle"
+    format = FORMAT
+    fp32_runtime = "paddle"
     precisions: ClassVar[dict[str, tuple[str, ...]]] = {"gpu": ("fp32", "fp16")}
 
     def computes_in(self, bundle: Bundle, program: str, precision: str) -> str:
@@ -192,22 +144,30 @@ class TensorRTRuntime(PaddleLibrary):
 
     def mismatch(self, bundle: Bundle, precision: str, device: Device) -> str | None:
         """Why this bundle's programs cannot run here in `precision`, and what to do, or None."""
-        build = built(bundle)
-        again = rebuild_command(bundle, build)
-        if precision != build.precision:
-            return (
-                f"its TensorRT programs compute in {build.precision}; ask for that, or build them "
-                f"with --precision {precision} in: {again}"
-            )
         try:
-            here = facts_here(device.index)
-        except RuntimeUnavailableError as error:
+            build = read_build(bundle)
+            command = rebuild_command(bundle, build)
+            if precision != build.precision:
+                return (
+                    f"its TensorRT programs compute in {build.precision}; choose that, or build "
+                    f"them with --precision {precision} in: {command}"
+                )
+            return difference(build, facts_here(device.index), command)
+        except (BundleError, RuntimeUnavailableError) as error:
             return str(error).rstrip(".")
-        return difference(build, here, again)
+
+    def offers(self, bundle: Bundle, kind: str) -> tuple[str, ...]:
+        """The one that they were built in."""
+        is_there = self.format in bundle.formats
+        return (read_build(bundle).precision,) if is_there else super().offers(bundle, kind)
+
+    def format_facts(self, bundle: Bundle) -> dict[str, str]:
+        """The machine, batches and sizes that the engines were built for."""
+        return {"TensorRT": str(read_build(bundle))} if self.format in bundle.formats else {}
 
     def covers(self, bundle: Bundle, program: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Whether `program` can be run on inputs of these `shapes`."""
-        ranges = shape_ranges(bundle.model, built(bundle))[program]
+        ranges = shape_ranges(program, bundle.model, read_build(bundle))
         return all(_within(shapes[n], least, most) for n, (least, _, most) in ranges.items())
 
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> TensorRTProgram:
@@ -218,12 +178,12 @@ class TensorRTRuntime(PaddleLibrary):
         located.write_text(locate_engines(graph.read_text(), engines))
         # The engines compute in what they were built for, and all else in fp32.
         opened = open_on_gpu(TensorRTProgram, bundle, program, (located, weights), "fp32", options)
-        opened.held = folder
+        opened.source = folder
         return opened
 
 
 class _ScratchFolder:
-    """A folder that is removed when nothing holds this any more, or the process ends."""
+    """A folder that is removed with the last reference to this, or when the process ends."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="ldm-engine-"))
@@ -233,32 +193,6 @@ class _ScratchFolder:
 def _within(given: Sequence[int], least: Sequence[int], most: Sequence[int]) -> bool:
     """Whether a shape is within these bounds; one of another rank is for others to refuse."""
     return all(low <= n <= high for low, n, high in zip(least, given, most, strict=False))
-
-
-def built(bundle: Bundle) -> TensorRTBuild:
-    """How the bundle's TensorRT programs were built; it has some."""
-    if bundle.tensorrt is None:
-        raise RuntimeUnavailableError(
-            f"{bundle.path} has no TensorRT programs. Export again with --formats "
-            f"{','.join([*bundle.formats, 'tensorrt'])}."
-        )
-    return bundle.tensorrt
-
-
-def difference(build: TensorRTBuild, here: Mapping[str, str], again: str) -> str | None:
-    """How this machine differs from the one of a `build`, with the command for `again`, or None."""
-    names = {"gpu": "GPU", "tensorrt": "TensorRT", "cuda": "CUDA"}
-    other = [
-        f"{told} {getattr(build, name)}, and here is {here[name]}"
-        for name, told in names.items()
-        if getattr(build, name) != here[name]
-    ]
-    if not other:
-        return None
-    return (
-        f"its TensorRT programs were built with another {'; '.join(other)}. They run on what they "
-        f"were built with alone; build them again on this machine with: {again}"
-    )
 
 
 def locate_engines(graph: str, engines: Sequence[Path]) -> str:

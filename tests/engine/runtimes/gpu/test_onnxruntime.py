@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 import pytest
 
-from ldm_engine.checks.verification import relative_error
+from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import BundleError, LDMEngineError, RuntimeUnavailableError
 from ldm_engine.runtimes import base, by_shape
 from ldm_engine.runtimes import onnxruntime as library
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import RUNTIMES
-from ldm_engine.runtimes.gpu.onnx_half import WIDE_OPERATORS, halve_program
+from ldm_engine.runtimes.gpu.onnx_half import FP32_OPERATORS, halve_program
 from ldm_engine.runtimes.gpu.onnxruntime import (
     CPU,
     CUDA,
@@ -209,9 +209,9 @@ def test_in_fp16_the_graph_is_rewritten(tiny_onnx_bundle, tmp_path, tiny_checkpo
     kinds = Counter(value.dtype.name for value in half.weights.values())
     assert set(kinds) == {"float16"}
     graph = onnx.load_model_from_string(half.graph).graph
-    wide = [node for node in graph.node if node.op_type in WIDE_OPERATORS]
-    assert wide
-    assert all(n.endswith(".wide") for node in wide for n in (*node.input, *node.output))
+    in_fp32 = [node for node in graph.node if node.op_type in FP32_OPERATORS]
+    assert in_fp32
+    assert all(n.endswith(".fp32") for node in in_fp32 for n in (*node.input, *node.output))
     for value in (*graph.input, *graph.output):
         if value.name != "input_ids":
             assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
@@ -233,13 +233,13 @@ def test_in_fp16_the_graph_is_rewritten(tiny_onnx_bundle, tmp_path, tiny_checkpo
     assert 1e-6 < relative_error(*results) < FP16
 
 
-def test_fp16_without_the_package_onnx_is_told(tiny_onnx_bundle, monkeypatch):
+def test_fp16_without_the_package_onnx_is_refused(tiny_onnx_bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(RuntimeUnavailableError, match="pip install onnx"):
         halve_program(*tiny_onnx_bundle.program_files("unet", "onnx"))
 
 
-def test_a_graph_that_cannot_be_rewritten_is_told(tiny_onnx_bundle, tmp_path):
+def test_a_graph_that_cannot_be_rewritten_is_an_error(tiny_onnx_bundle, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph at all")
     data = tiny_onnx_bundle.program_files("unet", "onnx")[1]
     with pytest.raises(BundleError, match="cannot be read in fp16"):
@@ -251,7 +251,7 @@ def test_what_is_unchanged_stays_on_the_device(make, tiny_onnx_bundle, expected)
     unet.allocate(shapes(tiny_onnx_bundle, 1, 2))
     fill(unet)
     unet.run()
-    unet.inputs["text_kv"][:] = np.nan  # it is not looked at again
+    unet.inputs["text_kv"][:] = np.nan  # it is not read a second time
     for _ in range(3):
         unet.run(unchanged=("text_kv",))
         assert relative_error(unet.outputs["noise_pred"], expected(1, 2)) < FP32
@@ -342,14 +342,14 @@ def test_clones_in_threads_share_sessions_and_take_turns(make, tiny_onnx_bundle,
 
 
 def test_sessions_of_the_latest_shapes_are_kept(make, tiny_onnx_bundle, monkeypatch):
-    monkeypatch.setattr(by_shape, "_KEPT_BYTES", 2)
+    monkeypatch.setattr(by_shape, "_MAX_BYTES", 2)
     unet = make()
     for batch in (1, 2, 3):
         unet.allocate(shapes(tiny_onnx_bundle, batch, batch))
-    assert len(unet._sessions._made) == 2
+    assert len(unet._sessions._entries) == 2
 
 
-def test_a_provider_that_cannot_be_had_is_an_error_and_not_the_cpu(make, tiny_onnx_bundle):
+def test_a_missing_provider_is_an_error_and_not_the_cpu(make, tiny_onnx_bundle):
     """ONNX Runtime itself only warns, and computes on the CPU."""
     plan = replace(ON_CPU, providers=((CUDA, {"device_id": 0}),))
     with (
@@ -359,7 +359,7 @@ def test_a_provider_that_cannot_be_had_is_an_error_and_not_the_cpu(make, tiny_on
         make(plan=plan).allocate(shapes(tiny_onnx_bundle, 1, 2))
 
 
-def test_a_gpu_that_cannot_be_reached_is_told_when_it_is_opened(capsys):
+def test_a_gpu_that_cannot_be_reached_is_an_error_when_it_is_opened(capsys):
     """With the package for GPUs and without CUDA it says so; nothing of it is printed."""
     import onnxruntime
 

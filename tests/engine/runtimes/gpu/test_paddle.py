@@ -15,7 +15,7 @@ from ldm_engine.errors import LDMEngineError, RuntimeUnavailableError
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import RUNTIMES
 from ldm_engine.runtimes.gpu.paddle import (
-    WIDE_OPERATORS,
+    FP32_OPERATORS,
     PaddleGPUProgram,
     configure_gpu,
     forbid_tf32,
@@ -49,25 +49,25 @@ class Recorder:
 )
 def test_the_configuration(precision, kind, capfd):
     config = Recorder(inference.Config())
-    configure_gpu(config, inference.PrecisionType, 3, precision, 512)
+    configure_gpu(config, inference.PrecisionType, 3, precision)
     calls = config.calls
-    assert calls["enable_use_gpu"] == (512, 3, getattr(inference.PrecisionType, kind))
+    assert calls["enable_use_gpu"] == (256, 3, getattr(inference.PrecisionType, kind))
     assert calls["delete_pass"] == ("inplace_pass",)
     assert calls["enable_memory_optim"] == calls["enable_new_ir"] == (True,)
     assert "enable_mkldnn" not in calls
     if precision == "fp32":
         assert "exp_disable_mixed_precision_ops" not in calls
     else:
-        assert calls["exp_disable_mixed_precision_ops"] == (set(WIDE_OPERATORS),)
+        assert calls["exp_disable_mixed_precision_ops"] == (set(FP32_OPERATORS),)
         assert calls["enable_low_precision_io"] == (False,)
     if paddle.is_compiled_with_cuda():
         assert config._config.use_gpu()
         assert config._config.gpu_device_id() == 3
-        assert config._config.memory_pool_init_size_mb() == 512
+        assert config._config.memory_pool_init_size_mb() == 256
 
 
-def test_the_operators_that_stay_wide_are_ones_of_the_programs(tiny_bundle):
-    names = {name.removeprefix("pd_op.") for name in WIDE_OPERATORS}
+def test_the_operators_that_stay_in_fp32_are_ones_of_the_programs(tiny_bundle):
+    names = {name.removeprefix("pd_op.") for name in FP32_OPERATORS}
     text = (tiny_bundle.path / "unet" / "inference.json").read_text()
     assert all(f'"1.{name}"' in text for name in names)
 

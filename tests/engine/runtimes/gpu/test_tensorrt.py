@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import json
 import shutil
 import sys
@@ -14,14 +13,8 @@ import paddle
 import pytest
 from paddle import inference
 
-from ldm_engine.bundle.bundle import (
-    ENGINE_PLACE,
-    FileInfo,
-    FormatInfo,
-    TensorRTBuild,
-    hash_file,
-    program_file_names,
-)
+from ldm_engine.bundle.bundle import FileInfo, FormatInfo, hash_file
+from ldm_engine.bundle.formats import ENGINE_PLACE, program_file_names
 from ldm_engine.bundle.manifest import open_bundle, save_manifest
 from ldm_engine.errors import BundleError, LDMEngineError, RuntimeUnavailableError, ShapeError
 from ldm_engine.machine.device import Device
@@ -30,10 +23,11 @@ from ldm_engine.runtimes import base
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import RUNTIMES, choose_runtime
 from ldm_engine.runtimes.gpu import tensorrt
-from ldm_engine.runtimes.gpu.tensorrt import (
-    TensorRTProgram,
+from ldm_engine.runtimes.gpu.tensorrt import TensorRTProgram, locate_engines
+from ldm_engine.runtimes.gpu.tensorrt_build import (
+    TensorRTBuild,
     difference,
-    locate_engines,
+    read_build,
     rebuild_command,
     shape_ranges,
 )
@@ -66,7 +60,7 @@ def bundle(tiny_bundle, build):
         )
         for name, info in tiny_bundle.programs.items()
     }
-    return replace(tiny_bundle, programs=programs, tensorrt=build)
+    return replace(tiny_bundle, programs=programs, format_facts={"tensorrt": build.facts()})
 
 
 @pytest.fixture
@@ -80,9 +74,8 @@ def gpu_machine(monkeypatch):
 
 
 def test_the_ranges_hold_what_the_engine_asks_for(tiny_bundle, build):
-    ranges = shape_ranges(tiny_bundle.model, build)
+    ranges = {n: shape_ranges(n, tiny_bundle.model, build) for n in tiny_bundle.programs}
     model, own = tiny_bundle.model, tiny_bundle.model.sample_size
-    assert set(ranges) == set(tiny_bundle.programs)
     assert ranges["unet"]["latents"] == (
         (1, 4, own, own),
         (2, 4, own, own),
@@ -291,7 +284,7 @@ def test_auto_takes_them_in_their_precision_and_else_paddle(bundle, gpu_machine,
 
 def test_a_bundle_without_them_is_refused(tiny_bundle):
     with pytest.raises(RuntimeUnavailableError, match="--formats paddle,tensorrt"):
-        tensorrt.built(tiny_bundle)
+        read_build(tiny_bundle)
 
 
 def test_engines_are_found_where_the_bundle_is(tmp_path):
@@ -313,12 +306,23 @@ def stored(bundle, tmp_path):
     return replace(bundle, path=path, files=files)
 
 
-def test_the_manifest_keeps_what_they_were_built_for(stored):
+def test_the_manifest_keeps_what_they_were_built_for(stored, build):
     save_manifest(stored)
     opened = open_bundle(stored.path)
-    assert opened.tensorrt == stored.tensorrt
+    assert read_build(opened) == build
+    assert opened.format_facts == stored.format_facts
     assert opened.formats == ("paddle", "tensorrt")
     assert opened.programs == stored.programs
+
+
+def refused(bundle, message):
+    """The bundle is opened, and its TensorRT programs are refused; on GPUs another is chosen."""
+    save_manifest(bundle)
+    opened = open_bundle(bundle.path)
+    with pytest.raises(BundleError, match=message):
+        read_build(opened)
+    assert message in RUNTIME.mismatch(opened, "fp16", GPU_0)
+    return opened
 
 
 @pytest.mark.parametrize(
@@ -326,21 +330,28 @@ def test_the_manifest_keeps_what_they_were_built_for(stored):
     [
         ({"batch": (1, 4, 2)}, "no range"),
         ({"batch": (0, 1, 2)}, "no range"),
-        ({"size": (64, 64)}, "values to unpack"),
-        ({"gpu": 3}, "not a str"),
+        ({"batch": (1, 1, True)}, "no range"),
+        ({"size": (64, 64)}, "no range"),
+        ({"size": "64"}, "no range"),
+        ({"gpu": 3}, "not text"),
         ({"precision": "int8"}, "cannot be in 'int8'"),
     ],
 )
-def test_a_record_that_makes_no_sense_is_refused(stored, change, message):
-    save_manifest(replace(stored, tensorrt=replace(stored.tensorrt, **change)))
-    with pytest.raises(BundleError, match=message):
-        open_bundle(stored.path)
+def test_a_record_that_makes_no_sense_is_refused(stored, gpu_machine, change, message):
+    facts = {"tensorrt": {**stored.format_facts["tensorrt"], **change}}
+    opened = refused(replace(stored, format_facts=facts), message)
+    assert choose_runtime(opened, precision="fp16", device="gpu:0").runtime.name == "paddle"
 
 
-def test_programs_without_a_record_are_refused(stored):
-    save_manifest(replace(stored, tensorrt=None))
-    with pytest.raises(BundleError, match="without how they were built"):
-        open_bundle(stored.path)
+@pytest.mark.parametrize("facts", [{}, {"onnx": {}}])
+def test_programs_without_a_record_are_refused(stored, facts):
+    refused(replace(stored, format_facts=facts), "'tensorrt' is missing")
+
+
+@pytest.mark.parametrize("name", ["precision", "gpu", "tensorrt", "cuda", "batch", "size"])
+def test_a_record_without_one_fact_is_refused(stored, name):
+    facts = {n: f for n, f in stored.format_facts["tensorrt"].items() if n != name}
+    refused(replace(stored, format_facts={"tensorrt": facts}), f"'{name}' is missing")
 
 
 def test_programs_without_paddles_are_refused(stored):
@@ -348,18 +359,14 @@ def test_programs_without_paddles_are_refused(stored):
         name: replace(info, formats={"tensorrt": info.formats["tensorrt"]})
         for name, info in stored.programs.items()
     }
-    save_manifest(replace(stored, programs=programs))
-    with pytest.raises(BundleError, match="without Paddle's"):
-        open_bundle(stored.path)
+    refused(replace(stored, programs=programs), "without Paddle's")
 
 
 def test_a_program_in_a_precision_that_is_none_is_refused(stored):
     unet = stored.programs["unet"]
     formats = {**unet.formats, "tensorrt": replace(unet.formats["tensorrt"], weights="int8")}
     programs = {**stored.programs, "unet": replace(unet, formats=formats)}
-    save_manifest(replace(stored, programs=programs))
-    with pytest.raises(BundleError, match="program unet cannot be in 'int8'"):
-        open_bundle(stored.path)
+    refused(replace(stored, programs=programs), "program unet cannot be in 'int8'")
 
 
 @pytest.mark.parametrize(
@@ -419,18 +426,16 @@ def test_clones_compute_the_same(opened):
 
 
 def test_the_folder_goes_with_the_last_of_them(opened):
-    folder = opened.held.path
+    folder = opened.source.path
     twin = opened.clone()
-    opened.held = None
-    gc.collect()
+    opened.close()
     assert folder.is_dir()
-    twin.held = None
-    gc.collect()
+    twin.close()
     assert not folder.exists()
 
 
-def test_a_clone_that_cannot_be_made_is_told(opened):
-    (opened.held.path / "tensorrt.json").unlink()
+def test_a_clone_that_cannot_be_made_is_an_error(opened):
+    (opened.source.path / "tensorrt.json").unlink()
     with pytest.raises(LDMEngineError, match="could not clone the program unet: ") as caught:
         opened.clone()
     assert "\n" not in str(caught.value)

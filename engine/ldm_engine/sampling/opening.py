@@ -1,0 +1,98 @@
+"""Opening a bundle to run it: manifest, runtime, options, noise schedule and hashes, each once.
+
+Whoever runs a bundle begins here and hands on what was opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import open_bundle
+from ..runtimes.base import Program, RuntimeOptions
+from ..runtimes.choice import (
+    RUNTIMES,
+    Choice,
+    check_options,
+    choose_runtime,
+    require,
+    resolve_options,
+)
+from .request import Request, resolve_request
+from .schedule import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle that was read, and how it is run here."""
+
+    bundle: Bundle
+    choice: Choice
+    options: RuntimeOptions
+    schedule: NoiseSchedule
+
+    def request(self, settings: Mapping[str, Any], latents: Any = None) -> Request:
+        """What a call of a pipeline over this asks for, checked: see ``resolve_request``."""
+        return resolve_request(self.bundle.model, self.schedule, settings, latents)
+
+    def open_program(self, name: str) -> Program:
+        """Load one program with its weights."""
+        return self.choice.runtime.open(self.bundle, name, self.options)
+
+    def check_hashes(self) -> None:
+        """Compare the files that are needed with the manifest's hashes.
+
+        A file that had its hash is read again only when its size or times have changed.
+
+        Raises:
+            BundleError: naming every missing or altered file.
+        """
+        runtime, precision = self.choice.runtime, self.options.precision
+        programs = [
+            name
+            for program, info in self.bundle.programs.items()
+            for name in info.formats[runtime.format_of(program, precision)].files
+        ]
+        others = [name for name in self.bundle.files if "/" not in name]
+        self.bundle.check_changed_files(programs + others)
+
+    def in_fp32(self) -> Opened:
+        """The same bundle in fp32, in the runtime that computes in it from the same files."""
+        runtime = self.choice.runtime
+        if self.options.precision != "fp32" and runtime.fp32_runtime is not None:
+            runtime = RUNTIMES[runtime.fp32_runtime]
+        options = replace(self.options, precision="fp32")
+        return replace(self, choice=replace(self.choice, runtime=runtime), options=options)
+
+
+def open_to_run(
+    path: str | os.PathLike[str],
+    *,
+    runtime: str = "auto",
+    precision: str = "fp32",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Opened:
+    """Read the bundle at `path` and choose how to run it; no program is loaded.
+
+    The arguments are those of ``LDMTextToImagePipeline.from_pretrained``, which names what is
+    raised.
+    """
+    return choose_for(open_bundle(path), runtime, precision, device, threads)
+
+
+def choose_for(
+    bundle: Bundle, runtime: str, precision: str, device: str, threads: int | None
+) -> Opened:
+    """How to run a `bundle` that was read before."""
+    require(check_options(runtime, precision, device, threads))
+    choice = choose_runtime(bundle, runtime, precision, device)
+    return prepare(bundle, choice, resolve_options(choice.runtime, device, precision, threads))
+
+
+def prepare(bundle: Bundle, choice: Choice, options: RuntimeOptions) -> Opened:
+    """What runs a `bundle` for which a runtime was chosen before."""
+    return Opened(bundle, choice, options, NoiseSchedule.from_config(bundle.scheduler_config))

@@ -1,0 +1,58 @@
+"""The opened programs of a pipeline: all of them from the start, or one at a time; closable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..errors import ClosedError
+from ..runtimes.base import Program
+
+MEMORY_MODES = ("resident", "sequential")
+
+
+class Programs:
+    """Opened programs by name."""
+
+    def __init__(self, names: Sequence[str], open_program: Callable[[str], Program], memory: str):
+        """`memory` is one of ``MEMORY_MODES``; "resident" opens all `names` now."""
+        self._names, self._open, self._memory = names, open_program, memory
+        self._is_closed = False
+        self._opened: dict[str, Program] = {}
+        if memory == "resident":
+            self._open_all()
+
+    def __getitem__(self, name: str) -> Program:
+        """The program called `name`; in "sequential" mode the last one is freed for it."""
+        if self._is_closed:
+            raise ClosedError(
+                "This pipeline was closed, and its programs are gone. Open the bundle again with "
+                "LDMTextToImagePipeline.from_pretrained()."
+            )
+        if name not in self._opened:
+            self._close_all()  # frees the weights of the last program before the next ones come
+            self._opened[name] = self._open(name)
+        return self._opened[name]
+
+    def clone(self) -> Programs:
+        """Other handles for another thread."""
+        if self._memory != "resident":
+            return Programs(self._names, self._open, self._memory)
+        return Programs(self._names, lambda name: self[name].clone(), "resident")
+
+    def close(self) -> None:
+        """Free all programs; a second call does nothing."""
+        self._is_closed = True
+        self._close_all()
+
+    def _open_all(self) -> None:
+        try:
+            for name in self._names:
+                self._opened[name] = self._open(name)
+        except BaseException:
+            self.close()
+            raise
+
+    def _close_all(self) -> None:
+        while self._opened:
+            _, program = self._opened.popitem()
+            program.close()

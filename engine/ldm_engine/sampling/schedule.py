@@ -1,0 +1,130 @@
+"""The noise schedule that a model was trained with, and the timesteps of a step count.
+
+Notation, as in the papers and in diffusers' schedulers:
+
+=====================  ===================================================================
+``alphas_cumprod[t]``   product of ``1 - beta`` up to timestep t, written a below
+``a_prev``              the same at the previous (less noisy) timestep of the schedule
+=====================  ===================================================================
+
+The twin in C++ is ``cpp/src/schedule.cpp``; ``tests/data/scheduler_configs.json`` holds what both
+refuse, ``solvers.json`` the timesteps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from .settings import is_number, is_whole
+
+_BETA_SCHEDULES = ("linear", "scaled_linear")
+#: Keys of the published files that must have exactly this value; the second is diffusers' default.
+_FIXED: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "prediction_type": (("epsilon",), "epsilon"),
+    "timestep_spacing": (("leading",), "leading"),
+    "clip_sample": ((False,), True),
+    "thresholding": ((False,), False),
+    "rescale_betas_zero_snr": ((False,), False),
+    "trained_betas": ((None,), None),
+}
+
+
+class Transition(NamedTuple):
+    """One step of a sampler: from a timestep to the next, less noisy one."""
+
+    timestep: int
+    a: float  #: ``alphas_cumprod`` there
+    a_prev: float  #: where the step leads
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """The noise schedule that a checkpoint was trained with."""
+
+    num_train_timesteps: int
+    beta_start: float
+    beta_end: float
+    beta_schedule: str
+    set_alpha_to_one: bool
+    steps_offset: int
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> NoiseSchedule:
+        """Read a published ``scheduler_config.json``; absent keys have diffusers' defaults.
+
+        Raises:
+            ConfigError: listing every value that is not supported.
+        """
+        violations = []
+
+        def check(name: str, value: Any, holds: bool, accepted: str) -> None:
+            if not holds:
+                violations.append(f"`{name}` is {value!r}; {accepted} is accepted")
+
+        name = config.get("_class_name", "DDIMScheduler")
+        check("_class_name", name, name == "DDIMScheduler", "'DDIMScheduler'")
+        for key, (accepted, default) in _FIXED.items():
+            value = config.get(key, default)
+            check(key, value, value in accepted, " or ".join(map(repr, accepted)))
+        betas = config.get("beta_schedule", "linear")
+        check("beta_schedule", betas, betas in _BETA_SCHEDULES, " or ".join(_BETA_SCHEDULES))
+        steps = config.get("num_train_timesteps", 1000)
+        check("num_train_timesteps", steps, is_whole(steps) and 1 <= steps <= 10**6, "1 to 1000000")
+        offset = config.get("steps_offset", 0)
+        check("steps_offset", offset, is_whole(offset) and offset in (0, 1), "0 or 1")
+        to_one = config.get("set_alpha_to_one", True)
+        check("set_alpha_to_one", to_one, isinstance(to_one, bool), "true or false")
+        start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
+        for key, beta in (("beta_start", start), ("beta_end", end)):
+            holds = is_number(beta) and 0 < beta < 1
+            check(key, beta, holds, "a number between 0 and 1")
+        if violations:
+            listing = "\n".join(f"  - {v}" for v in violations)
+            raise ConfigError(
+                f"The scheduler config is not one this engine can run:\n{listing}\n"
+                "Use the scheduler_config.json published with the checkpoint."
+            )
+        schedule = cls(steps, float(start), float(end), betas, to_one, offset)
+        alphas = schedule.alphas_cumprod()
+        if not 0 < alphas[-1] <= alphas[0] < 1:
+            raise ConfigError(
+                f"The scheduler's betas from {start} to {end} over {steps} steps take the signal "
+                f"from {alphas[0]:.3g} to {alphas[-1]:.3g}; it must stay strictly between 1 and 0. "
+                "Use the scheduler_config.json published with the checkpoint."
+            )
+        return schedule
+
+    def alphas_cumprod(self) -> NDArray[np.float64]:
+        """[num_train_timesteps]; float32 precision, as the reference computes it."""
+        start, end, count = self.beta_start, self.beta_end, self.num_train_timesteps
+        if self.beta_schedule == "scaled_linear":
+            betas = np.linspace(math.sqrt(start), math.sqrt(end), count) ** 2
+        else:
+            betas = np.linspace(start, end, count)
+        alphas = np.float32(1.0) - betas.astype(np.float32)
+        return np.cumprod(alphas, dtype=np.float64).astype(np.float32).astype(np.float64)
+
+    def leading(self, num_inference_steps: int) -> tuple[Transition, ...]:
+        """The steps from noise to image with "leading" timestep spacing.
+
+        `num_inference_steps` is 1 to ``num_train_timesteps``; ``settings.py`` checks it.
+        """
+        alphas = self.alphas_cumprod()
+        final = 1.0 if self.set_alpha_to_one else float(alphas[0])
+        stride = self.num_train_timesteps // num_inference_steps
+        steps = []
+        for i in reversed(range(num_inference_steps)):
+            timestep = i * stride + self.steps_offset
+            previous = timestep - stride
+            # With an offset of 1, as many steps as training steps would begin one past the table.
+            timestep = min(timestep, self.num_train_timesteps - 1)
+            a_prev = float(alphas[previous]) if previous >= 0 else final
+            steps.append(Transition(timestep, float(alphas[timestep]), a_prev))
+        return tuple(steps)

@@ -1,0 +1,343 @@
+"""THE list of what may be asked of an image: each setting is declared here, once.
+
+The call's checks, the commands' options, the job fields with their defaults, the recipe, the hash
+by which a changed job is noticed, the gallery's facts and ``tests/data/settings.json``, which holds
+the twin in C++ (``cpp/src/settings.cpp``), are made from ``SETTINGS``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..bundle.model import MAX_SIZE, ModelInfo
+from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
+
+MAX_SEED = 2**32 - 1
+MAX_GUIDANCE = 10_000  #: far beyond use; keeps float32 finite
+HASH_BYTES = 7
+
+#: The values of one image by the settings' names, all of them, checked.
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a bundle accepts."""
+
+    model: ModelInfo
+    max_steps: int  #: timesteps that the model was trained with
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that may be asked of an image.
+
+    Numbers have a range, whose error text is ``accepted`` with ``{minimum}`` and ``{maximum}``
+    filled in; ``check`` is for what a range cannot say.
+    """
+
+    name: str
+    kind: type[str] | type[int] | type[float]
+    help: str  #: of the commands' option; empty: the setting is each image's own
+    default: Any = None  #: of Python's call and of jobs
+    command_default: Any = None  #: of ``generate`` and ``render``, where it is another one
+    minimum: float | None = None
+    maximum: float | Callable[[Limits], float] | None = None
+    accepted: str = ""
+    #: Gives the checked value of one image, or raises.
+    check: Callable[[Setting, Any, Limits], Any] | None = None
+    #: Gives each image of a call its value; None: one value is for the whole call.
+    spread: Callable[[Setting, Any, int], Sequence[Any]] | None = None
+    #: What images must have in common to share a batch; None: they may differ.
+    batch_key: Callable[[Any], Hashable] | None = None
+    #: Whether files written before the setting existed are right without it: its default then
+    #: stands in no recipe, hash or fingerprint.
+    is_later: bool = True
+
+    @property
+    def is_common(self) -> bool:
+        """Whether the images of a run may share a default, which commands have an option for."""
+        return bool(self.help)
+
+    def checked(self, value: Any, limits: Limits) -> Any:
+        """The `value` of one image.
+
+        Raises:
+            InvalidArgumentError: if it is outside the range (``ShapeError`` for sizes).
+            ArgumentTypeError: if a text is none.
+        """
+        if self.check is not None:
+            return self.check(self, value, limits)
+        if self.kind is str:
+            check_texts(self.name, [value])
+            return value
+        maximum = self.maximum(limits) if callable(self.maximum) else self.maximum
+        fits = is_whole(value) if self.kind is int else is_number(value)
+        low, high = self.minimum, maximum
+        if not (fits and (low is None or low <= value) and (high is None or value <= high)):
+            accepted = self.accepted.format(minimum=low, maximum=high)
+            raise InvalidArgumentError(f"`{self.name}` is {value!r}; {accepted}")
+        return self.kind(value)
+
+    def is_recorded(self, value: Any) -> bool:
+        """Whether `value` takes part in recipes, hashes and fingerprints."""
+        return not self.is_later or value != self.default
+
+
+def is_whole(value: Any) -> bool:
+    """Whether `value` is a whole number, of Python or NumPy, and no boolean."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real number, of Python or NumPy, and no boolean."""
+    real = isinstance(value, (int, float, np.integer, np.floating))
+    return real and not isinstance(value, bool)
+
+
+def check_texts(name: str, texts: Sequence[Any]) -> None:
+    """Raise an error that calls them `name` unless all `texts` are Unicode text."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise ArgumentTypeError(
+                f"`{name}` holds {text!r} ({type(text).__name__}); text is accepted."
+            )
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(
+                f"`{name}` holds {text!r}, which is not valid Unicode ({error.reason}). "
+                "Decode the input as UTF-8 first."
+            ) from error
+
+
+def _check_negative_prompt(setting: Setting, value: Any, limits: Limits) -> str:
+    text = "" if value is None else value
+    check_texts(setting.name, [text])
+    return str(text)
+
+
+def _check_size(setting: Setting, value: Any, limits: Limits) -> int:
+    model = limits.model
+    if value is None:
+        return model.default_size
+    multiple = model.pixel_multiple
+    if not is_whole(value) or not 0 < value <= MAX_SIZE or value % multiple:
+        raise ShapeError(
+            f"`{setting.name}` is {value!r}; multiples of {multiple} up to {MAX_SIZE} pixels are "
+            f"accepted: the autoencoder shrinks by {model.scale_factor}, and the UNet's levels by "
+            f"{model.size_multiple} more. The model was trained at {model.default_size}."
+        )
+    return int(value)
+
+
+def _check_seed(setting: Setting, value: Any, limits: Limits) -> int:
+    """The type was checked when the seeds were spread."""
+    if not 0 <= value <= MAX_SEED:
+        raise InvalidArgumentError(
+            f"`seed` asks for {value}; whole numbers from 0 to {MAX_SEED} (2**32 - 1) "
+            "are accepted for every image."
+        )
+    return int(value)
+
+
+def _spread_prompts(setting: Setting, value: Any, count: int) -> Sequence[Any]:
+    return list_texts(setting.name, value)
+
+
+def list_texts(name: str, value: Any) -> list[Any]:
+    """One text or a list of texts, as a list that is not empty."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, (list, tuple)):
+        raise ArgumentTypeError(
+            f"`{name}` is {value!r} ({type(value).__name__}); text or a list of texts is accepted."
+        )
+    if not value:
+        raise InvalidArgumentError(f"`{name}` is an empty list; give at least one text.")
+    return list(value)
+
+
+def _spread_texts(setting: Setting, value: Any, count: int) -> Sequence[Any]:
+    texts = list_texts(setting.name, setting.default if value is None else value)
+    if isinstance(value, (list, tuple)) and len(texts) != count:
+        raise InvalidArgumentError(
+            f"`{setting.name}` lists {len(texts)} texts for {count} prompts; "
+            "give one an image, or one text for all."
+        )
+    return texts if len(texts) == count else texts * count
+
+
+def _spread_numbers(setting: Setting, value: Any, count: int) -> Sequence[Any]:
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return [value] * count
+    if len(value) != count:
+        raise InvalidArgumentError(
+            f"`{setting.name}` lists {len(value)} numbers for {count} images; give one an image, "
+            "or one number for all."
+        )
+    return list(value)
+
+
+def _spread_seeds(setting: Setting, value: Any, count: int) -> Sequence[int]:
+    """A list as it is, one number s as s, s + 1, ..., None at random."""
+    if value is None:
+        return [secrets.randbelow(MAX_SEED + 1) for _ in range(count)]
+    if isinstance(value, (str, bytes)):
+        raise _not_a_seed(value)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, (Sequence, np.ndarray)):
+        first = _whole_seed(value)
+        return list(range(first, first + count))
+    seeds = [_whole_seed(s) for s in value]
+    if len(seeds) != count:
+        raise InvalidArgumentError(
+            f"`seed` lists {len(seeds)} seeds for {count} images; give one an image, "
+            "or one number s for the seeds s, s + 1, ..."
+        )
+    return seeds
+
+
+def _whole_seed(value: Any) -> int:
+    if not is_whole(value) or isinstance(value, np.bool_):
+        raise _not_a_seed(value)
+    return int(value)
+
+
+def _not_a_seed(value: Any) -> ArgumentTypeError:
+    return ArgumentTypeError(
+        f"`seed` is {value!r} ({type(value).__name__}); a whole number, a list of them, "
+        "or None for random seeds is accepted."
+    )
+
+
+def _itself(value: Any) -> Hashable:
+    return value  # type: ignore[no-any-return]
+
+
+#: In the order of recipes and records.
+SETTINGS: list[Setting] = [
+    Setting(
+        "prompt",
+        str,
+        "",
+        spread=_spread_prompts,
+        is_later=False,
+    ),
+    Setting(
+        "negative_prompt",
+        str,
+        "What to guide away from.",
+        default="",
+        check=_check_negative_prompt,
+        spread=_spread_texts,
+        is_later=False,
+    ),
+    Setting(
+        "seed",
+        int,
+        "",
+        minimum=0,
+        maximum=MAX_SEED,
+        check=_check_seed,
+        spread=_spread_seeds,
+        is_later=False,
+    ),
+    Setting(
+        "num_inference_steps",
+        int,
+        "Denoising steps, each a call of the UNet.",
+        default=50,
+        minimum=1,
+        maximum=lambda limits: limits.max_steps,
+        accepted="a whole number from {minimum} to {maximum} is accepted.",
+        batch_key=_itself,
+        is_later=False,
+    ),
+    Setting(
+        "guidance_scale",
+        float,
+        "How closely to follow the prompt; 1.0 is off, which is Python's default.",
+        default=1.0,
+        command_default=6.0,
+        minimum=-MAX_GUIDANCE,
+        maximum=MAX_GUIDANCE,
+        accepted="a number, or a list of one an image, is accepted, between {minimum} and "
+        "{maximum}. 1.0 turns guidance off.",
+        spread=_spread_numbers,
+        batch_key=lambda scale: scale != 1.0,
+        is_later=False,
+    ),
+    Setting(
+        "eta",
+        float,
+        "Noise added at each step: 0 (deterministic) to 1 (as noisy as DDPM).",
+        default=0.0,
+        minimum=0,
+        maximum=1,
+        accepted="a number from 0 (deterministic) to 1 (as noisy as DDPM) is accepted.",
+        spread=_spread_numbers,
+        is_later=False,
+    ),
+    *(
+        Setting(
+            name,
+            int,
+            f"{name.capitalize()} in pixels. Default: as trained.",
+            check=_check_size,
+            batch_key=_itself,
+            is_later=False,
+        )
+        for name in ("height", "width")
+    ),
+]
+
+
+def common_settings() -> list[Setting]:
+    """Those that the images of a run may share a default of."""
+    return [setting for setting in SETTINGS if setting.is_common]
+
+
+def default_values() -> dict[str, Any]:
+    """What a call and a job get where they do not say otherwise, by setting."""
+    return {setting.name: setting.default for setting in common_settings()}
+
+
+def as_call(images: Sequence[Values]) -> dict[str, Any]:
+    """The settings of a call for `images`, which share what a call has one value for."""
+    return {
+        s.name: [values[s.name] for values in images] if s.spread else images[0][s.name]
+        for s in SETTINGS
+    }
+
+
+def recorded(values: Values) -> dict[str, Any]:
+    """Those of an image's `values` that stand in recipes and records, in their order."""
+    return {s.name: values[s.name] for s in SETTINGS if s.is_recorded(values[s.name])}
+
+
+def settings_hash(values: Values) -> bytes:
+    """A short hash of all that decides over the pixels, beside the bundle and the machine.
+
+    It stays the same for images that leave a later setting at its default.
+    """
+    decisive = [
+        (s.name, values[s.name]) if s.is_later else values[s.name]
+        for s in SETTINGS
+        if s.is_recorded(values[s.name])
+    ]
+    return hashlib.sha256(repr(tuple(decisive)).encode()).digest()[:HASH_BYTES]
+
+
+def batch_key(values: Values) -> tuple[Hashable, ...]:
+    """What an image has in common with those that it can share a batch with."""
+    return tuple(s.batch_key(values[s.name]) for s in SETTINGS if s.batch_key is not None)

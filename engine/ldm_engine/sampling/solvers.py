@@ -1,0 +1,85 @@
+"""Solvers as rows of weights: all that a sampler does at one call of the UNet, as numbers.
+
+One row is applied to the latents x, the prediction eps and fresh standard normal noise z as ::
+
+    m = p * x + q * eps                            what the history keeps
+    x = a * x + sum_k b[k] * m[-k] + s * z         m[-0] is this call's m, m[-1] the one before
+
+DDIM (Song et al. 2021, arXiv:2010.02502) keeps the noise form (p = 0, q = 1) and no history::
+
+    x0 = (x - sqrt(1-a_t) eps) / sqrt(a_t)
+    x' = sqrt(a_prev) x0 + sqrt(1 - a_prev - sigma^2) eps + sigma z
+    sigma = eta sqrt((1-a_prev)/(1-a_t) (1 - a_t/a_prev))
+
+The twin in C++ is ``cpp/src/solvers.cpp``; ``tests/data/solvers.json`` holds both to the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .schedule import NoiseSchedule, Transition
+
+#: One number for all images, or [B, 1, 1, 1] where images differ.
+Weight = float | NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call of the UNet; numbers are float64 and applied to float32 latents."""
+
+    timestep: int
+    p: float  #: of the latents, in what the history keeps
+    q: float  #: of the prediction, likewise
+    a: float  #: of the latents
+    b: tuple[Weight, ...]  #: of this call's m, the one before, ...
+    s: Weight  #: of fresh noise
+    drawing: tuple[bool, ...] | None = None  #: [B], the images with s > 0; None: as one
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether noise is added to any image."""
+        return bool(self.s > 0) if self.drawing is None else any(self.drawing)
+
+
+def ddim_rows(schedule: NoiseSchedule, num_inference_steps: int, eta: float) -> tuple[Row, ...]:
+    """DDIM from noise to image, with "leading" timestep spacing.
+
+    Args:
+        schedule: that the model was trained with.
+        num_inference_steps: 1 to ``schedule.num_train_timesteps``.
+        eta: 0 (deterministic) to 1 (as noisy as DDPM).
+    """
+    return tuple(_ddim_row(step, eta) for step in schedule.leading(num_inference_steps))
+
+
+def _ddim_row(step: Transition, eta: float) -> Row:
+    timestep, a, a_prev = step
+    sigma = eta * math.sqrt(max((1 - a_prev) / (1 - a) * (1 - a / a_prev), 0.0))
+    direction = math.sqrt(max(1 - a_prev - sigma**2, 0.0))
+    of_latents = math.sqrt(a_prev / a)
+    return Row(timestep, 0.0, 1.0, of_latents, (direction - math.sqrt(1 - a) * of_latents,), sigma)
+
+
+def join_rows(solvers: Sequence[Sequence[Row]]) -> tuple[Row, ...]:
+    """The rows of a batch whose image i follows `solvers[i]`.
+
+    Images share timesteps, p, q and a; their b and s may differ.
+    """
+    return tuple(_join(rows) for rows in zip(*solvers, strict=True))
+
+
+def _join(rows: Sequence[Row]) -> Row:
+    """One row of each image as one row of the batch."""
+    first = rows[0]
+    if all(row == first for row in rows):
+        return first
+    weights = zip(*([*row.b, row.s] for row in rows), strict=True)
+    *b, s = (np.asarray(w, dtype=np.float32).reshape(len(rows), 1, 1, 1) for w in weights)
+    drawing = tuple(row.adds_noise for row in rows)
+    return Row(first.timestep, first.p, first.q, first.a, tuple(b), s, drawing)
