@@ -16,11 +16,13 @@ from ldm_engine.benchmarking.results import (
 
 FIGURES = {f.name for f in fields(Measurement)} - {f.name for f in fields(Case)} - {"samples_s"}
 SETTINGS = Settings(
-    num_inference_steps=2,
-    guidance_scale=6.0,
-    eta=0.0,
-    height=64,
-    width=64,
+    call={
+        "num_inference_steps": 2,
+        "guidance_scale": 6.0,
+        "eta": 0.0,
+        "height": 64,
+        "width": 64,
+    },
     threads=2,
     warm_up=1,
     min_samples=5,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..errors import ResultsError
 from .reading import UnexpectedValueError, get, read
-from .results import SCENARIOS, STAGES, Results
+from .results import SCENARIOS, STAGES, Results, call_settings
 
 FORMAT, FORMAT_VERSION = "ldm-engine bench", 1
 _NANOSECONDS = 9  # decimals of a second that a clock resolves
@@ -23,6 +24,8 @@ def to_json(results: Results) -> str:
     for measurement in content["measurements"]:
         for stage, samples in measurement["samples_s"].items():
             measurement["samples_s"][stage] = [round(s, _NANOSECONDS) for s in samples]
+    settings = content["settings"]
+    content["settings"] = {**settings.pop("call"), **settings}
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -56,12 +59,26 @@ def read_results(path: Path) -> Results:
             f"{FORMAT_VERSION}. Compare with the version that wrote it, or measure again."
         )
     try:
+        settings = read(dict, get(content, "settings"), "settings")
+        content["settings"] = {**settings, "call": _call(settings)}
         return _checked(read(Results, content, "document"))
     except (UnexpectedValueError, OverflowError) as error:
         raise ResultsError(
             f"{path} is damaged or was edited: {error}. Copy it again from its source, or measure "
             "again with `ldm-engine bench --json`."
         ) from error
+
+
+def _call(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an image; those that came later than the document have their default."""
+    call = {}
+    for setting in call_settings():
+        if setting.is_later:
+            value = settings.get(setting.name, setting.default)
+            call[setting.name] = read(setting.kind | None, value, setting.name)
+        else:
+            call[setting.name] = read(setting.kind, get(settings, setting.name), setting.name)
+    return call
 
 
 def _checked(results: Any) -> Results:

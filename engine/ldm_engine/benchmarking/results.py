@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from ..bundle.contract import PROGRAMS
+from ..sampling.settings import Setting, common_settings
 
 SINGLE_STREAM, OFFLINE = "single-stream", "offline"  # MLPerf's terms
 SCENARIOS = (SINGLE_STREAM, OFFLINE)
@@ -17,37 +18,32 @@ STAGES = (END_TO_END, *PROGRAMS, HOST)
 Samples = tuple[float, ...]  #: seconds
 
 
+def call_settings() -> list[Setting]:
+    """The settings of an image that a benchmark has options for: all but the texts."""
+    return [setting for setting in common_settings() if "prompt" not in setting.name]
+
+
 @dataclass(frozen=True)
 class Settings:
     """What is rendered in each call, and for how long calls are measured."""
 
-    num_inference_steps: int
-    guidance_scale: float
-    eta: float
-    height: int  #: pixels
-    width: int
+    call: Mapping[str, Any]  #: the values of ``call_settings()`` by name
     threads: int
     warm_up: int  #: calls after the first that do not count
     min_samples: int  #: calls that count, at least
     min_seconds: float  #: of calls that count, at least
 
     @property
-    def call(self) -> dict[str, Any]:
-        """The keyword arguments of a pipeline's call."""
-        names = ("num_inference_steps", "guidance_scale", "eta", "height", "width")
-        return {name: getattr(self, name) for name in names}
-
-    @property
     def work(self) -> dict[str, Any]:
         """What changes how much is computed, by the command's option; scales do not."""
-        return {
-            "--num-inference-steps": self.num_inference_steps,
-            "--guidance-scale": "off (1.0)" if self.guidance_scale == 1.0 else "on (not 1.0)",
-            "--eta": "0 (no noise)" if self.eta == 0 else "above 0 (noise)",
-            "--height": self.height,
-            "--width": self.width,
-            "--threads": self.threads,
+        scale, eta = self.call["guidance_scale"], self.call["eta"]
+        work = {
+            **self.call,
+            "guidance_scale": "off (1.0)" if scale == 1.0 else "on (not 1.0)",
+            "eta": "0 (no noise)" if eta == 0 else "above 0 (noise)",
+            "threads": self.threads,
         }
+        return {f"--{name.replace('_', '-')}": value for name, value in work.items()}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..benchmarking.comparison import check_comparable, compare, differences
 from ..benchmarking.document import read_results, to_json
 from ..benchmarking.measure import measure
 from ..benchmarking.plan import DEFAULT_BATCH_SIZES, Plan, make_plan
-from ..benchmarking.results import SCENARIOS, Failure, Results, Source
+from ..benchmarking.results import SCENARIOS, Failure, Results, Source, call_settings
 from ..bundle.manifest import open_bundle
 from ..errors import BenchmarkError, LDMEngineError, OutputError
 from ..machine.environment import machine_facts, versions
@@ -24,6 +24,7 @@ from ..machine.files import make_folder, write_atomically
 from ..version import __version__
 from . import console
 from .bench_tables import print_comparison, print_failure, print_results
+from .options import settings_options
 
 _PATH = click.Path(path_type=Path)
 _STDOUT = Path("-")
@@ -52,18 +53,8 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float) ->
     metavar="N,N,...",
     help=f"Batch sizes of the scenario offline.  [default: {DEFAULT_BATCH_SIZES}]",
 )
-@click.option("--threads", type=int, help="Default: all cores of this process.")
-@click.option("--num-inference-steps", type=int, default=50, show_default=True)
-@click.option(
-    "--guidance-scale",
-    type=float,
-    default=6.0,
-    show_default=True,
-    help="1.0 is off, which halves the UNet's batch.",
-)
-@click.option("--eta", type=float, default=0.0, show_default=True)
-@click.option("--height", type=int, help="Pixels. Default: as trained.")
-@click.option("--width", type=int, help="Pixels. Default: as trained.")
+@click.option("--threads", type=int, help="Cores to use. Default: all of this process.")
+@partial(settings_options, settings=call_settings())
 @click.option(
     "--warm-up",
     type=click.IntRange(0),

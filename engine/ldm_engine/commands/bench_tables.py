@@ -16,6 +16,7 @@ from ..benchmarking.results import (
     Failure,
     Measurement,
     Results,
+    call_settings,
 )
 from ..benchmarking.statistics import summarize
 from .console import plain, plain_table, print_whole
@@ -51,13 +52,16 @@ def print_failure(failure: Failure, to: Console) -> None:
 
 
 def _heading(results: Results) -> str:
-    s, machine = results.settings, results.machine
-    guidance = "no guidance" if s.guidance_scale == 1 else f"guidance {s.guidance_scale:g}"
-    noise = f", eta {s.eta:g}" if s.eta else ""
+    call, machine = results.settings.call, results.machine
+    scale, eta = call["guidance_scale"], call["eta"]
+    guidance = "no guidance" if scale == 1 else f"guidance {scale:g}"
+    noise = f", eta {eta:g}" if eta else ""
+    later = [s.name for s in call_settings() if s.is_later and s.is_recorded(call[s.name])]
     return plain(
         f"{results.bundle.source} (bundle {results.bundle.digest[:12]}): "
-        f"{s.num_inference_steps} steps, {guidance}{noise}, {s.width}x{s.height}, "
-        f"{s.threads} threads\n"
+        f"{call['num_inference_steps']} steps, {guidance}{noise}, "
+        f"{''.join(f'{name} {call[name]}, ' for name in later)}{call['width']}x{call['height']}, "
+        f"{results.settings.threads} threads\n"
         f"{machine['processor']} with {machine['threads']} threads and "
         f"{_gib(machine['memory_bytes'])} GiB, {results.date_utc}"
     )

@@ -10,6 +10,8 @@ import pytest
 from ldm_engine.benchmarking.document import read_results, to_json
 from ldm_engine.benchmarking.results import Failure
 from ldm_engine.errors import ResultsError
+from ldm_engine.sampling import settings
+from ldm_engine.sampling.settings import Setting
 from made_results import made_measurement, made_results
 
 RESULTS = replace(
@@ -41,6 +43,20 @@ def test_what_is_written_is_read_back_to_the_nanosecond(tmp_path):
         assert str(read) == str(given)
         for stage, samples in given.samples_s.items():
             assert read.samples_s[stage] == pytest.approx(samples, abs=1e-9)
+
+
+def test_a_later_setting_of_images_is_one_of_the_document(tmp_path, monkeypatch):
+    """An older document was measured with its default."""
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(to_json(RESULTS))
+    later = Setting("solver", str, "Solver.", default="ddim")
+    monkeypatch.setattr(settings, "SETTINGS", [*settings.SETTINGS, later])
+    found = read_results(old)
+    assert found.settings.call == {**RESULTS.settings.call, "solver": "ddim"}
+    assert found.settings.work["--solver"] == "ddim"
+    call = {**found.settings.call, "solver": "other"}
+    new.write_text(to_json(replace(found, settings=replace(found.settings, call=call))))
+    assert read_results(new).settings.call["solver"] == "other"
 
 
 def test_half_a_file_is_refused(refused):
