@@ -33,8 +33,9 @@ def main() -> None:
         command = [COMMAND, "render", a.bundle, jobs, "--output", output, *options]
         used = measure([str(word) for word in command])
     print(
-        f"{a.rows} rows: {used['seconds']:.1f} s; at most {used['peak_resident_bytes'] >> 20} MiB "
-        f"resident, {used['peak_anonymous_bytes'] >> 20} MiB anonymous"
+        f"{a.rows} rows: {used['seconds']:.1f} s, {used['core_seconds']:.1f} s on a core; at most "
+        f"{used['peak_resident_bytes'] >> 20} MiB resident, "
+        f"{used['peak_anonymous_bytes'] >> 20} MiB anonymous"
     )
 
 
