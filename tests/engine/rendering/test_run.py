@@ -60,7 +60,8 @@ def test_images_and_records(whole, tiny_onnx_bundle):
         record = records[job["id"]]
         assert (record["prompt"], record["eta"]) == (job["prompt"], job["eta"])
         recipe = read_recipe(whole / record["path"])
-        assert (recipe.seed, recipe.guidance_scale) == (record["seed"], job["guidance_scale"])
+        assert recipe.settings["seed"] == record["seed"]
+        assert recipe.settings["guidance_scale"] == job["guidance_scale"]
         assert recipe.bundle == tiny_onnx_bundle.digest
         (alone,) = pipe(
             job["prompt"], seed=record["seed"], num_inference_steps=2, eta=job["eta"],
@@ -145,9 +146,9 @@ def test_jobs_from_a_url(render):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"num_inference_steps": 3}, "default_num_inference_steps: 2 there, 3 asked for"),
+        ({"num_inference_steps": 3}, "default_num_inference_steps: 2 there, 3 now"),
         ({"precision": "bf16", "runtime": "openvino"}, "precision"),
-        ({"batch_size": 5}, "batch_size: 4 there, 5 asked for"),
+        ({"batch_size": 5}, "batch_size: 4 there, 5 now"),
         ({"image_format": "webp"}, "image_format"),
         ({"layout": "webdataset"}, "layout"),
         ({"threads": 2}, "threads"),
@@ -341,7 +342,7 @@ def test_other_formats_carry_their_recipe(render, tmp_path, image_format):
     jobs = [{"prompt": "é 🐿 \0 \n" + "x " * 2490, "negative_prompt": "\1" * 5000}]
     (record,) = render(jobs, image_format=image_format, quality=80)
     recipe = read_recipe(tmp_path / "out" / record["path"])
-    assert recipe.prompt == jobs[0]["prompt"]
+    assert recipe.settings["prompt"] == jobs[0]["prompt"]
     assert record["prompt_truncated"]
     with Image.open(tmp_path / "out" / record["path"]) as image:
         assert image.format == image_format.upper()
