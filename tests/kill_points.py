@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import ldm_engine
+from forked import processes
 from ldm_engine.errors import OutputError
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _TORN_BYTES = 7  #: less than a line of a journal
 _REFUSED = 3  #: exit status
-_processes = multiprocessing.get_context("forkserver")  # forks a process that has no threads
-_processes.set_forkserver_preload(["ldm_engine.rendering.run", "onnxruntime"])
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def render_apart(
         OutputError: as it is raised there.
     """
     render = partial(ldm_engine.render, *arguments, output=output, **options)
-    process = _processes.Process(target=_render, args=(render, output, point, file_size_limit))
+    process = processes.Process(target=_render, args=(render, output, point, file_size_limit))
     process.start()
     process.join()
     if process.exitcode == _REFUSED:
