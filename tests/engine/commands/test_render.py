@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
+from forked import run_command
 from ldm_engine.commands import console, display
 from ldm_engine.errors import OutputError
 from ldm_engine.rendering.execution import Counter
@@ -197,7 +198,8 @@ def test_what_went_wrong_is_told_also_after_an_interrupt(monkeypatch, capsys):
 def test_workers_do_not_look_for_modules_in_the_current_folder(runs, monkeypatch):
     (runs.folder / "tokenizers.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(runs.folder)
-    told = runs(runs.jobs(ROWS[:4]), runs.folder / "out", *OPTIONS[2:], "--workers", 2)
+    run = runs.start(runs.jobs(ROWS[:4]), runs.folder / "out", *OPTIONS[2:], "--workers", 2)
+    told, _ = run.communicate()
     assert "4 of 4 images" in told
 
 
@@ -256,8 +258,7 @@ def test_mistakes_end_in_one_paragraph(runs, arguments, code, message, monkeypat
     jobs = runs.jobs(ROWS[:1])
     (runs.folder / "bad.jsonl").write_text("nonsense\n")
     words = [str(jobs) if word == "JOBS" else word for word in arguments]
-    command = [runs.command(jobs, "x")[0], "render", str(runs.bundle), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command("render", runs.bundle, *words)
     assert done.returncode == code, done.stderr
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -268,10 +269,7 @@ def test_an_image_is_made_again_from_its_own_file(runs):
     output, again = runs.folder / "out", runs.folder / "again"
     runs(jobs, output, "--num-inference-steps", 3, "--batch-size", 4)
     for name, content in images_of(output).items():
-        command = [runs.command(jobs, "x")[0], "generate", runs.bundle, "-o", again]
-        subprocess.run(
-            [*map(str, command), "--from-image", str(output / name)],
-            check=True,
-            capture_output=True,
-        )
+        run_command(
+            "generate", runs.bundle, "-o", again, "--from-image", output / name
+        ).check_returncode()
         assert content in files_of(again).values()  # the whole file, recipe and all
