@@ -1,4 +1,4 @@
-"""The lists in CONTRIBUTING.md are held to the code: what they name is there, and nothing is missing."""
+"""The lists in CONTRIBUTING.md are held to the code: what is named is there, and all is named."""
 
 from __future__ import annotations
 
