@@ -21,6 +21,7 @@ from ldm_engine.rendering.sources import JobsError
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import RUNTIMES
 from ldm_engine.sampling.recipes import read_recipe
+from ldm_engine.sampling.settings import SETTINGS
 from rendering_runs import files_of, images_of, read_lines, records_of
 
 SETTINGS = {
@@ -169,6 +170,27 @@ def test_a_run_may_move_to_another_gpu_of_the_same_kind(monkeypatch):
     assert places._describe_device("cpu") == "cpu"  # as in runs of before
     assert places._describe_device("gpu") == places._describe_device("gpu:1") == "gpu: A10"
     assert places._describe_device("gpu:2") == "gpu: H200"
+
+
+def test_a_change_of_any_field_of_a_job_that_is_done_is_noticed(render, tmp_path):
+    """Each setting in turn; one that is added to the list must be added here."""
+    job = {
+        "id": "x", "prompt": "a", "negative_prompt": "b", "seed": 1, "num_inference_steps": 2,
+        "guidance_scale": 2.0, "eta": 0.5, "height": 64, "width": 64,
+    }  # fmt: skip
+    other = {
+        "prompt": "c", "negative_prompt": "", "seed": 2, "num_inference_steps": 3,
+        "guidance_scale": 1.0, "eta": 0.0, "height": 128, "width": 128,
+    }  # fmt: skip
+    assert [setting.name for setting in SETTINGS] == list(other)
+    assert len(render([job])) == 1
+    before = images_of(tmp_path / "out")
+    for name, value in other.items():
+        assert render([{**job, name: value}]) == []
+        (failure,) = read_lines(tmp_path / "out" / "failures.jsonl")
+        assert "rendered before with another" in failure["error"], name
+    assert render([job]) == []
+    assert images_of(tmp_path / "out") == before
 
 
 def test_force_starts_beside_and_goes_on_there(render, tmp_path):
