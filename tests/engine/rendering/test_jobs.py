@@ -189,7 +189,7 @@ def test_parquet(tmp_path):
     rows = rows_of(tmp_path / "a.parquet")
     assert [r.number for r in rows] == [1, 2, 3]
     (task,) = READER.tasks(1, rows[0].fields)
-    assert (task.seed, task.extra["tags"]) == (1, ["x"])
+    assert (task.values["seed"], task.extra["tags"]) == (1, ["x"])
     assert "1970" in task.extra["when"]
     assert READER.tasks(3, rows[2].fields)[0].seed == identify("3").seed
     (tmp_path / "b.parquet").write_bytes(b"PAR1 nonsense")
@@ -313,7 +313,7 @@ def test_a_shard_is_i_of_n(text):
 def test_numbers_that_python_does_not_write_are_failures(name):
     failures, found, _ = survey([{"prompt": "a", name: 10**5000}, "b"])
     assert (found.total, found.bad_rows) == (1, 1)
-    assert f"'{name}' is a number of thousands of digits" in failures[0]["error"]
+    assert f"'{name}' has thousands of digits" in failures[0]["error"]
 
 
 def test_what_is_told_of_a_row_is_short():

@@ -42,11 +42,11 @@ def render(storage, name, prompt="p"):
 
 def test_the_last_failure_of_an_image_counts(begin, tmp_path):
     _, _, journals = begin()
-    journals.tell_bad_rows([{"row": 2, "id": None, "error": "no prompt"}])
+    journals.record_bad_rows([{"row": 2, "id": None, "error": "no prompt"}])
     journals.commit([failure("a", "first"), failure("b")])
     journals.finish(True)
     _, _, journals = begin()
-    journals.tell_bad_rows([{"row": 3, "id": None, "error": "no prompt"}])
+    journals.record_bad_rows([{"row": 3, "id": None, "error": "no prompt"}])
     journals.commit([failure("a", "second")])
     journals.finish(True)
     lines = read_lines(tmp_path / "failures.jsonl")

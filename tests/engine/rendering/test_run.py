@@ -20,8 +20,8 @@ from ldm_engine.rendering.renderer import Renderer
 from ldm_engine.rendering.sources import JobsError
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import RUNTIMES
+from ldm_engine.sampling import settings
 from ldm_engine.sampling.recipes import read_recipe
-from ldm_engine.sampling.settings import SETTINGS
 from rendering_runs import files_of, images_of, read_lines, records_of
 
 SETTINGS = {
@@ -182,7 +182,7 @@ def test_a_change_of_any_field_of_a_job_that_is_done_is_noticed(render, tmp_path
         "prompt": "c", "negative_prompt": "", "seed": 2, "num_inference_steps": 3,
         "guidance_scale": 1.0, "eta": 0.0, "height": 128, "width": 128,
     }  # fmt: skip
-    assert [setting.name for setting in SETTINGS] == list(other)
+    assert [setting.name for setting in settings.SETTINGS] == list(other)
     assert len(render([job])) == 1
     before = images_of(tmp_path / "out")
     for name, value in other.items():
