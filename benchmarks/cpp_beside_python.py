@@ -27,7 +27,7 @@ GUIDANCE = 6.0
 
 
 def main() -> None:
-    """Measure what was asked for, and print it."""
+    """Measure steps or starts, and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["steps", "start", *NAMES])
     parser.add_argument("bundle", type=Path)
@@ -74,7 +74,7 @@ def _measure_steps(a: argparse.Namespace) -> None:
 
 
 def _next_step(process: subprocess.Popen[str]) -> float:
-    """Let a process go on to the end of its next step; tells the seconds."""
+    """Let a process go on to the end of its next step; returns the seconds."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write("\n")
@@ -86,7 +86,7 @@ def _next_step(process: subprocess.Popen[str]) -> float:
 
 
 class _Turns:
-    """Steps of this process: each waits for a line on stdin, and tells its seconds."""
+    """Steps of this process: each waits for a line on stdin, and prints its seconds."""
 
     def __init__(self) -> None:
         self._wait()

@@ -7,9 +7,10 @@
 #include <memory>
 #include <string>
 
-#include "files.hpp"
 #include "ldm_engine/errors.hpp"
-#include "tokenizer.hpp"
+#include "machine/files.hpp"
+#include "sampling/settings.hpp"
+#include "sampling/tokenizer.hpp"
 
 using namespace ldm_engine;
 

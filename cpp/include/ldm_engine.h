@@ -1,6 +1,6 @@
 /* The C interface, for binding from other languages: opaque handles, error codes with texts, and
- * structs that tell their own size, so that a program built against an older header goes on working
- * with a newer library. ldm_engine_image alone tells none: it stays as it is.
+ * structs that hold their own size, so that a program built against an older header goes on working
+ * with a newer library. ldm_engine_image alone holds none: it stays as it is.
  *
  * Functions return LDM_ENGINE_OK or another code, and then ldm_engine_last_error() has the text.
  * Texts are UTF-8 and end with a zero byte. What a function puts into `out` belongs to the caller,
@@ -55,7 +55,7 @@ typedef struct ldm_engine_options {
 typedef int32_t (*ldm_engine_step_callback)(void* user_data, int32_t step, int32_t timestep,
                                             float* latents, size_t count);
 
-/* What is asked of one call. A list holds one value for all images or one an image; an empty one
+/* The settings of one call. A list holds one value for all images or one an image; an empty one
  * means the default. */
 typedef struct ldm_engine_request {
   size_t size;                   /* of this struct, as the caller knows it */
@@ -95,7 +95,7 @@ typedef struct ldm_engine_info {
   const char* precision;
   const char* memory; /* "resident" or "sequential" */
   int32_t threads;
-  int32_t default_size;   /* height and width where none are asked for, in pixels */
+  int32_t default_size;   /* height and width by default, in pixels */
   int32_t pixel_multiple; /* height and width are multiples of this */
   int32_t token_length;   /* tokens a prompt */
   int32_t latent_channels;

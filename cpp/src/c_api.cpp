@@ -80,8 +80,8 @@ void require(const void* pointer, const char* name) {
 
 void check_size(std::size_t size, std::size_t first, const char* name) {
   if (size < first || size > kLargestBytes) {
-    throw InvalidArgumentError(std::string("`") + name + "` tells a size of " +
-                               std::to_string(size) + " bytes; " + std::to_string(first) + " to " +
+    throw InvalidArgumentError(std::string("`") + name + "` has a size of " + std::to_string(size) +
+                               " bytes; " + std::to_string(first) + " to " +
                                std::to_string(kLargestBytes) +
                                " are accepted. Set its `size` to its sizeof.");
   }
@@ -143,17 +143,17 @@ void check_reserved(std::int32_t value) {
 }
 
 Options read_options(const ldm_engine_options* given) {
-  const ldm_engine_options told =
+  const ldm_engine_options from =
       read_struct(given, default_options(), kFirstOptionsBytes, "options");
-  check_reserved(told.reserved);
+  check_reserved(from.reserved);
   Options options;
-  if (told.runtime) options.runtime = told.runtime;
-  if (told.device) options.device = told.device;
-  if (told.precision) options.precision = told.precision;
-  if (told.memory) options.memory = told.memory;
-  if (told.threads != 0) options.threads = told.threads;
-  options.check_hashes = read_flag(told.check_hashes, "check_hashes");
-  options.cache = read_flag(told.cache, "cache");
+  if (from.runtime) options.runtime = from.runtime;
+  if (from.device) options.device = from.device;
+  if (from.precision) options.precision = from.precision;
+  if (from.memory) options.memory = from.memory;
+  if (from.threads != 0) options.threads = from.threads;
+  options.check_hashes = read_flag(from.check_hashes, "check_hashes");
+  options.cache = read_flag(from.cache, "cache");
   return options;
 }
 
@@ -184,23 +184,23 @@ void read_per_image(std::vector<T> values, PerImage<T>& out) {
 }
 
 Request read_request(const ldm_engine_request* given) {
-  const ldm_engine_request told =
+  const ldm_engine_request from =
       read_struct(given, default_request(), kFirstRequestBytes, "request");
-  check_reserved(told.reserved);
+  check_reserved(from.reserved);
   Request request;
-  if (told.height != 0) request.height = told.height;
-  if (told.width != 0) request.width = told.width;
-  request.num_inference_steps = told.num_inference_steps;
-  read_per_image(read_list(told.guidance_scales, told.guidance_scale_count, "guidance_scales"),
+  if (from.height != 0) request.height = from.height;
+  if (from.width != 0) request.width = from.width;
+  request.num_inference_steps = from.num_inference_steps;
+  read_per_image(read_list(from.guidance_scales, from.guidance_scale_count, "guidance_scales"),
                  request.guidance_scale);
-  read_per_image(read_list(told.etas, told.eta_count, "etas"), request.eta);
-  read_per_image(read_list(told.seeds, told.seed_count, "seeds"), request.seed);
-  read_per_image(read_texts(told.negative_prompts, told.negative_prompt_count, "negative_prompts"),
+  read_per_image(read_list(from.etas, from.eta_count, "etas"), request.eta);
+  read_per_image(read_list(from.seeds, from.seed_count, "seeds"), request.seed);
+  read_per_image(read_texts(from.negative_prompts, from.negative_prompt_count, "negative_prompts"),
                  request.negative_prompt);
-  request.latents = read_list(told.latents, told.latents_count, "latents");
-  if (told.on_step_end) {
-    request.on_step_end = [told](const StepInfo& step) {
-      return told.on_step_end(told.user_data, step.index, step.timestep, step.latents,
+  request.latents = read_list(from.latents, from.latents_count, "latents");
+  if (from.on_step_end) {
+    request.on_step_end = [from](const StepInfo& step) {
+      return from.on_step_end(from.user_data, step.index, step.timestep, step.latents,
                               step.count) != 0;
     };
   }
@@ -261,11 +261,11 @@ int32_t ldm_engine_pipeline_info(const ldm_engine_pipeline* pipeline, ldm_engine
   return guarded([&] {
     require(pipeline, "pipeline");
     require(out, "out");
-    const Info& told = pipeline->pipeline.info();
-    const ldm_engine_info info = {sizeof(info),         told.source.c_str(),    told.digest.c_str(),
-                                  told.runtime.c_str(), told.precision.c_str(), told.memory.c_str(),
-                                  told.threads,         told.default_size,      told.pixel_multiple,
-                                  told.token_length,    told.latent_channels,   told.scale_factor};
+    const Info& from = pipeline->pipeline.info();
+    const ldm_engine_info info = {sizeof(info),         from.source.c_str(),    from.digest.c_str(),
+                                  from.runtime.c_str(), from.precision.c_str(), from.memory.c_str(),
+                                  from.threads,         from.default_size,      from.pixel_multiple,
+                                  from.token_length,    from.latent_channels,   from.scale_factor};
     write_struct(out, out->size, info, kFirstInfoBytes, "out");
   });
 }
@@ -316,9 +316,9 @@ int32_t ldm_engine_result_timings(const ldm_engine_result* result, ldm_engine_ti
   return guarded([&] {
     require(result, "result");
     require(out, "out");
-    const Timings& told = result->result.timings;
-    const ldm_engine_timings timings = {sizeof(timings), told.text_ms,   told.time_ms,
-                                        told.denoise_ms, told.decode_ms, told.total_ms};
+    const Timings& from = result->result.timings;
+    const ldm_engine_timings timings = {sizeof(timings), from.text_ms,   from.time_ms,
+                                        from.denoise_ms, from.decode_ms, from.total_ms};
     write_struct(out, out->size, timings, kFirstTimingsBytes, "out");
   });
 }

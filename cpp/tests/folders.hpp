@@ -43,11 +43,11 @@ inline nlohmann::json read_vectors(const std::string& name) {
   return nlohmann::json::parse(file);
 }
 
-/// The bundle to render with, or none: ctest and pytest tell it.
+/// The bundle to render with, or none: ctest and pytest set the variable.
 inline std::optional<std::filesystem::path> test_bundle() {
-  const char* told = std::getenv("LDM_ENGINE_TEST_BUNDLE");
-  if (!told || !*told) return std::nullopt;
-  return std::filesystem::path(told);
+  const char* folder = std::getenv("LDM_ENGINE_TEST_BUNDLE");
+  if (!folder || !*folder) return std::nullopt;
+  return std::filesystem::path(folder);
 }
 
 inline void write_file(const std::filesystem::path& path, const std::string& content) {
@@ -57,9 +57,9 @@ inline void write_file(const std::filesystem::path& path, const std::string& con
 
 /// Leaves a test that needs a bundle when there is none.
 #define REQUIRE_BUNDLE(name)                                        \
-  const auto name##_told = test_bundle();                           \
-  if (!name##_told) {                                               \
+  const auto name##_folder = test_bundle();                         \
+  if (!name##_folder) {                                             \
     MESSAGE("passed over: LDM_ENGINE_TEST_BUNDLE names no bundle"); \
     return;                                                         \
   }                                                                 \
-  const std::filesystem::path name = *name##_told
+  const std::filesystem::path name = *name##_folder

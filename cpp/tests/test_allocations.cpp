@@ -6,11 +6,12 @@
 #include <memory>
 #include <new>
 
+#include "bundle/manifest.hpp"
 #include "counting.hpp"
 #include "folders.hpp"
-#include "loop.hpp"
-#include "manifest.hpp"
-#include "runtime.hpp"
+#include "runtimes/choice.hpp"
+#include "sampling/encoding.hpp"
+#include "sampling/loop.hpp"
 
 using namespace ldm_engine;
 
@@ -67,27 +68,23 @@ TEST_CASE("a step allocates nothing") {
   UncountedProgram unet(bundle, runtime.open(bundle, "unet", resolve_options({})));
   const ModelInfo& model = bundle.model;
   const Shape latents = {2, model.latent_channels, model.sample_size, model.sample_size};
-  Shape noise_pred = latents;
-  noise_pred[0] = 4;
-  unet.allocate({{"latents", latents},
-                 {"time_shift", {1, model.time_shift_width}},
-                 {"text_kv", {4, model.token_length, model.text_kv_width}},
-                 {"noise_pred", noise_pred}});
-  const DDIMScheduler scheduler(read_vectors("scheduler_configs.json").at("config"));
-  const std::vector<BatchStep> steps = scheduler.batch_steps(8, {0.3, 1.0});
+  unet.allocate(unet_shapes(model, latents, 4));
+  const NoiseSchedule schedule(read_vectors("scheduler_configs.json").at("config"));
+  std::vector<BatchRow> rows = join_rows({ddim_rows(schedule, 8, 0.3), ddim_rows(schedule, 8, 1)});
+  for (BatchRow& row : rows) {  // a solver that uses all that a row can hold
+    row.p = 0.1F;
+    for (std::vector<float>& b : row.b) b.resize(3, 0.01F);
+  }
   const std::vector<float> time_shift(8 * static_cast<std::size_t>(model.time_shift_width));
   const std::vector<float> guidance = {2.0F, 6.0F};
   std::vector<NoiseStream> noise = {NoiseStream(0), NoiseStream(1)};
-  std::vector<float> fresh_noise(count_values(latents) / 2);
-  std::vector<double> steps_ms;
-  steps_ms.reserve(steps.size());
+  LoopBuffers buffers(rows, 2, count_values(latents) / 2);
   int called = 0;
   const StepCallback on_step_end = [&](const StepInfo&) { return ++called < 0; };
-  const LoopInputs inputs = {steps,       time_shift.data(), guidance, noise,
-                             fresh_noise, on_step_end,       steps_ms};
+  const LoopInputs inputs = {rows, time_shift.data(), guidance, noise, on_step_end};
   const std::size_t before = allocations_counted();
   count_allocations(true);
-  const int done = run_loop(unet, inputs);
+  const int done = run_loop(unet, inputs, buffers);
   count_allocations(false);
   CHECK(done == 8);
   CHECK(called == 8);

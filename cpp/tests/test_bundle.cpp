@@ -1,12 +1,13 @@
-// Bundles that are not whole are told, without a crash.
+// Bundles that are not whole are refused, without a crash.
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
-#include "files.hpp"
+#include "bundle/manifest.hpp"
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
 #include "ldm_engine/pipeline.hpp"
-#include "manifest.hpp"
+#include "machine/files.hpp"
+#include "machine/messages.hpp"
 
 using namespace ldm_engine;
 namespace fs = std::filesystem;
@@ -50,7 +51,7 @@ std::string refusal(const fs::path& bundle, bool check_hashes) {
 
 }  // namespace
 
-TEST_CASE("a file that was altered is told by name") {
+TEST_CASE("a file that was altered is named") {
   REQUIRE_BUNDLE(bundle);
   for (const char* name : {"unet/openvino_model.bin", "time_encoder/openvino_model.xml",
                            "vocab.txt", "scheduler_config.json", "reference.json"}) {
@@ -60,9 +61,9 @@ TEST_CASE("a file that was altered is told by name") {
     std::string content = *read_whole(bundle / name);
     content[content.size() / 2] ^= 1;
     replace(folder.path() / name, content);
-    const std::string told = refusal(folder.path(), true);
-    CHECK(told.find(name) != std::string::npos);
-    CHECK(told.find("another sha256") != std::string::npos);
+    const std::string message = refusal(folder.path(), true);
+    CHECK(message.find(name) != std::string::npos);
+    CHECK(message.find("does not match the sha256") != std::string::npos);
     fs::remove(folder.path() / name);
     CHECK(refusal(folder.path(), true).find("is missing") != std::string::npos);
   }
@@ -78,7 +79,7 @@ TEST_CASE("files that no runtime of ours reads are not looked at") {
   CHECK(refusal(folder.path(), true) == "");
 }
 
-TEST_CASE("a file that is not whole is told, though its hash is not looked at") {
+TEST_CASE("a file that is not whole is refused, though its hash is not looked at") {
   REQUIRE_BUNDLE(bundle);
   for (const char* name : {"time_encoder/openvino_model.xml", "vae_decoder/openvino_model.bin"}) {
     const std::string content = *read_whole(bundle / name);
@@ -94,7 +95,7 @@ TEST_CASE("a file that is not whole is told, though its hash is not looked at") 
   }
 }
 
-TEST_CASE("a graph of the right size that is none is told") {
+TEST_CASE("a graph of the right size that is none is refused") {
   REQUIRE_BUNDLE(bundle);
   const TemporaryFolder folder;
   link_bundle(bundle, folder.path());
@@ -106,7 +107,7 @@ TEST_CASE("a graph of the right size that is none is told") {
   }
 }
 
-TEST_CASE("a bundle that was replaced after it was opened is told") {
+TEST_CASE("a bundle that was replaced after it was opened is refused") {
   REQUIRE_BUNDLE(bundle);
   const TemporaryFolder folder;
   link_bundle(bundle, folder.path());
@@ -122,7 +123,7 @@ TEST_CASE("a bundle that was replaced after it was opened is told") {
   CHECK_NOTHROW(Pipeline(folder.path(), options).generate({"a"}, request));
 }
 
-TEST_CASE("a pipe in the place of a file is told, though no hash is looked at") {
+TEST_CASE("a pipe in the place of a file is refused, though no hash is looked at") {
   REQUIRE_BUNDLE(bundle);
   for (const char* name : {"vocab.txt", "scheduler_config.json"}) {
     const TemporaryFolder folder;
@@ -135,13 +136,13 @@ TEST_CASE("a pipe in the place of a file is told, though no hash is looked at") 
 
 TEST_CASE("formats are listed in one order") {
   Bundle bundle;
-  for (const char* name : kPrograms) {
+  for (const std::string& name : required_programs()) {
     for (const char* format : kFormats) bundle.programs[name].formats[format];
   }
   CHECK(joined(bundle.formats()) == "paddle, onnx, openvino, openvino_int8, tensorrt");
 }
 
-TEST_CASE("a damaged vocabulary or scheduler config is told, though its hash is not looked at") {
+TEST_CASE("a damaged vocabulary or scheduler config is refused, though its hash is not looked at") {
   REQUIRE_BUNDLE(bundle);
   for (const std::string content : {"", "\xff", "[]", "{\"beta_end\": 7}", "[CLS]\n"}) {
     for (const char* name : {"vocab.txt", "scheduler_config.json"}) {

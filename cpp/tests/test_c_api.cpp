@@ -42,7 +42,7 @@ TEST_CASE("C: structs of other versions") {
   CHECK(options.check_hashes == 1);
   options.size = 1;
   CHECK(ldm_engine_open("/none", &options, &pipeline) == LDM_ENGINE_INVALID_ARGUMENT);
-  CHECK(last_error_says("`options` tells a size of 1 bytes"));
+  CHECK(last_error_says("`options` has a size of 1 bytes"));
   options.size = static_cast<std::size_t>(-1);
   CHECK(ldm_engine_open("/none", &options, &pipeline) == LDM_ENGINE_INVALID_ARGUMENT);
 

@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "command_line.hpp"
-#include "recipe.hpp"
+#include "images.hpp"
 
 namespace {
 
@@ -24,7 +24,7 @@ TEST_CASE("options are read, with dashes or underscores") {
   CHECK(command.request.num_inference_steps == 7);
   CHECK(command.request.guidance_scale.values == std::vector<double>{2.5});
   CHECK(command.request.negative_prompt.values.front() == "no_no");
-  CHECK(command.seed == 3);
+  CHECK(command.request.seed.values == std::vector<std::int64_t>{3});
   CHECK(command.output == "out");
   CHECK(command.shows_timings);
   CHECK(command.options.memory == "auto");
@@ -36,7 +36,7 @@ TEST_CASE("options are read, with dashes or underscores") {
   CHECK(read({"-h"}).wants_help);
 }
 
-TEST_CASE("bad usage is told") {
+TEST_CASE("bad usage is refused") {
   for (const std::vector<std::string>& words :
        std::vector<std::vector<std::string>>{{},
                                              {"bundle"},

@@ -1,12 +1,12 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
-#include "cache.hpp"
-#include "files.hpp"
+#include "bundle/stamps.hpp"
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
-#include "sha256.hpp"
-#include "stamps.hpp"
+#include "machine/cache.hpp"
+#include "machine/files.hpp"
+#include "machine/sha256.hpp"
 
 using namespace ldm_engine;
 namespace fs = std::filesystem;
@@ -57,7 +57,7 @@ TEST_CASE("a path with a zero byte in it is refused") {
   CHECK(fs::is_empty(folder.path()));
 }
 
-TEST_CASE("a folder is made, or told why not") {
+TEST_CASE("a folder is made, or the error says why not") {
   const TemporaryFolder folder;
   make_folder(folder.path() / "a" / "b");
   CHECK(fs::is_directory(folder.path() / "a" / "b"));
@@ -66,7 +66,7 @@ TEST_CASE("a folder is made, or told why not") {
   CHECK_THROWS_AS(make_folder(folder.path() / "file" / "x"), OutputError);
 }
 
-TEST_CASE("what changed since it was hashed is told") {
+TEST_CASE("what changed since it was hashed is found") {
   const TemporaryFolder folder;
   write_file(folder.path() / "file", "content");
   const std::map<std::string, std::string> hashes = {{"file", sha256_of_text("content")}};

@@ -1,8 +1,8 @@
 #include <doctest/doctest.h>
 
+#include "bundle/manifest.hpp"
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
-#include "manifest.hpp"
 
 using namespace ldm_engine;
 
@@ -56,15 +56,15 @@ TEST_CASE("manifests are accepted and refused as in Python") {
       CHECK_NOTHROW(open_bundle(folder.path()));
       continue;
     }
-    std::string told;
+    std::string message;
     try {
       open_bundle(folder.path());
     } catch (const BundleError& error) {
-      told = error.what();
+      message = error.what();
     }
-    CAPTURE(told);
-    CHECK_FALSE(told.empty());
-    CHECK(told.find(entry.at("says").get<std::string>()) != std::string::npos);
+    CAPTURE(message);
+    CHECK_FALSE(message.empty());
+    CHECK(message.find(entry.at("says").get<std::string>()) != std::string::npos);
   }
 }
 

@@ -3,8 +3,7 @@
 #include <array>
 
 #include "folders.hpp"
-#include "ldm_engine/errors.hpp"
-#include "noise.hpp"
+#include "sampling/noise.hpp"
 
 using namespace ldm_engine;
 
@@ -22,13 +21,4 @@ TEST_CASE("noise is that of the shared vectors") {
       }
     }
   }
-}
-
-TEST_CASE("seeds count up from one, are kept as a list, or are random") {
-  CHECK(resolve_seeds(5, 3) == std::vector<std::uint32_t>{5, 6, 7});
-  CHECK(resolve_seeds({9, 9}, 2) == std::vector<std::uint32_t>{9, 9});
-  CHECK(resolve_seeds({}, 4).size() == 4);
-  CHECK(resolve_seeds({}, 4) != resolve_seeds({}, 4));
-  CHECK_THROWS_AS(resolve_seeds(INT64_MAX, 2), InvalidArgumentError);
-  CHECK_THROWS_AS(resolve_seeds(INT64_MIN, 2), InvalidArgumentError);
 }

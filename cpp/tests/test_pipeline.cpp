@@ -9,9 +9,9 @@
 #include <type_traits>
 #include <utility>
 
-#include "cpu.hpp"
 #include "folders.hpp"
 #include "ldm_engine/pipeline.hpp"
+#include "machine/cpu.hpp"
 
 using namespace ldm_engine;
 
@@ -46,9 +46,9 @@ TEST_CASE("the same seed gives the same image, alone and in a batch") {
   CHECK(batch.seeds == std::vector<std::uint32_t>{3, 4, 5});
   CHECK(batch.num_steps_run == 4);
   CHECK(batch.warnings.empty());
-  const Result again = pipe.generate(kPrompts, short_request());
+  const Result repeated = pipe.generate(kPrompts, short_request());
   for (std::size_t i = 0; i < kPrompts.size(); ++i) {
-    CHECK(batch.images[i].rgb == again.images[i].rgb);
+    CHECK(batch.images[i].rgb == repeated.images[i].rgb);
     Request request = short_request();
     request.seed = static_cast<std::int64_t>(3 + i);
     const Result alone = pipe.generate({kPrompts[i]}, request);
@@ -131,6 +131,39 @@ TEST_CASE("a pipeline that was moved from says so") {
   CHECK(other.info().latent_channels * other.info().scale_factor > 0);
 }
 
+TEST_CASE("a closed pipeline says so, and its clones go on") {
+  REQUIRE_BUNDLE(bundle);
+  Pipeline pipe(bundle);
+  Pipeline clone = pipe.clone();
+  const Result before = pipe.generate({"a"}, short_request());
+  Request request = short_request();
+  request.on_step_end = [&](const StepInfo&) -> bool {
+    pipe.close();
+    return true;
+  };
+  CHECK_THROWS_WITH_AS(pipe.generate({"a"}, request), doctest::Contains("already rendering"),
+                       Error);
+  pipe.close();
+  pipe.close();
+  CHECK_THROWS_WITH_AS(pipe.generate({"a"}), doctest::Contains("was closed"), ClosedError);
+  CHECK_THROWS_AS(pipe.clone(), ClosedError);
+  CHECK(pipe.info().runtime == clone.info().runtime);
+  CHECK(clone.generate({"a"}, short_request()).images[0].rgb == before.images[0].rgb);
+}
+
+TEST_CASE("a bundle is found after the working directory has changed") {
+  REQUIRE_BUNDLE(bundle);
+  const std::filesystem::path before = std::filesystem::current_path();
+  const std::filesystem::path whole = std::filesystem::absolute(bundle);
+  std::filesystem::current_path(whole.parent_path());
+  Options options;
+  options.memory = "sequential";
+  Pipeline pipe(whole.filename(), options);
+  std::filesystem::current_path("/");
+  CHECK_NOTHROW(pipe.generate({"a"}, short_request()));
+  std::filesystem::current_path(before);
+}
+
 TEST_CASE("a request takes values that it can hold, and no others") {
   using Seed = PerImage<std::int64_t>;
   using Number = PerImage<double>;
@@ -146,7 +179,20 @@ TEST_CASE("a request takes values that it can hold, and no others") {
   CHECK_THROWS_AS(seed = kLarge, InvalidArgumentError);
 }
 
-TEST_CASE("what would be refused is told before a bundle is opened") {
+TEST_CASE("an opening checks requests and makes pipelines without reading the bundle once more") {
+  REQUIRE_BUNDLE(bundle);
+  const TemporaryFolder folder;
+  std::filesystem::copy(bundle, folder.path() / "copy", std::filesystem::copy_options::recursive);
+  const Opening opening(folder.path() / "copy");
+  std::filesystem::remove(folder.path() / "copy/scheduler_config.json");
+  Request request = short_request();
+  CHECK_NOTHROW(opening.check({"a"}, request));
+  CHECK_NOTHROW(Pipeline(opening).generate({"a"}, request));
+  request.eta = 2.0;
+  CHECK_THROWS_AS(opening.check({"a"}, request), InvalidArgumentError);
+}
+
+TEST_CASE("what would be refused is refused before programs are loaded") {
   REQUIRE_BUNDLE(bundle);
   Request request = short_request();
   CHECK_NOTHROW(check_request(bundle, {}, {"a"}, request));
@@ -177,7 +223,7 @@ TEST_CASE("clones render at the same time") {
   }
 }
 
-TEST_CASE("a prompt that is cut off is told") {
+TEST_CASE("a prompt that is cut off gives a warning") {
   REQUIRE_BUNDLE(bundle);
   Pipeline pipe(bundle);
   std::string prompt;

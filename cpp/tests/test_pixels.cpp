@@ -2,10 +2,10 @@
 
 #include <limits>
 
+#include "bundle/json.hpp"
 #include "folders.hpp"
-#include "json.hpp"
 #include "ldm_engine/errors.hpp"
-#include "pixels.hpp"
+#include "sampling/pixels.hpp"
 
 using namespace ldm_engine;
 
@@ -15,7 +15,7 @@ TEST_CASE("halves are rounded to even, as NumPy does") {
   CHECK(image.rgb == std::vector<std::uint8_t>{0, 0, 2, 255, 255, 0});
 }
 
-TEST_CASE("NaN and infinity are told with their seeds") {
+TEST_CASE("NaN and infinity are reported with their seeds") {
   const float infinity = std::numeric_limits<float>::infinity();
   const std::vector<float> values = {0, 1, infinity, 0};
   CHECK_NOTHROW(check_finite(values.data(), 2, {7}, "the UNet"));

@@ -4,8 +4,8 @@
 
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
-#include "program.hpp"
-#include "request.hpp"
+#include "runtimes/base.hpp"
+#include "sampling/request.hpp"
 
 using namespace ldm_engine;
 
@@ -58,11 +58,11 @@ ModelInfo model_of(const Json& raw) {
 }
 
 /// The class and the text of what a request is refused with, or nothing.
-std::pair<std::string, std::string> refusal(const ModelInfo& model, const DDIMScheduler& scheduler,
+std::pair<std::string, std::string> refusal(const ModelInfo& model, const NoiseSchedule& schedule,
                                             const Json& arguments, ResolvedRequest& resolved) {
   const auto prompts = arguments.value("prompt", std::vector<std::string>{"a"});
   try {
-    resolved = resolve_request(model, scheduler, prompts, request_of(arguments));
+    resolved = resolve_request(model, schedule, prompts, request_of(arguments));
   } catch (const ShapeError& error) {
     return {"ShapeError", error.what()};
   } catch (const InvalidArgumentError& error) {
@@ -76,11 +76,11 @@ std::pair<std::string, std::string> refusal(const ModelInfo& model, const DDIMSc
 TEST_CASE("requests are accepted and refused as in Python") {
   const Json vectors = read_vectors("requests.json");
   const ModelInfo model = model_of(vectors.at("model"));
-  const DDIMScheduler scheduler(vectors.at("scheduler"));
+  const NoiseSchedule schedule(vectors.at("scheduler"));
   for (const Json& entry : vectors.at("cases")) {
     CAPTURE(entry.dump());
     ResolvedRequest resolved;
-    const auto refused = refusal(model, scheduler, entry.at("arguments"), resolved);
+    const auto refused = refusal(model, schedule, entry.at("arguments"), resolved);
     CAPTURE(refused.second);
     const std::string kind =
         entry.at("error").is_null() ? "" : entry.at("error").get<std::string>();
@@ -92,7 +92,7 @@ TEST_CASE("requests are accepted and refused as in Python") {
         {"width", resolved.width},
         {"guidance", resolved.guidance.empty() ? Json() : Json(resolved.guidance)},
         {"texts", resolved.texts()},
-        {"steps", resolved.steps.size()},
+        {"steps", resolved.rows.size()},
     };
     const Json expected = entry.value("expected", Json::object());
     for (const auto& [name, value] : expected.items()) {
@@ -104,6 +104,6 @@ TEST_CASE("requests are accepted and refused as in Python") {
 TEST_CASE("prompts must be UTF-8") {
   const Json vectors = read_vectors("requests.json");
   CHECK_THROWS_AS(resolve_request(model_of(vectors.at("model")),
-                                  DDIMScheduler(vectors.at("scheduler")), {"fine", "\xff"}, {}),
+                                  NoiseSchedule(vectors.at("scheduler")), {"fine", "\xff"}, {}),
                   InvalidArgumentError);
 }

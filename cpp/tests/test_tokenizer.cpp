@@ -2,7 +2,7 @@
 
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
-#include "tokenizer.hpp"
+#include "sampling/tokenizer.hpp"
 
 using namespace ldm_engine;
 

@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "folders.hpp"
-#include "utf8.hpp"
+#include "machine/utf8.hpp"
 
 using namespace ldm_engine;
 

@@ -6,37 +6,27 @@
 #include <cstdlib>
 #include <functional>
 #include <limits>
-#include <map>
+#include <sstream>
 
-const char* const kHelp = R"(Usage: ldm-generate [OPTIONS] BUNDLE PROMPT...
-
-  Render a picture of each PROMPT with BUNDLE, a folder that `ldm-engine export` made.
-
-  Pictures are PNG files that carry their recipe; no file is ever overwritten.
-
-Options:
-  -o, --output PATH              Folder for the pictures.  [default: .]
-  --num-inference-steps INTEGER  [default: 50]
-  --guidance-scale FLOAT         How closely to follow the prompt; 1.0 is off.  [default: 6.0]
-  --eta FLOAT                    [default: 0.0]
-  --negative-prompt TEXT         What to guide away from.
-  --seed INTEGER                 Images get the seeds S, S+1, ... Default: at random.
-  --num-images INTEGER           Images a prompt.  [default: 1]
-  --height INTEGER               Pixels. Default: as trained.
-  --width INTEGER                Pixels. Default: as trained.
-  --batch-size INTEGER           [default: 4]
-  --runtime TEXT                 auto, or the name of one.  [default: auto]
-  --precision TEXT               fp32, bf16 or int8.  [default: fp32]
-  --device TEXT                  [default: cpu]
-  --threads INTEGER              Default: all cores of this process.
-  --memory TEXT                  resident, sequential (holds one program at a time) or auto (does so
-                                 where weights exceed half of the free memory).  [default: auto]
-  --timings                      Tell how long each part took, on standard error.
-  --version                      Show the version and exit.
-  -h, --help                     Show this message and exit.
-)";
+#include "sampling/settings.hpp"
 
 namespace {
+
+using ldm_engine::PerImage;
+using ldm_engine::Request;
+using ldm_engine::Setting;
+
+constexpr int kMaxBatch = 1024;
+constexpr std::int64_t kAny = std::numeric_limits<int>::min();  // the library checks the range
+constexpr std::size_t kHelpColumn = 33, kHelpWidth = 100;
+
+/// An option as the command line has it: "--height" without the hyphens, and what it does.
+struct Option {
+  std::string name;
+  const char* metavar;  ///< of its value; NULL: it is a flag
+  std::string help;
+  std::function<void(CommandLine&, const char* value)> set;
+};
 
 [[noreturn]] void refuse(const std::string& name, const char* value, const std::string& accepted) {
   throw UsageError("Invalid value for '--" + name + "': '" + value + "' is not " + accepted + ".");
@@ -68,45 +58,85 @@ double fraction(const std::string& name, const char* value) {
   return number;
 }
 
-constexpr int kMaxBatch = 1024;
-constexpr std::int64_t kAny = std::numeric_limits<int>::min();  // judged by the library
+/// Puts a word of the command line into a request, whatever the type of the setting's field.
+struct Read {
+  Request& request;
+  const std::string& name;
+  const char* word;
 
-using Setter = std::function<void(CommandLine&, const std::string& name, const char* value)>;
+  void operator()(std::monostate) const {}
+  void operator()(int Request::*field) const { request.*field = small_number(name, word, kAny); }
+  void operator()(std::optional<int> Request::*field) const {
+    request.*field = small_number(name, word, kAny);
+  }
+  void operator()(PerImage<double> Request::*field) const { request.*field = fraction(name, word); }
+  void operator()(PerImage<std::int64_t> Request::*field) const {
+    request.*field = whole_number(name, word);
+  }
+  void operator()(PerImage<std::string> Request::*field) const {
+    request.*field = std::string(word);
+  }
+};
 
-/// What each option with a value does.
-const std::map<std::string, Setter>& setters() {
-  static const std::map<std::string, Setter> table = {
-      {"output", [](auto& c, auto&, auto* v) { c.output = v; }},
-      {"num-inference-steps",
-       [](auto& c, auto& n, auto* v) { c.request.num_inference_steps = small_number(n, v, kAny); }},
-      {"guidance-scale",
-       [](auto& c, auto& n, auto* v) { c.request.guidance_scale = fraction(n, v); }},
-      {"eta", [](auto& c, auto& n, auto* v) { c.request.eta = fraction(n, v); }},
-      {"negative-prompt",
-       [](auto& c, auto&, auto* v) { c.request.negative_prompt = std::string(v); }},
-      {"seed", [](auto& c, auto& n, auto* v) { c.seed = whole_number(n, v); }},
-      {"num-images", [](auto& c, auto& n, auto* v) { c.num_images = small_number(n, v, 1); }},
-      {"height", [](auto& c, auto& n, auto* v) { c.request.height = small_number(n, v, kAny); }},
-      {"width", [](auto& c, auto& n, auto* v) { c.request.width = small_number(n, v, kAny); }},
-      {"batch-size",
-       [](auto& c, auto& n, auto* v) { c.batch_size = small_number(n, v, 1, kMaxBatch); }},
-      {"runtime", [](auto& c, auto&, auto* v) { c.options.runtime = v; }},
-      {"precision", [](auto& c, auto&, auto* v) { c.options.precision = v; }},
-      {"device", [](auto& c, auto&, auto* v) { c.options.device = v; }},
-      {"threads", [](auto& c, auto& n, auto* v) { c.options.threads = small_number(n, v, kAny); }},
-      {"memory", [](auto& c, auto&, auto* v) { c.options.memory = v; }},
-  };
-  return table;
+const char* metavar(const Setting& setting) {
+  if (std::holds_alternative<PerImage<std::string> Request::*>(setting.field)) return "TEXT";
+  return std::holds_alternative<PerImage<double> Request::*>(setting.field) ? "FLOAT" : "INTEGER";
 }
 
-/// What each option without a value does.
-const std::map<std::string, bool CommandLine::*>& flags() {
-  static const std::map<std::string, bool CommandLine::*> table = {
-      {"help", &CommandLine::wants_help},
-      {"timings", &CommandLine::shows_timings},
-      {"version", &CommandLine::wants_version},
+std::string option_name(std::string setting) {
+  std::replace(setting.begin(), setting.end(), '_', '-');
+  return setting;
+}
+
+Option option_of(const Setting& setting) {
+  const ldm_engine::Json value = ldm_engine::setting_value(setting, {});
+  std::string shown = value.is_number() ? value.dump() : "";
+  if (setting.command_default) shown = setting.command_default;
+  const std::string name = option_name(setting.name);
+  const std::string help = shown.empty() ? "" : "  [default: " + shown + "]";
+  return {name, metavar(setting), setting.help + help,
+          [&setting, name](CommandLine& command, const char* word) {
+            std::visit(Read{command.request, name, word}, setting.field);
+          }};
+}
+
+std::vector<Option> make_options() {
+  std::vector<Option> options = {{"output", "PATH", "Folder for the pictures.  [default: .]",
+                                  [](auto& c, auto* v) { c.output = v; }}};
+  for (const Setting& setting : ldm_engine::settings()) {
+    if (*setting.help) options.push_back(option_of(setting));
+  }
+  const auto add = [&](const char* name, const char* value, const char* help, auto set) {
+    options.push_back({name, value, help, set});
   };
-  return table;
+  add("num-images", "INTEGER", "Images a prompt.  [default: 1]",
+      [](auto& c, auto* v) { c.num_images = small_number("num-images", v, 1); });
+  add("batch-size", "INTEGER", "Images rendered together.  [default: 4]",
+      [](auto& c, auto* v) { c.batch_size = small_number("batch-size", v, 1, kMaxBatch); });
+  add("runtime", "TEXT", "Name of a runtime, or auto.  [default: auto]",
+      [](auto& c, auto* v) { c.options.runtime = v; });
+  add("precision", "TEXT", "fp32, bf16 or int8.  [default: fp32]",
+      [](auto& c, auto* v) { c.options.precision = v; });
+  add("device", "TEXT", "Device to run on.  [default: cpu]",
+      [](auto& c, auto* v) { c.options.device = v; });
+  add("threads", "INTEGER", "Cores to use. Default: all cores of this process.",
+      [](auto& c, auto* v) { c.options.threads = small_number("threads", v, kAny); });
+  add("memory", "TEXT",
+      "resident keeps all programs loaded; sequential holds one at a time, which takes less memory "
+      "and more time; auto does so where their weights exceed half of the free memory.  "
+      "[default: auto]",
+      [](auto& c, auto* v) { c.options.memory = v; });
+  add("timings", nullptr, "Print how long each part took, on standard error.",
+      [](auto& c, auto*) { c.shows_timings = true; });
+  add("version", nullptr, "Show the version and exit.",
+      [](auto& c, auto*) { c.wants_version = true; });
+  add("help", nullptr, "Show this message and exit.", [](auto& c, auto*) { c.wants_help = true; });
+  return options;
+}
+
+const std::vector<Option>& all_options() {
+  static const std::vector<Option> options = make_options();
+  return options;
 }
 
 /// The words of a command line, one after the other.
@@ -125,26 +155,24 @@ class Words {
 
 /// Set the option `name`, whose value is `value`, or if that is NULL the next of `words`.
 void set_option(CommandLine& command, const std::string& name, const char* value, Words& words) {
-  if (const auto flag = flags().find(name); flag != flags().end()) {
-    if (value) throw UsageError("Option '--" + name + "' does not take a value.");
-    command.*(flag->second) = true;
-    return;
-  }
-  const auto setter = setters().find(name);
-  if (setter == setters().end()) {
+  const auto option = std::find_if(all_options().begin(), all_options().end(),
+                                   [&](const Option& each) { return each.name == name; });
+  if (option == all_options().end()) {
     throw UsageError("No such option '--" + name + "'. Try 'ldm-generate --help'.");
   }
-  if (!value) value = words.next();
-  if (!value) throw UsageError("Option '--" + name + "' requires an argument.");
-  setter->second(command, name, value);
+  if (!option->metavar) {
+    if (value) throw UsageError("Option '--" + name + "' does not take a value.");
+  } else if (!value && !(value = words.next())) {
+    throw UsageError("Option '--" + name + "' requires an argument.");
+  }
+  option->set(command, value);
 }
 
 /// Read an option beginning with "--"; --num_inference_steps works as well as with hyphens.
 void read_long_option(CommandLine& command, const std::string& word, Words& words) {
   const std::size_t end = std::min(word.find('='), word.size());
-  std::string name = word.substr(2, end - 2);
-  std::replace(name.begin(), name.end(), '_', '-');
-  set_option(command, name, end < word.size() ? word.c_str() + end + 1 : nullptr, words);
+  set_option(command, option_name(word.substr(2, end - 2)),
+             end < word.size() ? word.c_str() + end + 1 : nullptr, words);
 }
 
 void read_short_option(CommandLine& command, const std::string& word, Words& words) {
@@ -157,12 +185,54 @@ void read_short_option(CommandLine& command, const std::string& word, Words& wor
   }
 }
 
-}  // namespace
-
-CommandLine read_command_line(int count, char** arguments) {
+/// The defaults of the command, where they are not the library's.
+CommandLine default_command_line() {
   CommandLine command;
   command.options.memory = "auto";
-  command.request.guidance_scale = 6.0;
+  for (const Setting& setting : ldm_engine::settings()) {
+    if (!setting.command_default) continue;
+    std::visit(Read{command.request, setting.name, setting.command_default}, setting.field);
+  }
+  return command;
+}
+
+/// An option's lines in the help, broken between words.
+std::string option_help(const Option& option) {
+  std::string line = "  ";
+  if (option.name == "output") line += "-o, ";
+  if (option.name == "help") line += "-h, ";
+  line += "--" + option.name;
+  if (option.metavar) line += std::string(" ") + option.metavar;
+  line.resize(std::max(line.size() + 2, kHelpColumn), ' ');
+  std::string text;
+  std::istringstream words(option.help);
+  for (std::string word; words >> word;) {
+    if (line.size() + word.size() > kHelpWidth) {
+      text += line + "\n";
+      line.assign(kHelpColumn, ' ');
+    }
+    line += (line.size() > kHelpColumn ? " " : "") + word;
+  }
+  return text + line + "\n";
+}
+
+}  // namespace
+
+std::string help_text() {
+  std::string text = R"(Usage: ldm-generate [OPTIONS] BUNDLE PROMPT...
+
+  Render a picture of each PROMPT with BUNDLE, a folder that `ldm-engine export` made.
+
+  Pictures are PNG files that carry their recipe; no file is ever overwritten.
+
+Options:
+)";
+  for (const Option& option : all_options()) text += option_help(option);
+  return text;
+}
+
+CommandLine read_command_line(int count, char** arguments) {
+  CommandLine command = default_command_line();
   Words words(count, arguments);
   bool is_over = false;  // after "--" all are prompts
   while (const char* next = words.next()) {

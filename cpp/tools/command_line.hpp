@@ -1,9 +1,11 @@
-// The options of ldm-generate, read from its command line.
+// The options of ldm-generate, read from its command line. Those of an image come from the list of
+// settings; the others are declared in command_line.cpp. Its twin is
+// engine/ldm_engine/commands/generate.py.
 #pragma once
 
 #include <filesystem>
-#include <ldm_engine/pipeline.hpp>
-#include <optional>
+#include <ldm_engine/options.hpp>
+#include <ldm_engine/request.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -14,7 +16,7 @@ class UsageError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// What was asked for.
+/// What the command line says.
 struct CommandLine {
   bool wants_help = false;
   bool wants_version = false;
@@ -22,9 +24,8 @@ struct CommandLine {
   std::vector<std::string> prompts;
   std::filesystem::path output;
   ldm_engine::Options options;
-  ldm_engine::Request request;  ///< without seed and callback
-  std::optional<std::int64_t> seed;
-  int num_images = 1;  ///< a prompt
+  ldm_engine::Request request;  ///< its seed is that of the first image
+  int num_images = 1;           ///< a prompt
   int batch_size = 4;
   bool shows_timings = false;
 
@@ -35,4 +36,5 @@ struct CommandLine {
 /// Throws UsageError.
 CommandLine read_command_line(int count, char** arguments);
 
-extern const char* const kHelp;
+/// What `ldm-generate --help` prints.
+std::string help_text();

@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <csignal>
 #include <iostream>
-#include <limits>
+#include <ldm_engine/pipeline.hpp>
 
 #include "command_line.hpp"
-#include "files.hpp"
-#include "recipe.hpp"
-#include "utf8.hpp"
+#include "images.hpp"
+#include "machine/files.hpp"
+#include "machine/utf8.hpp"
+#include "sampling/recipes.hpp"
+#include "sampling/settings.hpp"
 
 namespace {
 
@@ -45,7 +47,7 @@ std::string plain(const std::string& text) {
   return result;
 }
 
-void tell(const char* kind, const std::string& message) {
+void report(const char* kind, const std::string& message) {
   std::cerr << kind << ": " << plain(message) << "\n";
 }
 
@@ -82,18 +84,14 @@ void save(const CommandLine& command, const ldm_engine::Info& info,
           const std::vector<std::string>& prompts, const Result& result) {
   for (std::size_t i = 0; i < result.images.size(); ++i) {
     const ldm_engine::Image& image = result.images[i];
-    Recipe recipe;
-    recipe.prompt = prompts[i];
-    recipe.negative_prompt = command.request.negative_prompt.values.front();
-    recipe.seed = result.seeds[i];
-    recipe.num_inference_steps = command.request.num_inference_steps;
-    recipe.guidance_scale = command.request.guidance_scale.values.front();
-    recipe.eta = command.request.eta.values.front();
-    recipe.height = image.height;
-    recipe.width = image.width;
-    recipe.batch_size = static_cast<int>(prompts.size());
-    const std::string name = slug(recipe.prompt) + "-" + std::to_string(recipe.seed);
-    const std::string content = image.encode_png(recipe_texts(recipe, info));
+    ldm_engine::Request request = command.request;
+    request.seed = result.seeds[i];
+    request.height = image.height;
+    request.width = image.width;
+    const auto texts =
+        ldm_engine::recipe_texts(prompts[i], request, info, static_cast<int>(prompts.size()));
+    const std::string name = slug(prompts[i]) + "-" + std::to_string(result.seeds[i]);
+    const std::string content = image.encode_png(texts);
     std::cout << ldm_engine::write_new(command.output, name, ".png", content).string() << std::endl;
     if (!std::cout) {
       throw ldm_engine::OutputError(
@@ -103,25 +101,22 @@ void save(const CommandLine& command, const ldm_engine::Info& info,
   }
 }
 
-/// Refuse what the library would refuse, before anything is made or anything large is read.
-void check(const CommandLine& command) {
-  if (command.seed) {
-    const auto last = static_cast<std::int64_t>(command.image_count() - 1);
-    for (const std::int64_t seed : {*command.seed, *command.seed + last}) {
-      if (seed < 0 || seed > std::int64_t{std::numeric_limits<std::uint32_t>::max()}) {
-        throw ldm_engine::InvalidArgumentError(
-            "`seed` asks for " + std::to_string(seed) +
-            "; whole numbers from 0 to 4294967295 (2**32 - 1) are accepted for every image.");
-      }
-    }
-  }
-  ldm_engine::check_request(command.bundle, command.options, command.prompts, command.request);
+/// The seed that was given for the first image, or none: all are random.
+const std::int64_t* first_seed(const CommandLine& command) {
+  const auto& seeds = command.request.seed.values;
+  return seeds.empty() ? nullptr : &seeds.front();
 }
 
 int generate(const CommandLine& command) {
-  check(command);
+  const std::int64_t* const seed = first_seed(command);
+  if (seed) {
+    ldm_engine::check_seed(*seed);
+    ldm_engine::check_seed(*seed + static_cast<std::int64_t>(command.image_count() - 1));
+  }
+  const ldm_engine::Opening opening(command.bundle, command.options);
+  opening.check(command.prompts, command.request);
   ldm_engine::make_folder(command.output);
-  ldm_engine::Pipeline pipe(command.bundle, command.options);
+  ldm_engine::Pipeline pipe(opening);
   if (command.options.memory == "auto" && pipe.info().memory == "sequential") {
     std::cerr << "Holding one program at a time (--memory sequential): their weights take more "
                  "than half of the free memory.\n";
@@ -136,7 +131,7 @@ int generate(const CommandLine& command) {
       batch.push_back(command.prompts[image / static_cast<std::size_t>(command.num_images)]);
     }
     ldm_engine::Request request = command.request;
-    if (command.seed) request.seed = *command.seed + static_cast<std::int64_t>(start);
+    if (seed) request.seed = *seed + static_cast<std::int64_t>(start);
     request.on_step_end = [&](const ldm_engine::StepInfo& step) {
       progress.show(start, end, step.index + 1, request.num_inference_steps);
       return received_signal != 0;
@@ -146,7 +141,7 @@ int generate(const CommandLine& command) {
       std::cerr << "Interrupted.\n";
       return 128 + received_signal;
     }
-    for (const std::string& warning : result.warnings) tell("Warning", warning);
+    for (const std::string& warning : result.warnings) report("Warning", warning);
     save(command, pipe.info(), batch, result);
     if (command.shows_timings) show_timings(result.timings);
   }
@@ -159,7 +154,7 @@ int main(int count, char** arguments) {
   try {
     const CommandLine command = read_command_line(count, arguments);
     if (command.wants_help) {
-      std::cout << kHelp;
+      std::cout << help_text();
       return 0;
     }
     if (command.wants_version) {
@@ -169,13 +164,13 @@ int main(int count, char** arguments) {
     install_signal_handlers();
     return generate(command);
   } catch (const UsageError& error) {
-    tell("Error", error.what());
+    report("Error", error.what());
     return kUsage;
   } catch (const ldm_engine::InvalidArgumentError& error) {
-    tell("Error", error.what());
+    report("Error", error.what());
     return kUsage;
   } catch (const std::exception& error) {
-    tell("Error", error.what());
+    report("Error", error.what());
     return kFailure;
   }
 }

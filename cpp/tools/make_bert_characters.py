@@ -1,4 +1,4 @@
-"""Writes src/bert_characters.inc: how the ``tokenizers`` library classes each code point.
+"""Writes src/sampling/bert_characters.inc: how the ``tokenizers`` library classes each code point.
 
 That library, which the Python engine uses, carries Unicode tables of several ages. Asking it is
 the one way to agree with it on every character. Run this again when the Python engine moves to a
@@ -15,7 +15,7 @@ import tokenizers
 from tokenizers.normalizers import NFD, BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-TARGET = Path(__file__).parent.parent / "src" / "bert_characters.inc"
+TARGET = Path(__file__).parent.parent / "src" / "sampling" / "bert_characters.inc"
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 _SEPARATOR = "|"
 

@@ -146,9 +146,9 @@ def test_images_are_those_of_python(library, shapes_bundle):
     other = c.c_void_p()
     assert library.ldm_engine_clone(pipeline, c.byref(other)) == OK
     library.ldm_engine_close(pipeline)
-    code, again, _ = _generate(library, other, PROMPTS, request)
+    code, repeated, _ = _generate(library, other, PROMPTS, request)
     library.ldm_engine_close(other)
-    np.testing.assert_array_equal(again, images)
+    np.testing.assert_array_equal(repeated, images)
 
 
 def test_a_binding_learns_how_long_latents_are(library, shapes_bundle):

@@ -57,8 +57,8 @@ def _in_root(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_renders_in_an_empty_root(empty_root, shapes_bundle):
-    held = [p.name for p in empty_root.rglob("*")]
-    assert not [name for name in held if "python" in name.lower()]
+    names = [p.name for p in empty_root.rglob("*")]
+    assert not [name for name in names if "python" in name.lower()]
     prompt = "a large blue star on the right"
     done = _in_root(
         empty_root, f"/{COMMAND}", "/bundle", prompt, "--output", "/pictures",
@@ -75,8 +75,8 @@ def test_it_renders_in_an_empty_root(empty_root, shapes_bundle):
 def test_nothing_is_looked_for_outside_of_the_tree(empty_root):
     (library,) = (empty_root / PREFIX / "lib").glob("libldm_engine.so.*.*.*")
     for file, path in ((library, "$ORIGIN"), (empty_root / COMMAND, "$ORIGIN/../lib")):
-        told = re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.*)\]", run("readelf", "-d", file).stdout)
-        assert told == [path]
+        paths = re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.*)\]", run("readelf", "-d", file).stdout)
+        assert paths == [path]
     assert list(library.parent.glob("libtbbmalloc.so*"))  # which TBB loads by its name
     assert not (empty_root / PREFIX / "include").exists()
 
@@ -85,11 +85,11 @@ def test_the_licences_of_all_libraries_are_there(empty_root):
     documents = empty_root / PREFIX / "share/doc/ldm_engine"
     assert (documents / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     licences = documents / "licences"
-    held = {p.name for p in licences.iterdir()}
-    assert "openvino" in held
+    names = {p.name for p in licences.iterdir()}
+    assert "openvino" in names
     assert any("tbb" in p.name for p in licences.rglob("*"))
     for name in ("libpng", "zlib", "libutf8proc", "libssl", "libstdc++", "libgcc"):
-        assert [h for h in held if h.startswith(name)], (name, held)
+        assert [h for h in names if h.startswith(name)], (name, names)
 
 
 def test_the_tree_holds_no_more_than_it_needs(empty_root):

@@ -92,7 +92,7 @@ def texts() -> list[str]:
         ranges = alphabets[i % len(alphabets)]
         length = draw.choice((1, 2, 3, 5, 8, 12, 16))
         made.append("".join(chr(draw.randint(*draw.choice(ranges))) for _ in range(length)))
-    classes = (HERE.parent.parent / "cpp/src/bert_characters.inc").read_text()
+    classes = (HERE.parent.parent / "cpp/src/sampling/bert_characters.inc").read_text()
     edges = re.findall(r"0x([0-9A-F]+)", classes)
     for edge in dict.fromkeys(int(e, 16) for e in edges):
         around = [c for c in (edge - 1, edge, edge + 1) if 0 <= c < 0x110000]

@@ -44,7 +44,7 @@ class LDM_ENGINE_API ConfigError : public Error {
   using Error::Error;
 };
 
-/// A runtime is not built in, or cannot do what was asked of it.
+/// A runtime is not built in, or cannot do what the options say.
 class LDM_ENGINE_API RuntimeUnavailableError : public Error {
  public:
   using Error::Error;
@@ -58,6 +58,12 @@ class LDM_ENGINE_API NonFiniteError : public Error {
 
 /// A file or folder could not be written.
 class LDM_ENGINE_API OutputError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// A pipeline was used after it was closed.
+class LDM_ENGINE_API ClosedError : public Error {
  public:
   using Error::Error;
 };

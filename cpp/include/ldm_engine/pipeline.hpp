@@ -1,100 +1,20 @@
-// The pipeline: prompts in, images out, over the four programs of a bundle.
+// The pipeline: prompts in, images out, over the programs of a bundle.
 // Its twin is LDMTextToImagePipeline in engine/ldm_engine/sampling/pipeline.py.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <functional>
-#include <initializer_list>
 #include <memory>
-#include <optional>
 #include <string>
-#include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "ldm_engine/errors.hpp"
 #include "ldm_engine/image.hpp"
+#include "ldm_engine/options.hpp"
+#include "ldm_engine/request.hpp"
 #include "ldm_engine/visibility.h"
 
 namespace ldm_engine {
-
-/// Where and how programs run.
-struct Options {
-  std::string runtime = "auto";    ///< "auto", "openvino" or, where it was built in, "paddle"
-  std::string device = "cpu";      ///< "cpu"
-  std::string precision = "fp32";  ///< "fp32", "bf16" or "int8"; never another than asked for
-  std::optional<int> threads;      ///< cores to use; none: all that this process may use
-  /// "resident" keeps all programs; "sequential" holds one at a time, which takes less memory and
-  /// more time; "auto" does so where their weights are larger than half of the free memory.
-  std::string memory = "resident";
-  bool check_hashes = true;  ///< compare files with the manifest's sha256 when they have changed
-  bool cache = true;         ///< keep compiled models in the user's cache folder
-};
-
-/// Whether a Value is taken for a T: no bool for a number, no fraction for a whole number.
-template <typename Value, typename T>
-inline constexpr bool is_taken_v = std::is_convertible_v<Value, T>;
-template <typename Value>
-inline constexpr bool is_taken_v<Value, double> =
-    std::is_convertible_v<Value, double> && !std::is_same_v<std::decay_t<Value>, bool>;
-template <typename Value>
-inline constexpr bool is_taken_v<Value, std::int64_t> =
-    std::is_integral_v<std::decay_t<Value>> && !std::is_same_v<std::decay_t<Value>, bool>;
-
-/// One value for all images of a batch, or one an image.
-template <typename T>
-struct PerImage {
-  std::vector<T> values;
-  bool is_list = false;  ///< one an image
-
-  PerImage() = default;
-  /// One value for all. Throws InvalidArgumentError for a whole number that T cannot hold.
-  template <typename Value, typename = std::enable_if_t<is_taken_v<Value, T>>>
-  PerImage(Value&& value) : values{converted(std::forward<Value>(value))} {}
-  PerImage(std::initializer_list<T> list) : values(list), is_list(true) {}
-  PerImage(std::vector<T> list) : values(std::move(list)), is_list(true) {}
-
- private:
-  template <typename Value>
-  static T converted(Value&& value) {
-    if constexpr (std::is_integral_v<T>) {
-      const T held = static_cast<T>(value);
-      if (static_cast<std::decay_t<Value>>(held) != value || (held < 0) != (value < 0)) {
-        throw InvalidArgumentError("A whole number of a request is " + std::to_string(value) +
-                                   ", which is too large.");
-      }
-      return held;
-    } else {
-      return T(std::forward<Value>(value));
-    }
-  }
-};
-
-/// What a callback is told after each step.
-struct StepInfo {
-  int index;          ///< 0, 1, ...
-  int timestep;       ///< of the training schedule
-  float* latents;     ///< the live array [B, C, h, w]; may be edited in place
-  std::size_t count;  ///< its number of values
-};
-
-/// Called after each step; true stops the run.
-using StepCallback = std::function<bool(const StepInfo&)>;
-
-/// What is asked of one call; the defaults are those of Python's call.
-struct Request {
-  std::optional<int> height;              ///< pixels; none: the size the model was trained at
-  std::optional<int> width;               ///< likewise
-  int num_inference_steps = 50;           ///< DDIM steps, 1 to 1000
-  PerImage<double> guidance_scale = 1.0;  ///< classifier-free guidance; 1.0 is off
-  PerImage<double> eta = 0.0;             ///< 0 (deterministic) to 1 (as noisy as DDPM)
-  PerImage<std::int64_t> seed;  ///< one s for s, s + 1, ...; one an image; none: at random
-  PerImage<std::string> negative_prompt = std::string();  ///< what to guide away from
-  std::vector<float> latents;  ///< [B, C, h, w] in place of the seeds' first draw; or empty
-  StepCallback on_step_end;    ///< may be empty
-};
 
 /// How long the parts of a call took, in milliseconds.
 struct Timings {
@@ -110,7 +30,7 @@ struct Timings {
 struct Result {
   std::vector<Image> images;         ///< one a prompt
   std::vector<std::uint32_t> seeds;  ///< the seed of each image, also when none was given
-  int num_steps_run = 0;             ///< fewer than asked for if the callback stopped the run
+  int num_steps_run = 0;             ///< fewer than requested if the callback stopped the run
   Timings timings;
   std::vector<std::string> warnings;  ///< prompts that were cut off, images of a single colour
 };
@@ -123,25 +43,44 @@ struct Info {
   std::string precision;    ///< in use
   std::string memory;       ///< "resident" or "sequential", whichever is in use
   int threads = 0;          ///< in use
-  int default_size = 0;     ///< image height and width where none are asked for, in pixels
+  int default_size = 0;     ///< image height and width by default, in pixels
   int pixel_multiple = 0;   ///< image height and width are multiples of this
   int token_length = 0;     ///< tokens a prompt
   int latent_channels = 0;  ///< C of latents [B, C, h, w]
   int scale_factor = 0;     ///< pixels a latent cell spans in each direction
 };
 
-/// Renders images from text with the programs of a bundle.
+/// A bundle that was read, and a choice of how to run it; nothing large is loaded.
 ///
-/// A pipeline serves one thread at a time; clone() gives another thread its own handles. All that
-/// is asked of one that was moved from throws Error.
-class LDM_ENGINE_API Pipeline {
+/// From here requests can be checked and pipelines made, without reading the bundle once more.
+class LDM_ENGINE_API Opening {
  public:
-  /// Open a bundle folder, as `ldm-engine export` wrote it.
+  /// Read a bundle folder, as `ldm-engine export` wrote it.
   ///
   /// Throws BundleNotFoundError, BundleError (unfinished, damaged or of another format version),
   /// ConfigError (its scheduler config is not supported), InvalidArgumentError, or
-  /// RuntimeUnavailableError (the runtime, device or precision is not to be had here).
+  /// RuntimeUnavailableError (the runtime, device or precision is not available here).
+  explicit Opening(const std::filesystem::path& bundle, const Options& options = {});
+
+  /// Throws what Pipeline::generate would refuse these arguments with.
+  void check(const std::vector<std::string>& prompts, const Request& request = {}) const;
+
+ private:
+  friend class Pipeline;
+  struct Impl;
+  std::shared_ptr<const Impl> impl_;
+};
+
+/// Renders images from text with the programs of a bundle.
+///
+/// A pipeline serves one thread at a time; clone() gives another thread its own handles. Every use
+/// of one that was moved from throws Error.
+class LDM_ENGINE_API Pipeline {
+ public:
+  /// Load the programs of a bundle folder. Throws what Opening does, and BundleError for a file
+  /// that does not have its recorded sha256.
   explicit Pipeline(const std::filesystem::path& bundle, const Options& options = {});
+  explicit Pipeline(const Opening& opening);
   ~Pipeline();
   Pipeline(Pipeline&&) noexcept;
   Pipeline& operator=(Pipeline&&) noexcept;
@@ -160,6 +99,11 @@ class LDM_ENGINE_API Pipeline {
   /// What was opened, and what runs it.
   const Info& info() const;
 
+  /// Free this pipeline's programs now rather than at destruction; its clones keep theirs. A second
+  /// call does nothing. generate() and clone() then throw ClosedError.
+  /// Throws Error if this pipeline is rendering.
+  void close();
+
  private:
   class Impl;
   explicit Pipeline(std::unique_ptr<Impl> impl);
@@ -168,9 +112,7 @@ class LDM_ENGINE_API Pipeline {
 };
 
 /// Refuse what opening `bundle` with these `options`, or this request, would be refused for, before
-/// anything large is read. Files are not compared with their hashes yet.
-///
-/// Throws what Pipeline and Pipeline::generate throw.
+/// anything large is read: Opening and its check() in one call, with what they throw.
 LDM_ENGINE_API void check_request(const std::filesystem::path& bundle, const Options& options,
                                   const std::vector<std::string>& prompts,
                                   const Request& request = {});

@@ -3,7 +3,7 @@
 All that depends on the tensors of a program is computed from this table: the manifest's
 specifications, the shapes that programs are allocated for, the reference cases of verification,
 the shape ranges of TensorRT engines, and the tables in ``docs/``. The twin in C++ is
-``cpp/src/contract.cpp``.
+``cpp/src/bundle/contract.cpp``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files verified and unchanged since; they are not hashed again.
 
-Its twin in C++, ``cpp/src/stamps.cpp``, keeps the same notes.
+Its twin in C++, ``cpp/src/bundle/stamps.cpp``, keeps the same notes.
 """
 
 from __future__ import annotations

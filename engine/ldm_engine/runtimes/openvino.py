@@ -1,7 +1,7 @@
 """OpenVINO on CPU: weights mapped from the bundle, one compiled model for each set of shapes.
 
 Inputs and outputs are shared with the library, so that a step copies nothing. The twin in C++,
-``cpp/src/openvino_runtime.cpp``, has the same settings and the same cache.
+``cpp/src/runtimes/openvino.cpp``, has the same settings and the same cache.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Image i owns ``numpy.random.RandomState(seed_i)``: MT19937 and the legacy polar Gaussian, which
 NumPy has frozen (NEP 19). It draws the initial latents, then one array of the same shape for each
-step whose sigma is above 0, in step order. The twin in C++ is ``cpp/src/noise.cpp``;
+step whose sigma is above 0, in step order. The twin in C++ is ``cpp/src/sampling/noise.cpp``;
 ``tests/data/noise.json`` holds both to the same numbers.
 """
 

@@ -1,6 +1,6 @@
 """What came out of a program: whether it is finite, whether it is flat, and as 8-bit images.
 
-Its twin in C++ is ``cpp/src/pixels.cpp``.
+Its twin in C++ is ``cpp/src/sampling/pixels.cpp``.
 """
 
 from __future__ import annotations

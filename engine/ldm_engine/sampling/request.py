@@ -1,6 +1,7 @@
 """One call's settings for B images, checked: values as columns, and the arrays that the loop needs.
 
-Its twin in C++ is ``cpp/src/request.cpp``; ``tests/data/requests.json`` holds what both refuse.
+Its twin in C++ is ``cpp/src/sampling/request.cpp``; ``tests/data/requests.json`` holds what both
+refuse.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ Notation, as in the papers and in diffusers' schedulers:
 ``a_prev``              the same at the previous (less noisy) timestep of the schedule
 =====================  ===================================================================
 
-The twin in C++ is ``cpp/src/schedule.cpp``; ``tests/data/scheduler_configs.json`` holds what both
-refuse, ``solvers.json`` the timesteps.
+The twin in C++ is ``cpp/src/sampling/schedule.cpp``; ``tests/data/scheduler_configs.json`` holds
+what both refuse, ``solvers.json`` the timesteps.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""THE list of what may be asked of an image: each setting is declared here, once.
+"""THE list of an image's settings: each is declared here, once.
 
 The call's checks, the commands' options, the job fields with their defaults, the recipe, the hash
 by which a changed job is noticed, the gallery's facts and ``tests/data/settings.json``, which holds
-the twin in C++ (``cpp/src/settings.cpp``), are made from ``SETTINGS``.
+the twin in C++ (``cpp/src/sampling/settings.cpp``), are made from ``SETTINGS``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that may be asked of an image.
+    """One thing that may be set for an image.
 
     Numbers have a range, whose error text is ``accepted`` with ``{minimum}`` and ``{maximum}``
     filled in; ``check`` is for what a range cannot say.

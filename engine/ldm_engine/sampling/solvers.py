@@ -11,7 +11,8 @@ DDIM (Song et al. 2021, arXiv:2010.02502) keeps the noise form (p = 0, q = 1) an
     x' = sqrt(a_prev) x0 + sqrt(1 - a_prev - sigma^2) eps + sigma z
     sigma = eta sqrt((1-a_prev)/(1-a_t) (1 - a_t/a_prev))
 
-The twin in C++ is ``cpp/src/solvers.cpp``; ``tests/data/solvers.json`` holds both to the same rows.
+The twin in C++ is ``cpp/src/sampling/solvers.cpp``; ``tests/data/solvers.json`` holds both to the
+same rows.
 """
 
 from __future__ import annotations

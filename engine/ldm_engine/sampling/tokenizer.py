@@ -1,8 +1,8 @@
 """Text to ``input_ids``: BERT WordPiece, padded to the model's token length.
 
 Padding carries no mask in this family: the model attends to it, as in the reference pipeline.
-The twin in C++ is ``cpp/src/tokenizer.cpp``; ``tests/data/tokenizer.json`` holds both to the same
-ids.
+The twin in C++ is ``cpp/src/sampling/tokenizer.cpp``; ``tests/data/tokenizer.json`` holds both to
+the same ids.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Tokenizer:
 
     def _warn(self, text: str, cut: str) -> None:
         start = text[:40] + ("…" if len(text) > 40 else "")
-        told = (
+        message = (
             f"The prompt {start!r} is longer than {self.token_length} tokens. "
             f"This end of it was cut off and has no effect: {cut!r}"
         )
-        warnings.warn(PromptTruncatedWarning(told, text), stacklevel=4)
+        warnings.warn(PromptTruncatedWarning(message, text), stacklevel=4)

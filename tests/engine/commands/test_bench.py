@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from forked import run_command
 from ldm_engine.commands import main as cli
 from ldm_engine.errors import BenchmarkError, InvalidArgumentError, LDMEngineError, OutputError
 from processes import ends
@@ -202,8 +203,7 @@ def test_mistakes_are_refused_before_anything_is_measured(
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "soon"])
 @pytest.mark.parametrize("option", ["--min-seconds", "--tolerance"])
 def test_numbers_are_finite(tiny_onnx_bundle, option, value):
-    arguments = [COMMAND, "bench", tiny_onnx_bundle.path, f"{option}={value}"]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = run_command("bench", tiny_onnx_bundle.path, f"{option}={value}")
     assert done.returncode == 2
     assert option in done.stderr
 

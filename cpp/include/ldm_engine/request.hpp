@@ -1,0 +1,82 @@
+// What is set for the images of one call. cpp/src/sampling/settings.cpp declares each setting's
+// range, help text and place here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "ldm_engine/errors.hpp"
+
+namespace ldm_engine {
+
+/// Whether a Value is taken for a T: no bool for a number, no fraction for a whole number.
+template <typename Value, typename T>
+inline constexpr bool is_taken_v = std::is_convertible_v<Value, T>;
+template <typename Value>
+inline constexpr bool is_taken_v<Value, double> =
+    std::is_convertible_v<Value, double> && !std::is_same_v<std::decay_t<Value>, bool>;
+template <typename Value>
+inline constexpr bool is_taken_v<Value, std::int64_t> =
+    std::is_integral_v<std::decay_t<Value>> && !std::is_same_v<std::decay_t<Value>, bool>;
+
+/// One value for all images of a batch, or one an image.
+template <typename T>
+struct PerImage {
+  std::vector<T> values;
+  bool is_list = false;  ///< one an image
+
+  PerImage() = default;
+  /// One value for all. Throws InvalidArgumentError for a whole number that T cannot hold.
+  template <typename Value, typename = std::enable_if_t<is_taken_v<Value, T>>>
+  PerImage(Value&& value) : values{converted(std::forward<Value>(value))} {}
+  PerImage(std::initializer_list<T> list) : values(list), is_list(true) {}
+  PerImage(std::vector<T> list) : values(std::move(list)), is_list(true) {}
+
+ private:
+  template <typename Value>
+  static T converted(Value&& value) {
+    if constexpr (std::is_integral_v<T>) {
+      const T kept = static_cast<T>(value);
+      if (static_cast<std::decay_t<Value>>(kept) != value || (kept < 0) != (value < 0)) {
+        throw InvalidArgumentError("A whole number of a request is " + std::to_string(value) +
+                                   ", which is too large.");
+      }
+      return kept;
+    } else {
+      return T(std::forward<Value>(value));
+    }
+  }
+};
+
+/// What a callback is given after each step.
+struct StepInfo {
+  int index;          ///< 0, 1, ...
+  int timestep;       ///< of the training schedule
+  float* latents;     ///< the live array [B, C, h, w]; may be edited in place
+  std::size_t count;  ///< its number of values
+};
+
+/// Called after each step; true stops the run.
+using StepCallback = std::function<bool(const StepInfo&)>;
+
+/// The settings of one call; the defaults are those of Python's call.
+struct Request {
+  std::optional<int> height;              ///< pixels; none: the size the model was trained at
+  std::optional<int> width;               ///< likewise
+  int num_inference_steps = 50;           ///< DDIM steps, 1 to 1000
+  PerImage<double> guidance_scale = 1.0;  ///< classifier-free guidance; 1.0 is off
+  PerImage<double> eta = 0.0;             ///< 0 (deterministic) to 1 (as noisy as DDPM)
+  PerImage<std::int64_t> seed;  ///< one s for s, s + 1, ...; one an image; none: at random
+  PerImage<std::string> negative_prompt = std::string();  ///< what to guide away from
+  std::vector<float> latents;  ///< [B, C, h, w] in place of the seeds' first draw; or empty
+  StepCallback on_step_end;    ///< may be empty
+};
+
+}  // namespace ldm_engine

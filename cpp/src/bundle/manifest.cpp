@@ -1,0 +1,306 @@
+// bundle.json read with distrust, in every format version ever written.
+#include "bundle/manifest.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <system_error>
+
+#include "ldm_engine/errors.hpp"
+#include "machine/files.hpp"
+#include "machine/messages.hpp"
+#include "machine/sha256.hpp"
+
+namespace ldm_engine {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr int kFormatVersion = 2;           // this one and all before it are read
+constexpr std::size_t kMaxNameBytes = 255;  // more, file systems do not take
+constexpr char kSeal[] = "manifest_sha256";
+
+/// What is wrong with a manifest, before its file is named.
+class Fault : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// The manifest has what would change pictures and this version cannot read.
+class NewerFault : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+[[noreturn]] void refuse_type(const Json& value, const char* wanted) {
+  throw Fault(shown(value) + " is a " + type_name(value) + ", not a " + wanted);
+}
+
+const Json::object_t& object(const Json& value) {
+  if (!value.is_object()) refuse_type(value, "object");
+  return value.get_ref<const Json::object_t&>();
+}
+
+const Json& member(const Json& value, const std::string& name) {
+  const Json::object_t& members = object(value);
+  const auto found = members.find(name);
+  if (found == members.end()) throw Fault(in_quotes(name) + " is missing");
+  return found->second;
+}
+
+const Json::array_t& list(const Json& value) {
+  if (!value.is_array()) refuse_type(value, "list");
+  return value.get_ref<const Json::array_t&>();
+}
+
+const std::string& text(const Json& value) {
+  if (!value.is_string()) refuse_type(value, "string");
+  return value.get_ref<const std::string&>();
+}
+
+std::int64_t whole_number(const Json& value) {
+  if (!value.is_number_integer()) refuse_type(value, "whole number");
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX) {
+    throw Fault(shown(value) + " is too large");
+  }
+  return value.get<std::int64_t>();
+}
+
+/// A file name that stays inside the bundle, without "." and doubled slashes.
+std::string safe_name(const Json& value) {
+  const std::string& name = text(value);
+  std::string safe;
+  bool leads_outside = name.empty() || name.front() == '/' ||
+                       name.find('\\') != std::string::npos || name.find('\0') != std::string::npos;
+  for (std::size_t start = 0; start <= name.size();) {
+    const std::size_t end = std::min(name.find('/', start), name.size());
+    const std::string part = name.substr(start, end - start);
+    leads_outside = leads_outside || part == "..";
+    if (!part.empty() && part != ".") safe += (safe.empty() ? "" : "/") + part;
+    start = end + 1;
+  }
+  if (leads_outside || safe.empty()) {
+    throw Fault("file name " + in_quotes(name) + " leads outside the bundle");
+  }
+  if (safe.size() > kMaxNameBytes) {
+    throw Fault("file name " + in_quotes(name) + " is longer than " +
+                std::to_string(kMaxNameBytes) + " bytes");
+  }
+  return safe;
+}
+
+int positive(const Json& model, const char* name) {
+  const Json& value = member(model, name);
+  if (!value.is_number()) refuse_type(value, "whole number");
+  const double size = value.get<double>();
+  if (!(size > 0 && size <= INT32_MAX)) {
+    throw Fault("`" + std::string(name) + "` is " + shown(value) + ", not a positive number");
+  }
+  return static_cast<int>(whole_number(value));
+}
+
+bool boolean(const Json& value) {
+  if (!value.is_boolean()) refuse_type(value, "boolean");
+  return value.get<bool>();
+}
+
+ModelInfo parse_model(const Json& raw) {
+  ModelInfo model;
+  model.source = text(member(raw, "source"));
+  model.latent_channels = positive(raw, "latent_channels");
+  model.scale_factor = positive(raw, "scale_factor");
+  model.size_multiple = positive(raw, "size_multiple");
+  model.sample_size = positive(raw, "sample_size");
+  model.token_length = positive(raw, "token_length");
+  model.vocab_size = positive(raw, "vocab_size");
+  model.time_shift_width = positive(raw, "time_shift_width");
+  model.text_kv_width = positive(raw, "text_kv_width");
+  if (model.default_size() > kMaxSize) {
+    throw Fault("images of " + std::to_string(model.default_size()) + " pixels are larger than " +
+                std::to_string(kMaxSize));
+  }
+  if (model.sample_size % model.size_multiple != 0) {
+    throw Fault("latents of " + std::to_string(model.sample_size) +
+                " (`sample_size`) do not divide by " + std::to_string(model.size_multiple) +
+                ", as the UNet's levels need");
+  }
+  return model;
+}
+
+std::vector<TensorSpec> parse_tensors(const Json& raw) {
+  std::vector<TensorSpec> tensors;
+  for (const Json& entry : list(raw)) {
+    TensorSpec tensor{text(member(entry, "name")), text(member(entry, "dtype")), {}};
+    for (const Json& size : list(member(entry, "shape"))) {
+      tensor.shape.push_back(whole_number(size));
+    }
+    tensors.push_back(std::move(tensor));
+  }
+  return tensors;
+}
+
+/// All of it must be understood: what is ignored here would change ids, and so pictures.
+TokenizerInfo parse_tokenizer(const Json& raw) {
+  const std::string& kind = text(member(raw, "kind"));
+  if (kind != "wordpiece") {
+    throw NewerFault("its tokenizer is of the kind `" + kind + "`; wordpiece is accepted");
+  }
+  std::vector<std::string> unknown;
+  for (const auto& [name, value] : object(raw)) {
+    if (name != "kind" && name != "lowercase") unknown.push_back("`" + name + "`");
+  }
+  if (!unknown.empty()) {
+    throw NewerFault("its tokenizer has " + joined(unknown) + "; kind and lowercase are accepted");
+  }
+  return {kind, boolean(member(raw, "lowercase"))};
+}
+
+ProgramInfo parse_program(const std::string& name, const Json& raw, const Tensors& expected) {
+  ProgramInfo program;
+  program.tensors = {parse_tensors(member(raw, "inputs")), parse_tensors(member(raw, "outputs"))};
+  if (!(program.tensors == expected)) {
+    throw Fault("the tensors of " + name + " are not those that the model's facts lead to");
+  }
+  for (const auto& [format, entry] : object(member(raw, "formats"))) {
+    FormatInfo info;
+    for (const Json& file : list(member(entry, "files"))) info.files.push_back(safe_name(file));
+    if (is_known_format(format) && !are_program_files(name, format, info.files)) {
+      throw Fault("the " + format + " files of " + name + " are " + joined(info.files));
+    }
+    info.weights = text(member(entry, "weights"));
+    program.formats.emplace(format, std::move(info));
+  }
+  return program;
+}
+
+/// Parity, versions and what a format keeps for itself: only their form is checked here.
+void check_remarks(const Json& raw) {
+  for (const auto& [runtime, precisions] : object(member(raw, "parity"))) {
+    for (const auto& [precision, programs] : object(precisions)) {
+      for (const auto& [program, parity] : object(programs)) {
+        for (const char* name : {"relative_l2_error", "tolerance"}) {
+          const Json& value = member(parity, name);
+          if (!value.is_number()) refuse_type(value, "number");
+        }
+      }
+    }
+  }
+  for (const auto& [name, version] : object(member(raw, "versions"))) text(version);
+  if (raw.contains("formats")) {
+    for (const auto& [name, facts] : object(raw.at("formats"))) object(facts);
+  }
+}
+
+/// The programs of the table; others are for newer versions.
+std::map<std::string, ProgramInfo> parse_programs(const Json& raw, const ModelInfo& model) {
+  std::map<std::string, ProgramInfo> programs;
+  for (const ProgramContract& contract : program_contracts()) {
+    if (contract.is_optional && !object(raw).count(contract.name)) continue;
+    programs[contract.name] =
+        parse_program(contract.name, member(raw, contract.name), contract.tensors(model));
+  }
+  return programs;
+}
+
+Bundle parse_bundle(const fs::path& folder, const Json& raw) {
+  Bundle bundle;
+  bundle.path = folder;
+  bundle.model = parse_model(member(raw, "model"));
+  bundle.tokenizer = parse_tokenizer(member(raw, "tokenizer"));
+  bundle.programs = parse_programs(member(raw, "programs"), bundle.model);
+  for (const auto& [name, entry] : object(member(raw, "files"))) {
+    bundle.files[safe_name(name)] = {text(member(entry, "sha256")),
+                                     whole_number(member(entry, "bytes"))};
+  }
+  check_remarks(raw);
+  std::vector<std::string> needed = {kSchedulerConfig, kVocabulary, kReference};
+  for (const auto& [name, program] : bundle.programs) {
+    for (const auto& [format, info] : program.formats) {
+      needed.insert(needed.end(), info.files.begin(), info.files.end());
+    }
+  }
+  for (const std::string& name : needed) {
+    if (!bundle.files.count(name)) throw Fault(in_quotes(name) + " is missing");
+  }
+  return bundle;
+}
+
+/// A manifest of version 1 as version 2 has it: there the tokenizer was a fact of the model, and
+/// one format's facts were at the top.
+void upgrade_from_version_1(Json& raw) {
+  const Json lowercase = member(member(raw, "model"), "lowercase");
+  raw["tokenizer"] = {{"kind", "wordpiece"}, {"lowercase", lowercase}};
+  raw["formats"] = Json::object();
+  if (raw.contains(kTensorRTFormat)) raw["formats"][kTensorRTFormat] = raw.at(kTensorRTFormat);
+}
+
+int format_version(const Json& raw, const fs::path& path) {
+  const auto version = raw.find("format_version");
+  const bool is_whole = version != raw.end() && version->is_number_integer();
+  if (is_whole && *version >= 1 && *version <= kFormatVersion) return version->get<int>();
+  throw BundleError(path.string() + " has format version " +
+                    (version == raw.end() ? "none" : shown(*version)) +
+                    "; this version of ldm-engine reads 1 to " + std::to_string(kFormatVersion) +
+                    ". Upgrade ldm-engine if the bundle is newer, else export it again.");
+}
+
+}  // namespace
+
+std::string seal_of_manifest(std::string_view text, const std::string& recorded) {
+  const std::string begin = std::string("\"") + kSeal + "\": \"";
+  const std::string sealed = begin + recorded + "\"";
+  const std::size_t at = text.find(sealed);
+  if (at == std::string_view::npos) return sha256_of_text(text);
+  const std::string unsealed = begin + std::string(64, '0') + "\"";
+  Sha256 hash;
+  hash.update(text.data(), at);
+  hash.update(unsealed.data(), unsealed.size());
+  const std::string_view rest = text.substr(at + sealed.size());
+  hash.update(rest.data(), rest.size());
+  return hash.hex();
+}
+
+Bundle parse_manifest(const fs::path& folder, std::string_view content) {
+  const fs::path path = folder / kManifest;
+  Json raw = parse_json_object(content, path);
+  const int version = format_version(raw, path);
+  const auto found = raw.find(kSeal);
+  const std::string recorded =
+      found != raw.end() && found->is_string() ? found->get<std::string>() : "";
+  if (seal_of_manifest(content, recorded) != recorded) {
+    throw BundleError(path.string() +
+                      " was altered after it was written: it does not match its recorded sha256. "
+                      "Copy the bundle again from its source, or export it again.");
+  }
+  try {
+    if (version == 1) upgrade_from_version_1(raw);
+    return parse_bundle(folder, raw);
+  } catch (const NewerFault& fault) {
+    throw BundleError(path.string() +
+                      " was written for a newer version of ldm-engine: " + fault.what() +
+                      ". Upgrade ldm-engine, or export the bundle again with this version.");
+  } catch (const Fault& fault) {
+    throw BundleError(path.string() + " is not a valid manifest: " + fault.what() +
+                      ". Copy the bundle again, or export it again.");
+  }
+}
+
+Bundle open_bundle(const fs::path& folder) {
+  constexpr char kRemedy[] = "Make one with: ldm-engine export CHECKPOINT BUNDLE";
+  std::error_code error;
+  if (has_nul(folder) || !fs::is_directory(folder, error)) {
+    throw BundleNotFoundError("There is no bundle folder " + in_quotes(folder.string()) + ". " +
+                              kRemedy);
+  }
+  if (!fs::is_regular_file(folder / kManifest, error)) {
+    throw BundleError(folder.string() + " is not a finished bundle: it has no " + kManifest +
+                      ", which an export writes last. " + kRemedy);
+  }
+  const std::optional<ManifestStamp> stamp = manifest_stamp(folder);
+  const fs::path absolute = fs::absolute(folder, error);
+  Bundle bundle = parse_manifest(error ? folder : absolute, read_file(folder / kManifest));
+  bundle.stamp = stamp;
+  return bundle;
+}
+
+}  // namespace ldm_engine

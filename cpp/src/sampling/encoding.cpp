@@ -1,0 +1,53 @@
+// One call of an encoder, and the UNet's shapes: how programs are fed before the loop begins.
+#include "sampling/encoding.hpp"
+
+#include <algorithm>
+
+#include "machine/messages.hpp"
+
+namespace ldm_engine {
+namespace {
+
+std::string truncation_warning(const std::string& text, const std::string& cut, int token_length) {
+  constexpr std::size_t kStart = 40;  // characters
+  return "The prompt " + in_quotes(text, kStart) + " is longer than " +
+         std::to_string(token_length) +
+         " tokens. This end of it was cut off and has no effect: " + in_quotes(cut, cut.size());
+}
+
+std::vector<float> values(const Tensor& tensor) {
+  return {tensor.floats(), tensor.floats() + tensor.count()};
+}
+
+}  // namespace
+
+std::vector<float> encode_text(Program& program, const ModelInfo& model, const Tokenizer& tokenizer,
+                               const std::string& text, std::vector<std::string>& warnings) {
+  const std::int64_t tokens = model.token_length;
+  program.allocate({{"input_ids", {1, tokens}}, {"text_kv", {1, tokens, model.text_kv_width}}});
+  const auto cut = tokenizer.encode(text, program.input("input_ids").integers());
+  if (cut) warnings.push_back(truncation_warning(text, *cut, model.token_length));
+  program.run();
+  return values(program.output("text_kv"));
+}
+
+std::vector<float> encode_time(Program& program, const ModelInfo& model,
+                               const std::vector<int>& timesteps) {
+  const auto count = static_cast<std::int64_t>(timesteps.size());
+  program.allocate({{"timesteps", {count}}, {"time_shift", {count, model.time_shift_width}}});
+  std::transform(timesteps.begin(), timesteps.end(), program.input("timesteps").floats(),
+                 [](int timestep) { return static_cast<float>(timestep); });
+  program.run();
+  return values(program.output("time_shift"));
+}
+
+Shapes unet_shapes(const ModelInfo& model, const Shape& latents, std::size_t rows) {
+  Shape noise_pred = latents;
+  noise_pred[0] = static_cast<std::int64_t>(rows);
+  return {{"latents", latents},
+          {"time_shift", {1, model.time_shift_width}},
+          {"text_kv", {noise_pred[0], model.token_length, model.text_kv_width}},
+          {"noise_pred", noise_pred}};
+}
+
+}  // namespace ldm_engine

@@ -1,0 +1,26 @@
+// One call of an encoder, and the UNet's shapes: how programs are fed before the loop begins.
+// Its twin is engine/ldm_engine/sampling/encoding.py.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "bundle/contract.hpp"
+#include "runtimes/base.hpp"
+#include "sampling/tokenizer.hpp"
+
+namespace ldm_engine {
+
+/// Keys and values [T, .] of one text, by the program `text_encoder`. A text that is cut off adds
+/// to `warnings`.
+std::vector<float> encode_text(Program& program, const ModelInfo& model, const Tokenizer& tokenizer,
+                               const std::string& text, std::vector<std::string>& warnings);
+
+/// `time_shift` [S, .] of a schedule, by the program `time_encoder`.
+std::vector<float> encode_time(Program& program, const ModelInfo& model,
+                               const std::vector<int>& timesteps);
+
+/// What `unet` is allocated for: `latents` [B, C, h, w] and B or 2B rows of text.
+Shapes unet_shapes(const ModelInfo& model, const Shape& latents, std::size_t rows);
+
+}  // namespace ldm_engine

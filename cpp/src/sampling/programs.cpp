@@ -1,0 +1,44 @@
+// Opened programs by name: all of them from the start, or only the one in use.
+#include "sampling/programs.hpp"
+
+#include <utility>
+
+#include "ldm_engine/errors.hpp"
+
+namespace ldm_engine {
+
+Programs::Programs(Open open, bool resident) : open_(std::move(open)), resident_(resident) {
+  if (!resident_) return;
+  for (const std::string& name : required_programs()) opened_[name] = open_(name);
+}
+
+Program& Programs::operator[](const std::string& name) {
+  check_open();
+  const auto found = opened_.find(name);
+  if (found != opened_.end()) return *found->second;
+  opened_.clear();  // frees the weights of the last program before the next ones come
+  return *(opened_[name] = open_(name));
+}
+
+void Programs::close() {
+  is_closed_ = true;
+  opened_.clear();
+}
+
+Programs Programs::clone() const {
+  check_open();
+  if (!resident_) return Programs(open_, false);
+  Programs clones(open_, false);
+  clones.resident_ = true;
+  for (const auto& [name, program] : opened_) clones.opened_[name] = program->clone();
+  return clones;
+}
+
+void Programs::check_open() const {
+  if (is_closed_) {
+    throw ClosedError(
+        "This pipeline was closed, and its programs are gone. Open the bundle again.");
+  }
+}
+
+}  // namespace ldm_engine

@@ -1,0 +1,40 @@
+// Opened programs by name: all of them from the start, or only the one in use.
+// Its twin is engine/ldm_engine/sampling/programs.py.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "runtimes/base.hpp"
+
+namespace ldm_engine {
+
+/// The programs of one pipeline.
+class Programs {
+ public:
+  using Open = std::function<std::unique_ptr<Program>(const std::string& name)>;
+
+  /// With `resident` all are opened now; else each when it is its turn, which frees the last one.
+  Programs(Open open, bool resident);
+
+  /// The program called `name`; without `resident` the last one is freed for it.
+  Program& operator[](const std::string& name);
+
+  /// Free all of them; a second call does nothing. Every use afterwards throws ClosedError.
+  void close();
+
+  /// Other handles over the same weights if they are resident, else programs of their own.
+  Programs clone() const;
+
+ private:
+  void check_open() const;
+
+  Open open_;
+  bool resident_;
+  bool is_closed_ = false;
+  std::map<std::string, std::unique_ptr<Program>> opened_;
+};
+
+}  // namespace ldm_engine

@@ -1,0 +1,37 @@
+// One call's settings as arrays: checked, one value an image, with their defaults filled in.
+// Its twin is engine/ldm_engine/sampling/request.py; tests/data/requests.json holds what both
+// refuse.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "bundle/contract.hpp"
+#include "ldm_engine/request.hpp"
+#include "sampling/schedule.hpp"
+#include "sampling/solvers.hpp"
+
+namespace ldm_engine {
+
+/// A checked request for B images.
+struct ResolvedRequest {
+  std::vector<std::string> prompts;           ///< B
+  std::vector<std::string> negative_prompts;  ///< B; empty text is the unconditional one
+  int height = 0;                             ///< pixels
+  int width = 0;
+  std::vector<BatchRow> rows;        ///< of the solver, one a step
+  std::vector<float> guidance;       ///< [B], or empty: no guidance
+  std::vector<std::uint32_t> seeds;  ///< B
+  Shape latents_shape;               ///< [B, C, h, w]
+
+  /// The texts of the UNet's rows, B or with guidance 2B: [unconditional, text].
+  std::vector<std::string> texts() const;
+};
+
+/// Check what Pipeline::generate, which documents it, was given.
+/// Throws InvalidArgumentError, or ShapeError for sizes.
+ResolvedRequest resolve_request(const ModelInfo& model, const NoiseSchedule& schedule,
+                                const std::vector<std::string>& prompts, const Request& request);
+
+}  // namespace ldm_engine

@@ -1,0 +1,39 @@
+// The noise schedule that a model was trained with, and the timesteps of a step count.
+// Its twin is engine/ldm_engine/sampling/schedule.py, where the notation is explained;
+// tests/data/scheduler_configs.json holds what both refuse, solvers.json the timesteps.
+#pragma once
+
+#include <vector>
+
+#include "bundle/json.hpp"
+
+namespace ldm_engine {
+
+/// One step of a sampler: from a timestep to the next, less noisy one.
+struct Transition {
+  int timestep;
+  double a;       ///< alphas_cumprod there
+  double a_prev;  ///< where the step leads
+};
+
+/// The noise schedule that a checkpoint was trained with.
+class NoiseSchedule {
+ public:
+  /// Read a published scheduler_config.json; absent keys have diffusers' defaults.
+  /// Throws ConfigError listing every value that is not supported.
+  explicit NoiseSchedule(const Json& config);
+
+  int num_train_timesteps() const { return num_train_timesteps_; }
+
+  /// The steps from noise to image with "leading" timestep spacing; `num_inference_steps` is 1 to
+  /// num_train_timesteps(), as settings.hpp checks.
+  std::vector<Transition> leading(int num_inference_steps) const;
+
+ private:
+  int num_train_timesteps_ = 1000;
+  int steps_offset_ = 0;
+  bool set_alpha_to_one_ = true;
+  std::vector<double> alphas_cumprod_;  // [num_train_timesteps], in float32's precision
+};
+
+}  // namespace ldm_engine

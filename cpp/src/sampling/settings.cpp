@@ -1,0 +1,226 @@
+// THE list of what may be set for an image: each setting is declared here, once.
+#include "sampling/settings.hpp"
+
+#include <limits>
+#include <random>
+
+#include "ldm_engine/errors.hpp"
+#include "machine/messages.hpp"
+#include "machine/utf8.hpp"
+
+namespace ldm_engine {
+namespace {
+
+constexpr std::int64_t kMaxSeed = std::numeric_limits<std::uint32_t>::max();
+constexpr double kMaxGuidance = 10'000;  // far beyond use; keeps float32 finite
+
+void check_size(const Setting& setting, std::int64_t value, const Limits& limits) {
+  const ModelInfo& model = limits.model;
+  const std::int64_t multiple = model.pixel_multiple();
+  if (value > 0 && value <= kMaxSize && value % multiple == 0) return;
+  throw ShapeError("`" + std::string(setting.name) + "` is " + std::to_string(value) +
+                   "; multiples of " + std::to_string(multiple) + " up to " +
+                   std::to_string(kMaxSize) + " pixels are accepted: the autoencoder shrinks by " +
+                   std::to_string(model.scale_factor) + ", and the UNet's levels by " +
+                   std::to_string(model.size_multiple) + " more. The model was trained at " +
+                   std::to_string(model.default_size()) + ".");
+}
+
+void check_any_seed(const Setting&, std::int64_t value, const Limits&) { check_seed(value); }
+
+/// `text` with the numbers of a range filled in.
+std::string filled(std::string text, double minimum, double maximum) {
+  for (const auto& [place, number] :
+       {std::pair{"{minimum}", minimum}, std::pair{"{maximum}", maximum}}) {
+    const std::size_t at = text.find(place);
+    if (at != std::string::npos) text.replace(at, std::string(place).size(), number_text(number));
+  }
+  return text;
+}
+
+std::string value_text(double value) { return number_text(value); }
+std::string value_text(std::int64_t value) { return std::to_string(value); }
+
+/// What a list of values of a type is called in the error of one that has the wrong length.
+struct ListWords {
+  const char* values;
+  const char* images;
+  const char* remedy;
+};
+
+ListWords words_of(double) {
+  return {"numbers", "images", "give one an image, or one number for all."};
+}
+ListWords words_of(const std::string&) {
+  return {"texts", "prompts", "give one an image, or one text for all."};
+}
+ListWords words_of(std::int64_t) {
+  return {"seeds", "images", "give one an image, or one number s for the seeds s, s + 1, ..."};
+}
+
+template <typename T>
+void check_length(const char* name, const PerImage<T>& given, std::size_t count) {
+  if (!given.is_list || given.values.size() == count) return;
+  const ListWords words = words_of(T());
+  throw InvalidArgumentError("`" + std::string(name) + "` lists " +
+                             std::to_string(given.values.size()) + " " + words.values + " for " +
+                             std::to_string(count) + " " + words.images + "; " + words.remedy);
+}
+
+void check_not_empty(const char* name, const std::vector<std::string>& texts) {
+  if (!texts.empty()) return;
+  throw InvalidArgumentError("`" + std::string(name) +
+                             "` is an empty list; give at least one text.");
+}
+
+/// Checks one setting of a call, whatever the type of its field.
+struct Check {
+  const Setting& setting;
+  const std::vector<std::string>& prompts;
+  const Request& request;
+  const Limits& limits;
+
+  void operator()(std::monostate) const { check_all(prompts); }
+  void operator()(int Request::*field) const { check_value(std::int64_t{request.*field}); }
+  void operator()(std::optional<int> Request::*field) const {
+    if (request.*field) check_value(std::int64_t{*(request.*field)});
+  }
+  void operator()(PerImage<std::int64_t> Request::*field) const { check_list(request.*field); }
+  void operator()(PerImage<double> Request::*field) const { check_list(request.*field); }
+  void operator()(PerImage<std::string> Request::*field) const {
+    check_all((request.*field).values);
+    check_length(setting.name, request.*field, prompts.size());
+  }
+
+  void check_all(const std::vector<std::string>& texts) const {
+    check_not_empty(setting.name, texts);
+    check_texts(setting.name, texts);
+  }
+
+  template <typename T>
+  void check_list(const PerImage<T>& given) const {
+    for (const T value : given.values) check_value(value);
+    check_length(setting.name, given, prompts.size());
+  }
+
+  template <typename T>
+  void check_value(T value) const {
+    if constexpr (std::is_integral_v<T>) {
+      if (setting.check) return setting.check(setting, value, limits);
+    }
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    const double low = setting.minimum.value_or(-kInfinity);
+    const double high =
+        setting.model_maximum ? limits.*setting.model_maximum : setting.maximum.value_or(kInfinity);
+    const auto number = static_cast<double>(value);
+    if (number >= low && number <= high) return;  // which NaN is not
+    throw InvalidArgumentError("`" + std::string(setting.name) + "` is " + value_text(value) +
+                               "; " + filled(setting.accepted, low, high));
+  }
+};
+
+/// The value of a setting as JSON, whatever the type of its field.
+struct Show {
+  const Request& request;
+
+  Json operator()(std::monostate) const { return nullptr; }
+  Json operator()(int Request::*field) const { return request.*field; }
+  Json operator()(std::optional<int> Request::*field) const {
+    return request.*field ? Json(*(request.*field)) : Json();
+  }
+  template <typename T>
+  Json operator()(PerImage<T> Request::*field) const {
+    const PerImage<T>& given = request.*field;
+    if (given.is_list) return given.values;
+    return given.values.empty() ? Json() : Json(given.values.front());
+  }
+};
+
+std::vector<Setting> make_settings() {
+  Setting prompt = {"prompt", {}, ""};
+  Setting negative_prompt = {"negative_prompt", &Request::negative_prompt,
+                             "What to guide away from."};
+  Setting seed = {"seed", &Request::seed, "Images get the seeds S, S+1, ... Default: at random."};
+  seed.minimum = 0;
+  seed.maximum = kMaxSeed;
+  seed.check = check_any_seed;
+  Setting num_inference_steps = {"num_inference_steps", &Request::num_inference_steps,
+                                 "Denoising steps, each a call of the UNet.",
+                                 "a whole number from {minimum} to {maximum} is accepted."};
+  num_inference_steps.minimum = 1;
+  num_inference_steps.model_maximum = &Limits::max_steps;
+  Setting guidance_scale = {"guidance_scale", &Request::guidance_scale,
+                            "How closely to follow the prompt; 1.0 is off.",
+                            "a number, or a list of one an image, is accepted, between {minimum} "
+                            "and {maximum}. 1.0 turns guidance off."};
+  guidance_scale.minimum = -kMaxGuidance;
+  guidance_scale.maximum = kMaxGuidance;
+  guidance_scale.command_default = "6.0";
+  Setting eta = {"eta", &Request::eta,
+                 "Noise added at each step: 0 (deterministic) to 1 (as noisy as DDPM).",
+                 "a number from 0 (deterministic) to 1 (as noisy as DDPM) is accepted."};
+  eta.minimum = 0;
+  eta.maximum = 1;
+  Setting height = {"height", &Request::height, "Height in pixels. Default: as trained."};
+  Setting width = {"width", &Request::width, "Width in pixels. Default: as trained."};
+  height.check = width.check = check_size;
+  std::vector<Setting> all = {prompt, negative_prompt, seed, num_inference_steps, guidance_scale,
+                              eta,    height,          width};
+  for (Setting& setting : all) setting.is_later = false;
+  return all;
+}
+
+}  // namespace
+
+const std::vector<Setting>& settings() {
+  static const std::vector<Setting> all = make_settings();
+  return all;
+}
+
+Json setting_value(const Setting& setting, const Request& request) {
+  return std::visit(Show{request}, setting.field);
+}
+
+void check_settings(const std::vector<std::string>& prompts, const Request& request,
+                    const Limits& limits) {
+  for (const Setting& setting : settings()) {
+    std::visit(Check{setting, prompts, request, limits}, setting.field);
+  }
+}
+
+void check_texts(const char* name, const std::vector<std::string>& texts) {
+  for (const std::string& text : texts) {
+    if (const auto invalid = find_invalid_utf8(text)) {
+      throw InvalidArgumentError(std::string("`") + name + "` holds " + in_quotes(text) +
+                                 ", which is not valid UTF-8 at byte " + std::to_string(*invalid) +
+                                 ". Give text in UTF-8.");
+    }
+  }
+}
+
+void check_seed(std::int64_t seed) {
+  if (seed >= 0 && seed <= kMaxSeed) return;
+  throw InvalidArgumentError("`seed` asks for " + std::to_string(seed) +
+                             "; whole numbers from 0 to 4294967295 (2**32 - 1) are accepted "
+                             "for every image.");
+}
+
+std::vector<std::uint32_t> spread_seeds(const PerImage<std::int64_t>& seed, std::size_t count) {
+  std::vector<std::uint32_t> seeds;
+  if (!seed.is_list && seed.values.empty()) {
+    std::random_device source;
+    for (std::size_t i = 0; i < count; ++i) seeds.push_back(source());
+    return seeds;
+  }
+  check_length("seed", seed, count);
+  for (std::size_t i = 0; i < count; ++i) {
+    std::int64_t value = seed.is_list ? seed.values[i] : seed.values.front();
+    check_seed(value);
+    if (!seed.is_list) value += static_cast<std::int64_t>(i);
+    check_seed(value);
+    seeds.push_back(static_cast<std::uint32_t>(value));
+  }
+  return seeds;
+}
+
+}  // namespace ldm_engine

@@ -1,0 +1,92 @@
+"""Rendering an image once more from the recipe in its own file, pixel for pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import open_bundle
+from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..machine.device import Device
+from ..rendering.plan import MIN_ROWS
+from ..sampling.opening import Opened, choose_for
+from ..sampling.recipes import Recipe, read_recipe
+from ..sampling.request import MAX_BATCH, Request
+from ..sampling.settings import as_call
+from . import console
+from .images import file_stem, save_png
+from .memory import opened_pipeline
+
+#: Options of ``generate`` that do not change the image.
+_FREE = ("bundle", "output", "device", "memory", "from_image", "debug")
+
+
+def check_given(context: click.Context) -> None:
+    """Raise ``UsageError`` if the command line says what the recipe says already."""
+    given = [
+        parameter.opts[-1] if isinstance(parameter, click.Option) else "PROMPT"
+        for parameter in context.command.params
+        if parameter.name not in _FREE
+        and context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
+        and context.params.get(parameter.name or "") != ()  # no prompts
+    ]
+    if given:
+        raise click.UsageError(
+            f"{', '.join(given)} cannot be given beside --from-image: the image's own recipe says "
+            "how it was rendered. Leave them out, or render a new image without --from-image."
+        )
+
+
+def generate_from_image(
+    bundle_path: Path, image_path: Path, output: Path, device: str, memory: str
+) -> Path:
+    """Render the image of a file once more and return where it was written.
+
+    Raises:
+        InvalidArgumentError: if the file has no recipe, or one of another bundle.
+        RuntimeUnavailableError: if its runtime or precision is not available here.
+    """
+    recipe = read_recipe(image_path)
+    bundle = open_bundle(bundle_path)
+    _check_origin(image_path, recipe, bundle, device)
+    opened = choose_for(bundle, recipe.runtime, recipe.precision, device, recipe.threads)
+    request = _request(image_path, recipe, opened)
+    with (
+        opened_pipeline(opened, output, memory) as pipe,
+        console.step_bar(len(request.rows)) as advance,
+    ):
+        rendered = pipe.render(request, callback_on_step_end=lambda *_: advance("rendering again"))
+    return save_png(rendered.images[0], output, file_stem(recipe), recipe)
+
+
+def _check_origin(path: Path, recipe: Recipe, bundle: Bundle, device: str) -> None:
+    """Raise ``InvalidArgumentError`` unless `bundle` on `device` is what made the image."""
+    if recipe.bundle != bundle.digest:
+        raise InvalidArgumentError(
+            f"{path} was rendered with the bundle {str(recipe.bundle)[:12]}… of "
+            f"{str(recipe.model)[:200]}, and {bundle.path} is {bundle.digest[:12]}…: the pixels "
+            "would differ. Give the bundle that it was made with; `ldm-engine info` shows digests."
+        )
+    if Device.parse(device).kind != recipe.device:
+        raise InvalidArgumentError(
+            f"{path} was rendered on a {str(recipe.device)[:10]}, and the pixels would "
+            f"differ on {device}. Give another --device."
+        )
+
+
+def _request(path: Path, recipe: Recipe, opened: Opened) -> Request:
+    """The image, in as many rows as decide about its last bits."""
+    try:
+        rows = recipe.batch_size
+        if type(rows) is not int or not 1 <= rows <= MAX_BATCH:
+            raise InvalidArgumentError(f"`batch_size` is {rows!r}.")
+        if opened.choice.runtime.rounds_alike(opened.options.device):
+            rows = min(rows, MIN_ROWS)
+        return opened.request(as_call([recipe.settings] * rows))
+    except (InvalidArgumentError, ArgumentTypeError) as error:
+        raise InvalidArgumentError(
+            f"The recipe in {path} is not one that ldm-engine wrote: {error}"
+        ) from error

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+import re
+
+from ldm_engine.rendering import records
+from ldm_engine.rendering.places import open_storage
+from ldm_engine.rendering.records import write_gallery
+
+RECORD = {
+    "path": "images/aa/x.png", "prompt": "p", "negative_prompt": "", "seed": 7, "sha256": "0",
+    "num_inference_steps": 5, "guidance_scale": 2.0, "eta": 0.0, "height": 64, "width": 64,
+    "precision": "fp32", "row": 1, "extra": {}, "seconds": {"loop": 1},
+}  # fmt: skip
+
+
+def _write(tmp_path, outcomes):
+    storage = open_storage(str(tmp_path), "run")
+    storage.prepare()
+    write_gallery(storage, iter(outcomes), {"bundle": "</script>", "threads": 2, "x": 1})
+    parts = []
+    for path in sorted((tmp_path / "gallery").glob("*.js")):
+        parts.append(json.loads(re.fullmatch(r"addImages\((.*)\);\n", path.read_text())[1]))
+    facts = re.search(r"const FACTS = (\{.*\});", (tmp_path / "index.html").read_text())
+    return parts, json.loads(facts[1])
+
+
+def test_the_data_lie_in_parts(tmp_path):
+    parts, facts = _write(tmp_path, ({**RECORD, "id": f"i{i}"} for i in range(4321)))
+    assert [len(part) for part in parts] == [2000, 2000, 321]
+    assert (facts["parts"], facts["isCut"]) == (3, False)
+    assert facts["recipe"] == {"bundle": "</script>", "threads": 2}
+    assert parts[2][-1]["id"] == "i4320"
+    assert parts[0][0].keys() == RECORD.keys() - {
+        "negative_prompt",
+        "sha256",
+        "extra",
+        "seconds",
+    } | {"id"}
+
+
+def test_a_large_run_is_shown_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "MAX_IMAGES", 3000)
+    parts, facts = _write(tmp_path, ({**RECORD, "id": f"i{i}"} for i in range(3001)))
+    assert sum(map(len, parts)) == 3000
+    assert facts["isCut"]
+
+
+def test_prompts_are_never_markup(tmp_path):
+    hostile = "</script><script>alert(1)</script>\u2028\u202e"
+    parts, _ = _write(tmp_path, [{**RECORD, "id": hostile, "prompt": hostile}])
+    assert parts[0][0]["prompt"] == hostile
+    page = (tmp_path / "index.html").read_text()
+    assert "innerHTML" not in page
+    assert hostile not in page
+    assert page.count("</script>") == 1
+    assert (tmp_path / "gallery" / "000.js").read_bytes().isascii()
+
+
+def test_nothing_is_written_for_no_images(tmp_path):
+    storage = open_storage(str(tmp_path), "run")
+    storage.prepare()
+    write_gallery(storage, iter([]), {})
+    assert not (tmp_path / "index.html").exists()
