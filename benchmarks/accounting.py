@@ -28,17 +28,17 @@ SETTLED = 60  # steps until Python's free lists have filled; seen: 6 to 41
 
 def measure(bundle: Path, setup: Setup) -> dict[str, Any]:
     """Counts and times of a guided loop with fresh noise in each step, batch 1."""
-    pipe = LDMTextToImagePipeline.from_pretrained(
+    ends_s: list[float] = []
+    with LDMTextToImagePipeline.from_pretrained(
         bundle,
         runtime=setup.variant,
         precision=setup.precision,
         device=setup.device,
         threads=setup.threads,
-    )
-    counts = _count(pipe)
-    times = RunTimes(pipe)
-    ends_s: list[float] = []
-    _render(pipe, STEPS, lambda *_: ends_s.append(time.perf_counter()))
+    ) as pipe:
+        counts = _count(pipe)
+        times = RunTimes(pipe)
+        _render(pipe, STEPS, lambda *_: ends_s.append(time.perf_counter()))
     whole_s = np.diff(ends_s)  # a turn of the loop each
     outside_s = whole_s - np.array(times.durations_s["unet"][1:])
     return {

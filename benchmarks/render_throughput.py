@@ -56,15 +56,15 @@ def main() -> None:
 
 def _bare(a: argparse.Namespace, prompts: list[str]) -> float:
     """The loop that one would write: call after call, pictures kept in memory for a moment."""
-    pipe = LDMTextToImagePipeline.from_pretrained(
-        a.bundle, runtime=a.runtime, precision=a.precision
-    )
     settings = {"num_inference_steps": a.num_inference_steps, "guidance_scale": 2.0}
-    _prepare_unet(pipe, prompts[: a.batch_size], **settings)
-    start = time.perf_counter()
-    for first in range(0, len(prompts), a.batch_size):
-        pipe(prompts[first : first + a.batch_size], **settings, seed=first)
-    return time.perf_counter() - start
+    with LDMTextToImagePipeline.from_pretrained(
+        a.bundle, runtime=a.runtime, precision=a.precision
+    ) as pipe:
+        _prepare_unet(pipe, prompts[: a.batch_size], **settings)
+        start = time.perf_counter()
+        for first in range(0, len(prompts), a.batch_size):
+            pipe(prompts[first : first + a.batch_size], **settings, seed=first)
+        return time.perf_counter() - start
 
 
 def _prepare_unet(pipe: LDMTextToImagePipeline, prompts: list[str], **settings: float) -> None:
