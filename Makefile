@@ -22,6 +22,8 @@ BENCH := build/bench
 
 # C++: the build tree, what is installed from it, and a project that uses what is installed.
 CPP := build/cpp
+
+# Processes beside each other, of compilers and of tests.
 JOBS ?= 2
 
 .PHONY: demo test cpp cpp-packages lint types bench bench-large clean
@@ -39,7 +41,7 @@ demo: $(VENV)/.export
 # The tests in tests/cpp need a compiler and libraries of the distribution, which are installed where
 # that can be done (as root, with apt) and named where not; LDM_ENGINE_SKIP_CPP=1 passes them over.
 test: lint types $(if $(LDM_ENGINE_SKIP_CPP),,cpp-packages)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal --durations 15
 
 cpp-packages:
 	cpp/install_packages.sh --tests

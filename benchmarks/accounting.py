@@ -17,34 +17,33 @@ from typing import Any
 
 import numpy as np
 
-from ldm_engine import LDMTextToImagePipeline, open_bundle
-from ldm_engine.benchmarking.timing import TimedRuntime
-from ldm_engine.runtimes.choice import Choice, choose_runtime, resolve_options
+from ldm_engine import LDMTextToImagePipeline
+from ldm_engine.benchmarking.timing import RunTimes
+from peers import Setup
 
 STEPS = 20
 COUNTED_STEPS = 100
 SETTLED = 60  # steps until Python's free lists have filled; seen: 6 to 41
 
 
-def measure(
-    bundle_path: Path, threads: int, runtime: str = "openvino", precision: str = "fp32"
-) -> dict[str, Any]:
+def measure(bundle: Path, setup: Setup) -> dict[str, Any]:
     """Counts and times of a guided loop with fresh noise in each step, batch 1."""
-    bundle = open_bundle(bundle_path)
-    choice = choose_runtime(bundle, runtime, precision)
-    timed = TimedRuntime(choice.runtime)
-    options = resolve_options(choice.runtime, "cpu", precision, threads)
-    counts = _count(LDMTextToImagePipeline.from_bundle(bundle, choice, options))
-    pipe = LDMTextToImagePipeline.from_bundle(bundle, Choice(timed, choice.reason), options)
-    _render(pipe, 2, lambda *_: None)  # warms up
-    timed.clear()
+    pipe = LDMTextToImagePipeline.from_pretrained(
+        bundle,
+        runtime=setup.variant,
+        precision=setup.precision,
+        device=setup.device,
+        threads=setup.threads,
+    )
+    counts = _count(pipe)
+    times = RunTimes(pipe)
     ends_s: list[float] = []
     _render(pipe, STEPS, lambda *_: ends_s.append(time.perf_counter()))
     whole_s = np.diff(ends_s)  # a turn of the loop each
-    outside_s = whole_s - np.array(timed.durations_s["unet"][1:])
+    outside_s = whole_s - np.array(times.durations_s["unet"][1:])
     return {
-        "runtime": runtime,
-        "precision": precision,
+        "runtime": setup.variant,
+        "precision": setup.precision,
         "steps": STEPS,
         "step_s": whole_s.tolist(),
         "outside_run_s": outside_s.tolist(),
@@ -54,14 +53,14 @@ def measure(
 
 def _count(pipe: LDMTextToImagePipeline) -> dict[str, int]:
     """What Python's memory grows by over the settled steps, and what a step takes at its peak."""
-    held, peaks, blocks = (np.zeros(COUNTED_STEPS, np.int64) for _ in range(3))
+    kept, peaks, blocks = (np.zeros(COUNTED_STEPS, np.int64) for _ in range(3))
     _render(pipe, 1, lambda *_: None)  # warms up
 
     def note(step: int, *_: object) -> None:
         peaks[step] = tracemalloc.get_traced_memory()[1]
         gc.collect()
         blocks[step] = sys.getallocatedblocks()
-        held[step] = tracemalloc.get_traced_memory()[0]
+        kept[step] = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
 
     tracemalloc.start()
@@ -69,11 +68,11 @@ def _count(pipe: LDMTextToImagePipeline) -> dict[str, int]:
         _render(pipe, COUNTED_STEPS, note)
     finally:
         tracemalloc.stop()
-    in_step = (peaks[1:] - held[:-1])[SETTLED:]
+    in_step = (peaks[1:] - kept[:-1])[SETTLED:]
     return {
         "counted_steps": COUNTED_STEPS - 1 - SETTLED,
         "blocks_kept": int(blocks[-1] - blocks[SETTLED]),
-        "bytes_kept": int(held[-1] - held[SETTLED]),
+        "bytes_kept": int(kept[-1] - kept[SETTLED]),
         "peak_bytes_in_step": int(np.median(in_step)),
         "largest_peak_bytes": int(in_step.max()),
     }
@@ -98,7 +97,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=2)
     a = parser.parse_args()
-    account = measure(a.bundle, a.threads, a.runtime, a.precision)
+    account = measure(a.bundle, Setup(a.runtime, a.precision, "cpu", a.threads))
     step_s, outside_s = (float(np.median(account.pop(n))) for n in ("step_s", "outside_run_s"))
     print(
         f"step {step_s * 1e3:.2f} ms, outside run() {outside_s * 1e3:.3f} ms: "

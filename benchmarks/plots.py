@@ -10,6 +10,7 @@ import numpy as np
 
 from peers import PEERS
 from results import Results, Timed, precision_of
+from tables import baselines
 from work import BYTES
 from workload import STAGES, Task
 
@@ -24,7 +25,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-COLORS = {"fp32": "#3b6fb6", "bf16": "#d9822b", "int8": "#5b9a4a"}
+COLORS = {"fp32": "#3b6fb6", "bf16": "#d9822b", "fp16": "#8e5ea2", "int8": "#5b9a4a"}
 
 
 def write_plots(results: Results, folder: Path) -> None:
@@ -72,8 +73,11 @@ def _ratios(results: Results) -> Any:
     names = [f"{_label(results, t.peer)} ({t.task.steps} steps)" for t in reversed(shown)]
     axes.set_yticks(range(len(shown)), names)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("time of one image, ldm-engine with OpenVINO in the same precision = 1")
-    axes.set_title("As many times as long (int8: against bf16; ours in bf16: against fp32)")
+    ours, reduced, other = baselines(results)
+    axes.set_xlabel(f"time of one image, {ours} in the same precision = 1")
+    axes.set_title(
+        f"As many times as long ({other}: against {reduced}; ours in {reduced}: against fp32)"
+    )
     return figure
 
 
@@ -83,7 +87,7 @@ def _latency(results: Results) -> Any:
     figure, axes = _rows(len(shown))
     if not shown:
         return figure
-    samples = [[s * 1e3 for turn in t.turns_s for s in turn] for t in shown]
+    samples = [[s * 1e3 for s in t.samples_s] for t in shown]
     boxes = axes.boxplot(samples, orientation="horizontal", whis=(0, 100), patch_artist=True)
     for box, timed in zip(boxes["boxes"], shown, strict=True):
         box.set_facecolor(COLORS[PEERS[timed.peer].precision])

@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from ldm_engine.benchmarking.reading import UnexpectedValueError, read
+from ldm_engine.errors import ResultsError
 
 Record = dict[str, Any]
-
-
-class RecordsError(Exception):
-    """A file of records is damaged, in use, or of another run."""
+Shape = TypeVar("Shape")
 
 
 class Records:
@@ -25,7 +25,7 @@ class Records:
         try:
             content = path.read_bytes() if path.exists() else b""
         except OSError as error:
-            raise RecordsError(f"{path} cannot be read: {error.strerror}.") from error
+            raise ResultsError(f"{path} cannot be read: {error.strerror}.") from error
         whole, _, self._rest = content.rpartition(b"\n")  # what a killed write left does not count
         lines = whole.split(b"\n") if whole else []
         self._records = [_parse(path, n, line) for n, line in enumerate(lines, 1)]
@@ -42,11 +42,25 @@ class Records:
         """Every record of this kind, in order."""
         return [record for record in self._records if record["kind"] == kind]
 
+    def read(self, kind: str, shape: type[Shape]) -> list[Shape]:
+        """Every record of this kind as a dataclass, which needs not have all of its values.
+
+        Raises:
+            ResultsError: if a value is missing or of another type.
+        """
+        try:
+            return [read(shape, record, kind) for record in self.all(kind)]
+        except UnexpectedValueError as error:
+            raise ResultsError(
+                f"{self.path} is damaged or was edited: a record of {kind!r} is no whole one, "
+                f"{error}. Remove that line to have it measured again."
+            ) from error
+
     def add(self, kind: str, **values: Any) -> None:
         """Append a record, on disk before this returns.
 
         Raises:
-            ValueError: if a value is NaN or infinite, which JSON does not know.
+            ValueError: if a value is NaN or infinite, which JSON does not have.
         """
         record = {"kind": kind, **values}
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
@@ -68,7 +82,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RecordsError(f"Another process measures into {folder}.") from None
+            raise ResultsError(f"Another process measures into {folder}.") from None
         yield
 
 
@@ -79,7 +93,7 @@ def _parse(path: Path, number: int, line: bytes) -> Record:
             return record
     except ValueError:
         pass
-    raise RecordsError(
+    raise ResultsError(
         f"Line {number} of {path} is no record. Remove that line to have it measured again, or the "
         "file to begin anew."
     )

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import ldm_engine
-from ldm_engine.bundle.manifest import open_bundle
-from ldm_engine.machine.memory import PeakMemory
 from ldm_engine.rendering.jobs import Defaults, RowReader
-from ldm_engine.sampling.scheduler import DDIMScheduler
+from ldm_engine.rendering.records import record, to_line
+from ldm_engine.sampling.opening import open_to_run
+from ldm_engine.sampling.settings import Limits, default_values, settings_hash
+from process import measure
 
 COMMAND = Path(sys.executable).with_name("ldm-engine")
 STEPS = 2
 
 
 def main() -> None:
-    """Make the output of a run that is complete, and start the command over it."""
+    """Make the output of a run that is complete, and measure the command over it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--rows", type=int, default=100_000)
@@ -31,20 +29,13 @@ def main() -> None:
         jobs, output = Path(folder, "jobs.jsonl"), Path(folder, "out")
         _make_jobs(jobs, a.rows)
         _make_output(a.bundle, jobs, output)
-        start = time.perf_counter()
         options = ["--num-inference-steps", str(STEPS), "--batch-size", "1"]
         command = [COMMAND, "render", a.bundle, jobs, "--output", output, *options]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        with PeakMemory(process.pid) as watch:
-            told, _ = process.communicate()
-        seconds = time.perf_counter() - start
-    if process.returncode:
-        sys.exit(process.returncode)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(told.strip())
+        used = measure([str(word) for word in command])
     print(
-        f"{a.rows} rows: {seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} s on a core; at most "
-        f"{watch.peak.resident >> 20} MiB resident, {watch.peak.anonymous >> 20} MiB its own"
+        f"{a.rows} rows: {used['seconds']:.1f} s, {used['core_seconds']:.1f} s on a core; at most "
+        f"{used['peak_resident_bytes'] >> 20} MiB resident, "
+        f"{used['peak_anonymous_bytes'] >> 20} MiB anonymous"
     )
 
 
@@ -55,38 +46,22 @@ def _make_jobs(path: Path, count: int) -> None:
             file.write(json.dumps(job) + "\n")
 
 
-def _make_output(bundle_path: Path, jobs: Path, output: Path) -> None:
+def _make_output(bundle: Path, jobs: Path, output: Path) -> None:
     """Render the first job; of all others, write the record and an empty file for the image."""
-    bundle = open_bundle(bundle_path)
-    scheduler = DDIMScheduler.from_config(bundle.scheduler_config)
-    defaults = Defaults(num_inference_steps=STEPS, guidance_scale=6.0)
-    reader = RowReader(bundle.model, scheduler.num_train_timesteps, defaults)
+    opened, settings = open_to_run(bundle), {"num_inference_steps": STEPS, "guidance_scale": 6.0}
+    limits = Limits(opened.bundle.model, opened.schedule.num_train_timesteps)
+    reader = RowReader(limits, Defaults(settings=default_values() | settings))
     with jobs.open() as rows:
-        first = json.loads(next(rows))
-        (record,) = ldm_engine.render(
-            bundle_path,
-            [first],
-            output=output,
-            num_inference_steps=STEPS,
-            guidance_scale=6.0,
-            batch_size=1,
-        )
-        with (output / "records.jsonl").open("a") as records:
+        first_job = [json.loads(next(rows))]
+        (done,) = ldm_engine.render(bundle, first_job, output=output, batch_size=1, **settings)
+        with (output / "records.jsonl").open("ab") as records:
             for row, line in enumerate(rows, 2):
                 (task,) = reader.tasks(row, json.loads(line))
-                image = output / "images" / f"{task.identity.stem}.png"
-                image.parent.mkdir(exist_ok=True)
-                image.touch()
-                changed = {
-                    "id": task.identity.id,
-                    "path": str(image.relative_to(output)),
-                    "row": row,
-                    "bytes": 0,
-                    "prompt": task.prompt,
-                    "seed": task.seed,
-                    "settings": task.settings.hex(),
-                }
-                records.write(json.dumps({**record, **changed}) + "\n")
+                path = f"images/{task.identity.stem}.png"
+                (output / path).parent.mkdir(exist_ok=True)
+                (output / path).touch()
+                facts = {"settings": settings_hash(task.values).hex()}
+                records.write(to_line({**done, **record(task, path, {"bytes": 0}, facts)}))
 
 
 if __name__ == "__main__":

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
+import ldm_engine
 from ldm_engine import LDMTextToImagePipeline
+from ldm_engine.benchmarking.statistics import median_of_ratios, summarize
 from ldm_engine.machine.memory import read_memory
-from ldm_engine.rendering.jobs import Defaults
-from ldm_engine.rendering.options import RunOptions
-from ldm_engine.rendering.run import Run
 
 
 class _PreparedError(Exception):
@@ -39,16 +37,16 @@ def main() -> None:
         # The machine's speed drifts: whoever is first in one round is second in the next.
         for measure in ((_bare, _render), (_render, _bare))[round_number % 2]:
             (bare_s if measure is _bare else render_s).append(measure(a, prompts))
-    ratios = [b / r for b, r in zip(bare_s, render_s, strict=True)]
-    memory = read_memory(os.getpid())
+    ratio, memory = median_of_ratios(bare_s, render_s), read_memory(os.getpid())
     print(
         json.dumps(
             {
                 **{k: str(v) for k, v in vars(a).items()},
                 "bare_s": [round(s, 2) for s in bare_s],
                 "render_s": [round(s, 2) for s in render_s],
-                "ratio_of_throughputs": round(statistics.median(ratios), 3),
-                "images_per_second": round(a.images / statistics.median(render_s), 3),
+                "ratio_of_throughputs": round(ratio.value, 3),
+                "interval": [round(ratio.low, 3), round(ratio.high, 3)],
+                "images_per_second": round(a.images / summarize(render_s).median, 3),
                 "anonymous_bytes": memory and memory.anonymous,
             },
             indent=1,
@@ -81,18 +79,21 @@ def _prepare_unet(pipe: LDMTextToImagePipeline, prompts: list[str], **settings: 
 
 def _render(a: argparse.Namespace, prompts: list[str]) -> float:
     """From the first batch to the last record, images and journals on the disk."""
+    seconds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        options = RunOptions(
+        for _ in ldm_engine.render(
+            a.bundle,
+            prompts,
             output=f"{folder}/out",
             runtime=a.runtime,
             precision=a.precision,
             batch_size=a.batch_size,
-        )
-        defaults = Defaults(num_inference_steps=a.num_inference_steps, guidance_scale=2.0)
-        run = Run(str(a.bundle), prompts, defaults, options)
-        for _ in run.records():
+            num_inference_steps=a.num_inference_steps,
+            guidance_scale=2.0,
+            on_progress=lambda progress: seconds.append(progress.seconds),
+        ):
             pass
-        return run.summary.progress.seconds if run.summary else 0.0
+    return seconds[-1]
 
 
 if __name__ == "__main__":

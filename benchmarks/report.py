@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 import plots
+from ldm_engine.errors import ResultsError
 from peers import PEERS
-from records import Records, RecordsError
+from records import Records
 from results import Results
 from tables import (
+    baselines,
     error,
     gigabytes,
     interval,
@@ -35,11 +37,16 @@ STEP, TEN_STEPS, FIFTY_STEPS = (
 )
 #: Of the overview: a step, an image of 50 steps, share, error, first image, memory.
 _README_COLUMNS = (0, 1, 2, 3, 6, 7, 8, 9, 11, 12)
+_COMMANDS = {
+    "shapes": "make bench",
+    "large": "make bench-large",
+    "gpu": "sh benchmarks/gpu/run.sh",
+}
 _PRECISIONS = ("fp32", "bf16", "int8")
 
 NOTE = """\
-"against ours": its time over that of ldm-engine with OpenVINO in the same precision (int8: in bf16;
-ours in bf16: in fp32), the median of the ratios of turns taken next to each other; dividing two
+"against ours": its time over that of {ours} in the same precision ({other}: in {low};
+ours in {low}: in fp32), the median of the ratios of turns taken next to each other; dividing two
 medians of this table gives something near, or, where turns scatter, something else. "share": of
 what this machine could do at most. "error": relative L2 of its pixels to ours in fp32. ≠ marks a
 peer whose results are further off than this engine tolerates of its own programs: its times are
@@ -55,7 +62,7 @@ def report(results: Results) -> str:
         f"# The {results.plan['model']} model, measured {results.setup['began'][:10]}",
         _setup(results),
         "## One image\n\n" + overview(results),
-        NOTE.format(steps=results.plan["start_steps"]),
+        _note(results),
         "![](ratios.svg)",
         _targets(results),
         "## Stages\n\n" + "\n\n".join(_stage(results, Task(name)) for name in STAGES),
@@ -66,6 +73,11 @@ def report(results: Results) -> str:
         "## Setups\n\n" + _peers(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _note(results: Results) -> str:
+    ours, low, other = baselines(results)
+    return NOTE.format(ours=ours, low=low, other=other, steps=results.plan["start_steps"])
 
 
 def overview(results: Results, columns: Sequence[int] | None = None) -> str:
@@ -98,15 +110,16 @@ def overview(results: Results, columns: Sequence[int] | None = None) -> str:
 def _setup(results: Results) -> str:
     setup, limits = results.setup, results.limits
     machine, plan = setup["machine"], results.plan
+    processors = [machine[name] for name in ("processor", "gpu") if name in machine]
     versions = ", ".join(f"{n} {v}" for n, v in setup["versions"].items() if v)
     lines = [
         f"This is {plan['description']}; images of {plan['image_size']}x{plan['image_size']}, "
         "guidance 6, eta 0.",
-        f"{machine['processor']}, {setup['threads']} threads, "
+        f"{' with '.join(processors)}, {setup['threads']} threads, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, Python "
         f"{machine['python']}. {versions}; commit {setup['commit']}, code {setup['code']}, bundle "
         f"{setup['bundle'][:12]}.",
-        f"Made by `make {'bench' if plan['model'] == 'shapes' else 'bench-large'}`. Pairs take "
+        f"Made by `{_COMMANDS[plan['model']]}`. Pairs take "
         f"turns (A B, B A, ...) with a pause of {setup['pause_s']} s before each; calls of one "
         "step warm a task up. Text in, float pixels out: encoding and decoding are in the times of "
         "images, PNG files are not. All samples: [samples.jsonl](samples.jsonl), turn by turn, in "
@@ -167,18 +180,18 @@ def _throughput(results: Results) -> str:
             continue
         cells = [f"{t.task.batch / t.summary.median:.3g}" if t else "" for t in found]
         last = next((t for t in reversed(found) if t), None)
-        held = gigabytes(last.anonymous_bytes) if last else ""
+        memory_then = gigabytes(last.peer_anonymous_bytes) if last else ""
         words = [title(results, name), PEERS[name].precision, *cells]
-        rows.append([*words, ratio(last), share(results, last), error(last), held])
+        rows.append([*words, ratio(last), share(results, last), error(last), memory_then])
     if not rows:
         return ""
     head = ["", "", *(f"batch {task.batch}" for task in tasks), "against ours", "share", "error"]
-    told = (
+    note = (
         f"Images of {tasks[0].steps} steps, texts all different. The last columns are of the "
         "largest batch; memory is the anonymous part then, all batch sizes having been run."
     )
     body = table([*head, "memory"], rows)
-    return f"## Images a second over the batch\n\n{told}\n\n{body}\n\n![](throughput.svg)"
+    return f"## Images a second over the batch\n\n{note}\n\n{body}\n\n![](throughput.svg)"
 
 
 def _ratios(results: Results) -> str:
@@ -186,13 +199,17 @@ def _ratios(results: Results) -> str:
     for t in results.timed:
         words = [title(results, t.peer), PEERS[t.peer].precision, PEERS[t.baseline].precision]
         rows.append([*words, str(t.task), interval(t), share(results, t), error(t)])
-    told = (
+    note = (
         "Medians of the turns' ratios, with the interval of the sign test where there are five "
-        "turns or more, and how sure it is. Ours in int8 and in bf16 run the same text encoder and "
-        "decoder: what their ratios differ from 1 is noise."
+        "turns or more, and how sure it is."
     )
+    if "int8" in baselines(results):
+        note += (
+            " Ours in int8 and in bf16 run the same text encoder and decoder: what their ratios "
+            "differ from 1 is noise."
+        )
     head = ["", "", "ours in", "task", "times as long as ours", "share", "error"]
-    return f"{told}\n\n" + table(head, rows)
+    return f"{note}\n\n" + table(head, rows)
 
 
 def _loop(results: Results) -> str:
@@ -243,7 +260,7 @@ def update_readme(path: Path, results: Results) -> None:
     before, _, rest = text.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
-        raise RecordsError(f"{path} lacks the lines {BEGIN} and {END}. Add them.")
+        raise ResultsError(f"{path} lacks the lines {BEGIN} and {END}. Add them.")
     path.write_text(before + readme_block(results) + after)
 
 
@@ -266,7 +283,7 @@ def main() -> None:
         print(write(a.folder))
         if a.readme:
             update_readme(a.readme, Results(Records(a.folder / "samples.jsonl")))
-    except (RecordsError, OSError) as problem:
+    except (ResultsError, OSError) as problem:
         sys.exit(f"Error: {problem}")
 
 

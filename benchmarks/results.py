@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ldm_engine.benchmarking.reading import read
 from ldm_engine.benchmarking.statistics import Ratio, Summary, median_of_ratios, summarize
 from ldm_engine.checks.tolerances import END_TO_END_TOLERANCES, PROGRAM_TOLERANCES
+from ldm_engine.errors import ResultsError
 from peers import PEERS
-from records import Record, Records, RecordsError
+from records import Record, Records
 from work import least_seconds
 from workload import STAGES, Target, Task
 
@@ -27,15 +29,20 @@ class Timed:
     peer: str
     baseline: str  #: the peer itself, where it was the baseline
     task: Task
-    turns_s: list[list[float]]
-    baseline_turns_s: list[list[float]]
-    anonymous_bytes: int | None
-    error: dict[str, float] | None
+    peer_s: list[list[float]]  #: turns of samples
+    baseline_s: list[list[float]]
+    peer_anonymous_bytes: int | None
+    peer_error: Mapping[str, float] | None
+
+    @cached_property
+    def samples_s(self) -> list[float]:
+        """Of all turns."""
+        return [s for turn in self.peer_s for s in turn]
 
     @cached_property
     def summary(self) -> Summary:
         """Of all samples, in seconds."""
-        return summarize([s for turn in self.turns_s for s in turn])
+        return summarize(self.samples_s)
 
     @cached_property
     def ratio(self) -> Ratio | None:
@@ -43,15 +50,14 @@ class Timed:
         if self.peer == self.baseline:
             return None
         peer, baseline = (
-            [float(np.median(turn)) for turn in turns]
-            for turns in (self.turns_s, self.baseline_turns_s)
+            [float(np.median(turn)) for turn in turns] for turns in (self.peer_s, self.baseline_s)
         )
         return median_of_ratios(peer, baseline)
 
     @property
     def has_interval(self) -> bool:
         """Whether there are turns enough for one."""
-        return len(self.turns_s) >= LEAST_TURNS
+        return len(self.peer_s) >= LEAST_TURNS
 
     @property
     def is_close(self) -> bool:
@@ -59,13 +65,14 @@ class Timed:
         precision = precision_of(self.peer, self.task.name)
         whole = self.task.name == "image"
         tolerances = END_TO_END_TOLERANCES if whole else PROGRAM_TOLERANCES
-        return self.error is None or self.error["relative_l2"] <= tolerances[precision]
+        return self.peer_error is None or self.peer_error["relative_l2"] <= tolerances[precision]
 
 
 @dataclass(frozen=True)
 class Start:
-    """One peer from the start of its process to its first image: median and peaks of all rounds."""
+    """One peer from the start of its process to its first image."""
 
+    peer: str
     seconds: float
     load_s: float
     peak_anonymous_bytes: int
@@ -76,20 +83,20 @@ class Results:
     """All that one run measured.
 
     Raises:
-        RecordsError: if there is no run.
+        ResultsError: if there is no run.
     """
 
     def __init__(self, records: Records) -> None:
         found = records.find("setup")
         if found is None or not isinstance(found.get("plan"), dict):
-            raise RecordsError(f"{records.path} holds no run. Make one with suite.py.")
+            raise ResultsError(f"{records.path} holds no run. Make one with suite.py.")
         self.setup: Record = found
         self.plan: dict[str, Any] = found["plan"]
         self.limits = _limits(records)
         work = records.find("work")
         self.work: dict[str, dict[str, float]] = work["stages"] if work else {}
         self.accounting = records.find("accounting")
-        self.timed = [_timed(record) for record in records.all("timing")]
+        self.timed = records.read("timing", Timed)
         self.starts = _starts(records)
         self.ready = {r["peer"]: r for r in records.all("ready")}
         self.peers = [n for n in PEERS if n in self.starts or self._was_timed(n)]
@@ -108,7 +115,7 @@ class Results:
                 return timed
         for timed in self.timed:
             if timed.baseline == peer and timed.task == task:
-                turns = timed.baseline_turns_s
+                turns = timed.baseline_s
                 return Timed(peer, peer, task, turns, turns, None, None)
         return None
 
@@ -129,9 +136,7 @@ class Results:
 
     def targets(self) -> list[tuple[Target, Timed]]:
         """What the project set out to reach, with what was measured."""
-        wanted = [
-            Target(t["peer"], Task(**t["task"]), t["ratio"]) for t in self.plan.get("targets", [])
-        ]
+        wanted: list[Target] = read(list[Target], self.plan.get("targets", []), "targets")
         found = [(target, self.find(target.peer, target.task)) for target in wanted]
         return [(target, timed) for target, timed in found if timed]
 
@@ -175,27 +180,15 @@ def _limits(records: Records) -> dict[str, float]:
 
 
 def _starts(records: Records) -> dict[str, Start]:
-    by_peer: dict[str, list[Record]] = {}
-    for record in records.all("start"):
-        by_peer.setdefault(record["peer"], []).append(record)
+    """Median times and largest peaks of all rounds."""
+    rounds = records.read("start", Start)
     return {
         peer: Start(
-            float(np.median([record["seconds"] for record in found])),
-            float(np.median([record["load_s"] for record in found])),
-            max(record["peak_anonymous_bytes"] for record in found),
-            max(record["peak_resident_bytes"] for record in found),
+            peer,
+            float(np.median([r.seconds for r in rounds if r.peer == peer])),
+            float(np.median([r.load_s for r in rounds if r.peer == peer])),
+            max(r.peak_anonymous_bytes for r in rounds if r.peer == peer),
+            max(r.peak_resident_bytes for r in rounds if r.peer == peer),
         )
-        for peer, found in by_peer.items()
+        for peer in dict.fromkeys(r.peer for r in rounds)
     }
-
-
-def _timed(record: Record) -> Timed:
-    return Timed(
-        record["peer"],
-        record["baseline"],
-        Task(**record["task"]),
-        record["peer_s"],
-        record["baseline_s"],
-        record["peer_anonymous_bytes"],
-        record["peer_error"],
-    )

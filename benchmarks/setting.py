@@ -1,4 +1,4 @@
-"""What a run depends on: machine, versions, model and the very code that measures."""
+"""What a run depends on: machine, versions, model, plan, and the code on the measured path."""
 
 from __future__ import annotations
 
@@ -8,49 +8,62 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ldm_engine import Bundle
+import ldm_engine
+import ldm_export
+from ldm_engine.machine.device import Device
 from ldm_engine.machine.environment import machine_facts, versions
+from ldm_engine.machine.gpu import find_gpu
 from peer_process import PAUSE_S
-from workload import Plan
+from workload import WARM_UP, Plan
 
-ROOT = Path(__file__).parent.parent
+BENCHMARKS = Path(__file__).parent
 VERSIONED = (
     *("ldm-engine", "numpy", "openvino", "onnxruntime", "paddlepaddle"),
+    *("onnxruntime-gpu", "paddlepaddle-gpu", "tensorrt"),
     *("torch", "diffusers", "transformers"),
 )
-#: The files whose change makes another measurement; how it is reported is none of it.
-_MEASURING = (
-    *("engine/**/*.py", "benchmarks/peers/*.py", "benchmarks/worker.py"),
-    *("benchmarks/peer_process.py", "benchmarks/suite.py", "benchmarks/workload.py"),
-)
+#: What runs while a peer is timed, and what it is given: other files change no measurement.
+MEASURED_PATH = {
+    Path(str(ldm_engine.__file__)).parent: ("bundle/*.py", "runtimes/**/*.py", "sampling/*.py"),
+    Path(str(ldm_export.__file__)).parent: ("models/*.py",),  # which Paddle's dygraph peer runs
+    BENCHMARKS: ("peers/*.py", "worker.py", "workload.py"),
+}
 
 
-def describe(bundle: Bundle, plan: Plan, threads: int) -> dict[str, Any]:
+def describe(bundle: ldm_engine.Bundle, plan: Plan, threads: int) -> dict[str, Any]:
     """The facts; a run is resumed only where all of them are the same."""
     return {
-        "machine": machine_facts(),
+        "machine": {**machine_facts(), **_gpu_facts(plan.device)},
         "versions": versions(VERSIONED),
-        "code": _code_hash(),
+        "code": code_hash(),
         "bundle": bundle.digest,
         "plan": asdict(plan),
         "pause_s": PAUSE_S,
+        "warm_up_calls": WARM_UP,
         "threads": threads,
     }
 
 
+def code_hash() -> str:
+    """A hash over the sources on the measured path, by name and content."""
+    digest = hashlib.sha256()
+    for folder, patterns in MEASURED_PATH.items():
+        for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+            digest.update(f"{folder.name}/{path.relative_to(folder)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _gpu_facts(device: str) -> dict[str, str]:
+    where = Device.parse(device)
+    return {} if where.kind == "cpu" else {"gpu": find_gpu(where.index).name}
+
+
 def commit() -> str | None:
     """The commit of the working tree, and whether it was changed since."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    command = ["git", "-C", str(BENCHMARKS), "describe", "--always", "--dirty"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def _code_hash() -> str:
-    digest = hashlib.sha256()
-    for pattern in _MEASURING:
-        for path in sorted(ROOT.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

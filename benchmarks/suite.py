@@ -1,8 +1,8 @@
 """Measures this engine and its peers, in turn, and writes every sample as JSON lines.
 
-Every peer is paired with this project's OpenVINO runtime in the same precision: both have a process
-of their own and take turns with each task (A B, B A, A B, ...), and what they computed is compared
-with the reference before their times are recorded. A run that was interrupted goes on where it
+Every peer is paired with one runtime of this project in the same precision: both have a process of
+their own and take turns with each task (A B, B A, A B, ...), and their results are compared with
+the reference's before their times are recorded. A run that was interrupted goes on where it
 stopped. ``report.py`` makes tables and plots.
 """
 
@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -27,20 +27,17 @@ import limits
 import report
 import setting
 from ldm_engine import LDMEngineError, open_bundle
+from ldm_engine.checks.tolerances import relative_error
+from ldm_engine.errors import ResultsError
 from ldm_engine.machine.cpu import available_threads, supports_bf16
+from ldm_engine.machine.device import Device
 from ldm_engine.machine.memory import PeakMemory, read_memory
-from ldm_engine.runtimes.choice import choose_runtime, resolve_options
+from ldm_engine.sampling.opening import Opened, choose_for
 from peer_process import PeerError, PeerProcess
-from peers import PEERS, Sources, missing
-from records import Records, RecordsError, locked
+from peers import PEERS, Setup, Sources, missing
+from records import Records, locked
 from work import count_work
-from workload import PLANS, STAGES, Plan, Task, Timing
-
-WARM_UP = 2  # calls of one step before those that count
-#: Against whom fp32 peers are measured, and whose results are what the others' are compared with.
-REFERENCE = "ours-openvino-fp32"
-#: Against whom the peers of a lower precision are measured; itself it is against the reference.
-REFERENCE_BF16 = "ours-openvino-bf16"
+from workload import PLANS, STAGES, WARM_UP, Plan, Task, Timing
 
 
 class Suite:
@@ -52,39 +49,41 @@ class Suite:
         self.threads = threads
         self.records = Records(out / "samples.jsonl")
         self._bundle = open_bundle(sources.bundle)
-        self._failed: set[str] = set()  # in this run; the next one tries again
+        self._failed: set[str] = set()  # in this run; the next one retries them
 
     def run(self, names: list[str]) -> None:
         """Measure all that is not there yet; the references take part in every run.
 
         Raises:
-            RecordsError: if the records are those of another run.
+            ResultsError: if the records are those of another run.
+            LDMEngineError: if the reference, with whom all are compared, cannot run here.
             PeerError: if the reference itself fails.
         """
+        plan = self.plan
+        names = list(dict.fromkeys([plan.reference, plan.reduced_reference, *names]))
+        self._choose(plan.reference)
         self._state_setup()
-        names = list(dict.fromkeys([REFERENCE, REFERENCE_BF16, *names]))
         present = [name for name in names if self._is_present(name)]
-        if REFERENCE not in present:
-            raise RecordsError(f"{REFERENCE}, whom all are compared with, cannot run here.")
         for name in present:
             self._make_ready(name)
         self._make_references()
-        pairs = [(_baseline(name, present), name) for name in present if name != REFERENCE]
-        for group in self.plan.groups:
+        pairs = [(self._baseline(n, present), n) for n in present if n != plan.reference]
+        for group in plan.groups:
             for baseline, name in pairs:
                 self._measure_pair(baseline, name, group)
             self._measure_limits()
-        for round_number in range(self.plan.start_rounds):
+        for round_number in range(plan.start_rounds):
             for name in present:
                 self._measure_start(name, round_number)
         if not self.records.all("accounting"):
-            self.records.add("accounting", **accounting.measure(self.sources.bundle, self.threads))
+            reference = self._setup(plan.reference)
+            self.records.add("accounting", **accounting.measure(self.sources.bundle, reference))
 
     def _state_setup(self) -> None:
         """Say what is measured where; a run goes on only where that is the same."""
         bundle = self._bundle
         if bundle.model.default_size != self.plan.image_size:
-            raise RecordsError(
+            raise ResultsError(
                 f"The plan {self.plan.model} is for images of {self.plan.image_size} pixels, and "
                 f"{self.sources.bundle} draws {bundle.model.default_size}. Give its own bundle."
             )
@@ -96,7 +95,7 @@ class Suite:
         else:
             changed = [name for name, value in setup.items() if before.get(name) != value]
             if changed:
-                raise RecordsError(
+                raise ResultsError(
                     f"{self.records.path} was begun with another {', '.join(changed)}. Give "
                     "another --output, or remove it to begin anew."
                 )
@@ -110,35 +109,43 @@ class Suite:
 
     def _measure_limits(self) -> None:
         """Before all, and after each group: the machine is not the same all the time."""
-        if len(self.records.all("limits")) <= len(self.plan.groups):
-            _tell("the machine's limits")
+        is_on_cpu = self.plan.device == "cpu"  # those of GPUs are not measured
+        if is_on_cpu and len(self.records.all("limits")) <= len(self.plan.groups):
+            _log("the machine's limits")
             self.records.add("limits", **limits.measure(self.threads))
 
     def _is_present(self, name: str) -> bool:
         """Whether a peer can run here; if not, the reason goes into the records."""
-        reason = missing(name) or self._obstacle(name)
+        reason = self._obstacle(name)
         if reason and self.records.find("missing", peer=name, reason=reason) is None:
-            _tell(f"{name} is missing: {reason}")
+            _log(f"{name} is missing: {reason}")
             self.records.add("missing", peer=name, reason=reason)
         return reason is None
 
     def _obstacle(self, name: str) -> str | None:
+        """Why a peer cannot run here, or None."""
         entry = PEERS[name]
         if not entry.is_ours:
-            slow = entry.precision == "bf16" and not supports_bf16()
-            return "this CPU has no bf16 instructions" if slow else None
+            slow = entry.precision == "bf16" and self.plan.device == "cpu" and not supports_bf16()
+            return missing(name) or ("this CPU has no bf16 instructions" if slow else None)
         try:
-            choose_runtime(self._bundle, entry.variant, entry.precision)
+            self._choose(name)
         except LDMEngineError as error:
             return str(error)
         return None
+
+    def _choose(self, name: str) -> Opened:
+        """How one of ours runs here; raises where it cannot."""
+        setup = self._setup(name)
+        runtime, precision = setup.variant, setup.precision
+        return choose_for(self._bundle, runtime, precision, setup.device, setup.threads)
 
     def _make_ready(self, name: str) -> None:
         """Let a peer convert, compile and cache what it keeps, so that no timing contains it."""
         marker = self._references / f"{name}.ready"
         if marker.is_file():
             return
-        _tell(f"{name}: getting ready")
+        _log(f"{name}: getting ready")
         try:
             with self._process(name) as process:
                 began = time.perf_counter()
@@ -159,8 +166,8 @@ class Suite:
         tasks = dict.fromkeys(t.task for t in timings if not self._reference(t.task).is_file())
         if not tasks:
             return
-        _tell(f"{REFERENCE}: what all are compared with")
-        with self._process(REFERENCE) as process:
+        _log(f"{self.plan.reference}: what all are compared with")
+        with self._process(self.plan.reference) as process:
             process.open()
             for task in tasks:
                 process.prepare(task, calls=1)
@@ -186,7 +193,7 @@ class Suite:
             self._record_failure(error, doing)
 
     def _is_wanted(self, timing: Timing, baseline: str, name: str) -> bool:
-        task = timing.task.as_json()
+        task = asdict(timing.task)
         done = self.records.find("timing", peer=name, baseline=baseline, task=task)
         return done is None and (timing.peers is None or name in timing.peers)
 
@@ -197,14 +204,14 @@ class Suite:
             process.prepare(task, calls=0)
         turns: tuple[list[list[float]], list[list[float]]] = ([], [])
         for number in range(timing.rounds):
-            _tell(f"{peer.name}: {task}, round {number + 1} of {timing.rounds}")
+            _log(f"{peer.name}: {task}, round {number + 1} of {timing.rounds}")
             for i in (0, 1) if number % 2 == 0 else (1, 0):
                 turns[i].append(pair[i].turn(timing.turn_s))
         memory = [read_memory(process.pid) for process in pair]
         errors = [self._error(process, task) for process in pair]
         self.records.add(
             "timing",
-            task=task.as_json(),
+            task=asdict(task),
             baseline=baseline.name,
             peer=peer.name,
             baseline_s=turns[0],
@@ -235,7 +242,7 @@ class Suite:
         task = Task("image", steps=self.plan.start_steps)
         if self.records.find("start", peer=name, round=round_number) or name in self._failed:
             return
-        _tell(f"{name}: start {round_number + 1} of {self.plan.start_rounds}")
+        _log(f"{name}: start {round_number + 1} of {self.plan.start_rounds}")
         try:
             with self._process(name) as reader:
                 reader.read_files()
@@ -258,31 +265,33 @@ class Suite:
 
     def _process(self, name: str) -> PeerProcess:
         size = self._bundle.model.sample_size
-        return PeerProcess(name, self.sources, size, self.threads)
+        return PeerProcess(name, self.sources, self._setup(name), size)
+
+    def _setup(self, name: str) -> Setup:
+        entry = PEERS[name]
+        return Setup(entry.variant, entry.precision, self.plan.device, self.threads)
+
+    def _baseline(self, name: str, present: list[str]) -> str:
+        """Against whom `name` takes turns."""
+        reduced = self.plan.reduced_reference
+        is_reduced = PEERS[name].precision != "fp32" and name != reduced
+        return reduced if is_reduced and reduced in present else self.plan.reference
 
     def _record_failure(self, error: PeerError, doing: str) -> None:
-        if error.peer == REFERENCE:
+        if error.peer == self.plan.reference:
             raise error
-        _tell(f"{error.peer} failed at {doing}: {error}")
+        _log(f"{error.peer} failed at {doing}: {error}")
         self._failed.add(error.peer)
         self.records.add("failed", peer=error.peer, task=doing, reason=str(error))
 
 
-def _baseline(name: str, present: list[str]) -> str:
-    narrow = PEERS[name].precision != "fp32" and name != REFERENCE_BF16
-    return REFERENCE_BF16 if narrow and REFERENCE_BF16 in present else REFERENCE
-
-
 def compare(result: NDArray[np.float32], reference: NDArray[np.float32]) -> dict[str, float]:
     """Relative L2 error, and the largest difference."""
-    difference = result.astype(np.float64) - reference
-    return {
-        "relative_l2": float(np.linalg.norm(difference) / np.linalg.norm(reference)),
-        "largest": float(np.abs(difference).max()),
-    }
+    largest = float(np.abs(result.astype(np.float64) - reference).max())
+    return {"relative_l2": relative_error(result, reference), "largest": largest}
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(f"{datetime.now():%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 
@@ -294,17 +303,18 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="the same model in the diffusers layout")
     parser.add_argument("--output", type=Path, required=True, help="folder of samples.jsonl")
     parser.add_argument("--conversions", type=Path, required=True, help="what peers convert")
-    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), help="default: all")
     parser.add_argument("--threads", type=int, default=available_threads())
     a = parser.parse_args()
+    plan, sources = PLANS[a.plan], Sources(a.bundle, a.checkpoint, a.conversions)
     try:
-        choice = choose_runtime(open_bundle(a.bundle), "openvino")
-        resolve_options(choice.runtime, "cpu", "fp32", a.threads)
-        sources = Sources(a.bundle, a.checkpoint, a.conversions)
+        kind = Device.parse(plan.device).kind
+        peers = a.peers or [name for name, entry in PEERS.items() if kind in entry.devices]
+        suite = Suite(sources, plan, a.output, a.threads)
         with locked(a.output):
-            Suite(sources, PLANS[a.plan], a.output, a.threads).run(a.peers)
+            suite.run(peers)
             print(report.write(a.output))
-    except (LDMEngineError, RecordsError, OSError) as error:
+    except (LDMEngineError, OSError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on from here.", file=sys.stderr)

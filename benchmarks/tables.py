@@ -5,6 +5,7 @@ from __future__ import annotations
 from ldm_engine.benchmarking.statistics import sign_test_confidence
 from peers import PEERS
 from results import Results, Start, Timed
+from workload import Plan
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -19,6 +20,14 @@ def title(results: Results, name: str) -> str:
     text = PEERS[name].title
     text = f"**{text}**" if PEERS[name].is_ours else text
     return text if results.is_faithful(name) else f"{text} ≠"
+
+
+def baselines(results: Results) -> tuple[str, str, str]:
+    """Whom times are compared with; in which reduced precision; which other one against that."""
+    reference = results.plan.get("reference", Plan.reference)
+    reduced = PEERS[results.plan.get("reduced_reference", Plan.reduced_reference)].precision
+    title = PEERS[reference].title.replace(", ", " with ")
+    return title, reduced, {"bf16": "int8", "fp16": "bf16"}[reduced]
 
 
 def milliseconds(timed: Timed | None) -> str:
@@ -45,7 +54,7 @@ def interval(timed: Timed) -> str:
         return ""
     if not timed.has_interval:
         return f"{timed.ratio.value:.3f}"
-    sure = sign_test_confidence(len(timed.turns_s))
+    sure = sign_test_confidence(len(timed.peer_s))
     return f"{timed.ratio.value:.3f} [{timed.ratio.low:.3f}, {timed.ratio.high:.3f}] {sure:.0%}"
 
 
@@ -57,10 +66,10 @@ def share(results: Results, timed: Timed | None) -> str:
 
 def error(timed: Timed | None) -> str:
     """Relative L2, with ≠ outside of what is tolerated."""
-    if timed is None or timed.error is None:
+    if timed is None or timed.peer_error is None:
         return ""
     mark = "" if timed.is_close else " ≠"
-    return f"{timed.error['relative_l2']:.1e}{mark}"
+    return f"{timed.peer_error['relative_l2']:.1e}{mark}"
 
 
 def memory(start: Start | None) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from peers.contract import TOKEN_LENGTH
 
 UPSAMPLING = ".upsamplers.0.conv"  #: the end of a module's name in diffusers
-BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
 def count_work(checkpoint: Path) -> dict[str, dict[str, float]]:

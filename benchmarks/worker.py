@@ -1,19 +1,18 @@
-"""One peer in a process of its own: prepares work, then does it and tells the time when asked."""
+"""One peer in a process of its own: prepares work, then does it and reports how long it took."""
 
 from __future__ import annotations
 
-import argparse
-import os
+import json
+import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ldm_engine.benchmarking.serving import serve
-from peers import Peer, Sources, open_peer, peer_files
+from peers import Peer, Setup, Sources, kind_of
 from peers.contract import Array, Call
 from workload import Task, latents, prompts
 
@@ -21,41 +20,35 @@ _CHUNK_BYTES = 16 << 20
 
 
 class Server:
-    """What one worker has at hand: its peer, the task in work, and the last result."""
+    """What the suite calls: the peer of this process, the task in work, and the last result."""
 
-    def __init__(self, name: str, sources: Sources, size: int, threads: int) -> None:
-        self._name = name
-        self._sources = sources
-        self._size = size
-        self._threads = threads
+    def __init__(self, name: str, sources: dict[str, str], setup: dict[str, Any]) -> None:
+        """Load nothing yet."""
+        self._name, self._setup = name, Setup(**setup)
+        self._sources = Sources(**{role: Path(path) for role, path in sources.items()})
         self._peer: Peer | None = None
         self._call: Call | None = None
         self._result: Array | None = None
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Call the method that a request names."""
-        act: Callable[..., dict[str, Any]] = getattr(self, request.pop("do"))
-        return act(**request)
-
     def open(self) -> dict[str, Any]:
         """Load the peer's weights."""
         began = time.perf_counter()
-        self._peer = open_peer(self._name, self._sources, self._threads)
+        self._peer = kind_of(self._name)(self._sources, self._setup)
         return {"seconds": time.perf_counter() - began}
 
     def read_files(self) -> dict[str, Any]:
         """Read every file of the peer once."""
         total = 0
-        for path in peer_files(self._name, self._sources):
+        for path in kind_of(self._name).files(self._sources, self._setup):
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
                     total += len(chunk)
         return {"bytes": total}
 
-    def prepare(self, task: dict[str, Any], calls: int) -> dict[str, Any]:
-        """Ready a task, and do it some times."""
+    def prepare(self, task: dict[str, Any], size: int, calls: int) -> dict[str, Any]:
+        """Ready a task on latents of this height and width, and do it some times."""
         assert self._peer
-        self._call = _call_of(self._peer, Task(**task), self._size)
+        self._call = _call_of(self._peer, Task(**task), size)
         return {"samples_s": [self._timed() for _ in range(calls)]}
 
     def turn(self, seconds: float) -> dict[str, Any]:
@@ -90,21 +83,6 @@ def _call_of(peer: Peer, task: Task, size: int) -> Call:
     return peer.image(prompts(task.batch), start, task.steps)
 
 
-def main() -> None:
-    """Answer what the suite asks for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("peer")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--conversions", type=Path, required=True)
-    parser.add_argument("--size", type=int, required=True, help="latent height and width")
-    parser.add_argument("--threads", type=int, required=True)
-    a = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(a.threads)
-    warnings.simplefilter("ignore")  # those of other projects to their users
-    sources = Sources(a.bundle, a.checkpoint, a.conversions)
-    serve(Server(a.peer, sources, a.size, a.threads).answer)
-
-
 if __name__ == "__main__":
-    main()
+    warnings.simplefilter("ignore")  # those of other projects to their users
+    serve(Server(**json.loads(sys.argv[1])))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from ldm_engine.sampling.noise import NoiseStream
 
 LATENT_CHANNELS = 4
+WARM_UP = 2  #: calls of one step before those that count
 BATCHES = (1, 2, 4, 8)
 STAGES = ("unet_step", "text_encoder", "vae_decoder")
 _PROMPTS = (
@@ -49,10 +49,6 @@ class Task:
         details = f" batch {self.batch}, {self.steps} steps" if self.name == "image" else ""
         return self.name + details
 
-    def as_json(self) -> dict[str, Any]:
-        """Its fields."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -84,6 +80,11 @@ class Plan:
     start_rounds: int
     start_steps: int
     targets: tuple[Target, ...] = ()
+    device: str = "cpu"
+    #: Takes turns with the peers in fp32; the results of all are compared with its own.
+    reference: str = "ours-openvino-fp32"
+    #: Takes turns with the peers of a lower precision, and itself with the reference.
+    reduced_reference: str = "ours-openvino-bf16"
 
 
 #: Whom the longest runs of the large model compare: what a user would pick instead, and int8.
@@ -128,4 +129,22 @@ LARGE = Plan(
         Target("straight-openvino-bf16", _ONE_IMAGE, 1.05),
     ),
 )
-PLANS = {plan.model: plan for plan in (SHAPES, LARGE)}
+#: Has not yet run on hardware. CUDA_VISIBLE_DEVICES chooses among several GPUs.
+GPU = Plan(
+    "gpu",
+    "the published architecture with seeded random weights, on a GPU",
+    256,
+    (
+        (
+            *(Timing(Task(name), 30, 0.2) for name in STAGES),
+            *(Timing(Task("image", steps=steps), 6, 0.5) for steps in (10, 50)),
+        ),
+        tuple(Timing(Task("image", batch, 20), 3, 0.5) for batch in BATCHES),
+    ),
+    start_rounds=3,
+    start_steps=10,
+    device="gpu:0",
+    reference="ours-onnxruntime-fp32",
+    reduced_reference="ours-onnxruntime-fp16",
+)
+PLANS = {plan.model: plan for plan in (SHAPES, LARGE, GPU)}

@@ -1,14 +1,18 @@
-"""Fixtures: real checkpoints, bundles and pipelines, small enough to be made on the spot."""
+"""Fixtures: real checkpoints, bundles and pipelines, made once a run for all of its processes."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
-from ldm_engine import Bundle, LDMTextToImagePipeline
+from ldm_engine import Bundle, LDMTextToImagePipeline, open_bundle
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.exporter import export_bundle
 from random_checkpoint import write_random_checkpoint
@@ -31,24 +35,44 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a folder in the first process of the run that needs it; the others wait for it."""
+    run = tmp_path_factory.getbasetemp()
+    shared = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "shared"
+
+    def make(name: str, write: Callable[[Path], object]) -> Path:
+        target, part = shared / name, shared / f"{name}.part"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.exists():
+                shutil.rmtree(part, ignore_errors=True)  # of an attempt that failed
+                write(part)
+                part.rename(target)
+        return target
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(made_once: Callable[..., Path]) -> Path:
     """Seeded random weights in the published layout."""
-    path = tmp_path_factory.mktemp("checkpoints") / "tiny"
-    write_random_checkpoint(path, "tiny", seed=0)
-    return path
+    return made_once("checkpoints/tiny", lambda path: write_random_checkpoint(path, "tiny", seed=0))
+
+
+def _export(checkpoint: Path, **options: Any) -> Callable[[Path], Bundle]:
+    return lambda out: export_bundle(open_checkpoint(checkpoint), out, **options)
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    return export_bundle(open_checkpoint(tiny_checkpoint), out, formats=["paddle"])
+def tiny_bundle(tiny_checkpoint: Path, made_once: Callable[..., Path]) -> Bundle:
+    return open_bundle(made_once("bundles/tiny", _export(tiny_checkpoint, formats=["paddle"])))
 
 
 @pytest.fixture(scope="session")
-def tiny_onnx_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def tiny_onnx_bundle(tiny_checkpoint: Path, made_once: Callable[..., Path]) -> Bundle:
     """The same checkpoint as `tiny_bundle`, in the other formats."""
-    out = tmp_path_factory.mktemp("bundles") / "tiny-onnx"
-    return export_bundle(open_checkpoint(tiny_checkpoint), out, formats=["onnx", "openvino"])
+    export = _export(tiny_checkpoint, formats=["onnx", "openvino"])
+    return open_bundle(made_once("bundles/tiny-onnx", export))
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +81,10 @@ def tiny_pipe(tiny_bundle: Bundle) -> LDMTextToImagePipeline:
 
 
 @pytest.fixture(scope="session")
-def shapes_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def shapes_bundle(made_once: Callable[..., Path]) -> Bundle:
     """The shipped, trained checkpoint in every format and precision."""
-    out = tmp_path_factory.mktemp("bundles") / "shapes"
-    formats = ["paddle", "onnx", "openvino"]
-    return export_bundle(open_checkpoint(SHAPES), out, formats=formats, int8=True)
+    export = _export(SHAPES, formats=["paddle", "onnx", "openvino"], int8=True)
+    return open_bundle(made_once("bundles/shapes", export))
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +95,6 @@ def shapes_pipe(shapes_bundle: Bundle) -> LDMTextToImagePipeline:
 @pytest.fixture
 def copy_bundle(tiny_bundle: Bundle, tmp_path: Path) -> Callable[[], Path]:
     """Makes copies of the tiny bundle to be damaged."""
-    import shutil
 
     def copy() -> Path:
         target = tmp_path / "copy"

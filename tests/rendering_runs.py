@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from forked import run_command
+
+ENVIRONMENT = {"COLUMNS": "100"}
 COMMAND = Path(sys.executable).parent / "ldm-engine"
 
 
 class Runs:
-    """Starts ``ldm-engine render`` on one bundle."""
+    """Runs ``ldm-engine render`` on one bundle: called, to its end; `start` gives its process."""
 
     def __init__(self, bundle: Path, folder: Path) -> None:
         self.bundle = bundle
@@ -29,7 +33,8 @@ class Runs:
         return [str(word) for word in words]
 
     def start(self, jobs, output, *options, file_size_limit=None):
-        def limit():
+        def prepare():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a parent may ignore
             if file_size_limit is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
 
@@ -38,16 +43,16 @@ class Runs:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=limit,
-            env={**os.environ, "COLUMNS": "100"},
+            preexec_fn=prepare,
+            env={**os.environ, **ENVIRONMENT},
         )
 
-    def __call__(self, jobs, output, *options, code=0, **more):
-        process = self.start(jobs, output, *options, **more)
-        shown, _ = process.communicate()
-        assert process.returncode == code, shown
-        assert "Traceback" not in shown
-        return shown
+    def __call__(self, jobs, output, *options, code=0):
+        words = self.command(jobs, output, *options)[1:]
+        done = run_command(*words, environment=ENVIRONMENT, is_merged=True)
+        assert done.returncode == code, done.stdout
+        assert "Traceback" not in done.stdout
+        return done.stdout
 
 
 def read_lines(path):
@@ -66,8 +71,8 @@ def files_of(output):
     """Content by path of all images and archives, of the page, and of what is left lying about."""
     files = sorted(p for p in output.rglob("*") if p.is_file())
     names = [str(p.relative_to(output)) for p in files]
-    told = [n for n in names if not n.endswith((".jsonl", ".json", ".js")) and ".locks" not in n]
-    return {name: (output / name).read_bytes() for name in told}
+    content = [n for n in names if not n.endswith((".jsonl", ".json", ".js")) and ".locks" not in n]
+    return {name: (output / name).read_bytes() for name in content}
 
 
 def records_of(output, name="records.jsonl"):

@@ -1,15 +1,22 @@
-"""A bucket of an S3 store on loopback, with what a client needs to reach it."""
+"""A bucket of an S3 store on loopback, what a client needs to reach it, and kills of a client."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
+
+import ldm_engine
+from forked import processes
 
 BUCKET = "bucket"
 #: What would lead a client elsewhere.
@@ -41,3 +48,41 @@ def s3_store() -> Iterator[str]:
             yield f"s3://{BUCKET}"
     finally:
         server.stop()
+
+
+def render_until(name: str, number: int, *arguments: Any, output: str, **options: Any) -> None:
+    """Render in a process that is killed before its `number`-th request that changes an object.
+
+    The name of the object, relative to the output, begins with `name`.
+    """
+    process = processes.Process(
+        target=_render_until, args=(name, number, arguments, output, options, dict(os.environ))
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _render_until(
+    name: str,
+    number: int,
+    arguments: tuple[Any, ...],
+    output: str,
+    options: dict[str, Any],
+    environment: dict[str, str],
+) -> None:
+    os.environ.update(environment)
+    call, count = S3FileSystem._call_s3, 0
+    prefix = f"{output}/{name}".removeprefix("s3://")
+
+    async def counted(files: S3FileSystem, method: str, *more: Any, **request: Any) -> Any:
+        nonlocal count
+        path = f"{request.get('Bucket')}/{request.get('Key')}"
+        if method in ("put_object", "delete_object") and path.startswith(prefix):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return await call(files, method, *more, **request)
+
+    S3FileSystem._call_s3 = counted
+    deque(ldm_engine.render(*arguments, output=output, **options), maxlen=0)

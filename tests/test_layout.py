@@ -93,6 +93,12 @@ def test_the_engine_never_imports_the_exporter():
     assert naming == {"ldm_engine.commands.main"}
 
 
+def test_rendering_stays_small():
+    files = [p for p in (ENGINE / "rendering").iterdir() if p.is_file()]
+    assert len(files) <= 16
+    assert not [p.name for p in files if len(p.read_text().splitlines()) > 250]
+
+
 def test_every_module_says_in_its_docstring_what_it_owns():
     for path in [*ENGINE.rglob("*.py"), *EXPORT.rglob("*.py")]:
         assert ast.get_docstring(ast.parse(path.read_text())), path

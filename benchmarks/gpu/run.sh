@@ -4,8 +4,9 @@
 #     sh benchmarks/gpu/run.sh [FOLDER]      (default: build/gpu; 20 GB of disk, 16 GB of memory)
 #
 # Installs ONNX Runtime and torch with CUDA from PyPI into FOLDER/venv, exports the demo's and a
-# full-size random checkpoint on the CPU, renders the demo on the GPU, and times the UNet step.
-# TENSORRT=1 installs TensorRT too and takes its provider in. This has not yet run on hardware.
+# full-size random checkpoint on the CPU, compares the demo's pictures on the GPU with the CPU's, and
+# measures the full size against diffusers. TENSORRT=1 installs TensorRT too and takes its provider
+# in. This has not yet run on hardware.
 set -eu
 cd "$(dirname "$0")/../.."
 FOLDER=${1:-build/gpu}
@@ -13,41 +14,23 @@ mkdir -p "$FOLDER"
 python3 -m venv "$FOLDER/venv"
 PYTHON="$FOLDER/venv/bin/python"
 PIP="$PYTHON -m pip install --quiet"
-$PIP --editable '.[export]' torch diffusers transformers
+$PIP --editable '.[export,bench]' torch diffusers transformers
 # The two share files: the one for CPUs has to go before the one for GPUs comes.
 "$PYTHON" -m pip uninstall --quiet --yes onnxruntime
 $PIP --force-reinstall --no-deps onnxruntime-gpu
 $PIP --editable '.[onnxruntime-gpu]'
-OURS="--ours onnxruntime:fp32 --ours onnxruntime:fp16"
 if [ "${TENSORRT:-0}" = 1 ]; then
     $PIP 'tensorrt==10.*'
-    OURS="$OURS --ours onnxruntime-tensorrt:fp16"
 fi
 
 "$FOLDER/venv/bin/ldm-engine" export examples/shapes/checkpoint "$FOLDER/shapes" \
     --formats paddle,onnx --force
-
-# Shows what was found also where it is not good enough, and then ends.
-render() {
-    name=$1
-    shift
-    failed=0
-    "$PYTHON" benchmarks/gpu/render.py "$FOLDER/shapes" --output "$FOLDER/pictures-$name" "$@" \
-        > "$FOLDER/render-$name.json" || failed=$?
-    cat "$FOLDER/render-$name.json"
-    [ "$failed" = 0 ] || echo "The pictures of $name failed; see above." >&2
-    return "$failed"
-}
-
-render fp32 --runtime onnxruntime
-render fp16 --runtime onnxruntime --precision fp16
-if [ "${TENSORRT:-0}" = 1 ]; then
-    render tensorrt --runtime onnxruntime-tensorrt --precision fp16
-fi
+"$PYTHON" benchmarks/agreement.py "$FOLDER/shapes" --device gpu:0 --captions 16 \
+    --sheets "$FOLDER/sheets" --output "$FOLDER/agreement.json"
 
 "$PYTHON" examples/random_checkpoint.py "$FOLDER/large-checkpoint" --size large --force
 "$FOLDER/venv/bin/ldm-engine" export "$FOLDER/large-checkpoint" "$FOLDER/large" \
     --formats onnx --force
 "$FOLDER/venv/bin/ldm-engine" verify "$FOLDER/large" --device gpu:0
-"$PYTHON" benchmarks/gpu/unet_step.py "$FOLDER/large" "$FOLDER/large-checkpoint" $OURS \
-    --output "$FOLDER/unet-step.json"
+"$PYTHON" benchmarks/suite.py gpu "$FOLDER/large" "$FOLDER/large-checkpoint" \
+    --conversions "$FOLDER/conversions" --output "$FOLDER/results"

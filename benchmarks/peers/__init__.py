@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from ldm_engine.machine.environment import versions
+from ldm_engine.runtimes.choice import PRECISIONS, RUNTIMES
 
-from .contract import Peer, Sources
+from .contract import Peer, Setup, Sources
 
-__all__ = ["PEERS", "Entry", "Peer", "Sources", "missing", "open_peer", "peer_files"]
+__all__ = ["PEERS", "Entry", "Peer", "Setup", "Sources", "kind_of", "missing"]
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,12 @@ class Entry:
     """How a peer is opened, and what a reader should know about its setup."""
 
     place: str  #: module and class
-    variant: str  #: what the class is told, such as a runtime
+    variant: str  #: what the class distinguishes, such as a runtime
     precision: str
     title: str
     needs: tuple[str, ...]  #: distributions
     setup: str
+    devices: tuple[str, ...] = ("cpu",)  #: the kinds it runs on
 
     @property
     def is_ours(self) -> bool:
@@ -55,40 +56,50 @@ _DYGRAPH = (
 )
 
 
-def _ours(runtime: str, precision: str, title: str, needs: str) -> Entry:
-    return Entry("ours:Ours", runtime, precision, f"ldm-engine, {title}", (needs,), _OURS)
+_TITLES = {
+    "openvino": "OpenVINO",
+    "onnxruntime": "ONNX Runtime",
+    "paddle": "Paddle Inference",
+    "tensorrt": "Paddle with TensorRT",
+    "onnxruntime-tensorrt": "ONNX Runtime with TensorRT",
+}
 
 
+def _ours() -> dict[str, Entry]:
+    """Every runtime in every precision."""
+    entries = {}
+    for name, runtime in RUNTIMES.items():
+        for precision in PRECISIONS:
+            devices = tuple(k for k, offered in runtime.precisions.items() if precision in offered)
+            if devices:
+                title = f"ldm-engine, {_TITLES.get(name, name)}"
+                entries[f"ours-{name}-{precision}"] = Entry(
+                    "ours:Ours", name, precision, title, (), _OURS, devices
+                )
+    return entries
+
+
+def _diffusers(variant: str, title: str, setup: str) -> dict[str, Entry]:
+    devices = {"fp32": ("cpu", "gpu"), "bf16": ("cpu", "gpu"), "fp16": ("gpu",)}
+    return {
+        f"diffusers-{variant}-{precision}": Entry(
+            "diffusers:Diffusers", variant, precision, f"diffusers, {title}", _TORCH, setup, kinds
+        )
+        for precision, kinds in devices.items()
+    }
+
+
+_STRAIGHT = "diffusers converted straight to"
 PEERS: dict[str, Entry] = {
-    "ours-openvino-fp32": _ours("openvino", "fp32", "OpenVINO", "openvino"),
-    "ours-openvino-bf16": _ours("openvino", "bf16", "OpenVINO", "openvino"),
-    "ours-openvino-int8": _ours("openvino", "int8", "OpenVINO", "openvino"),
-    "ours-onnxruntime-fp32": _ours("onnxruntime", "fp32", "ONNX Runtime", "onnxruntime"),
-    "ours-paddle-fp32": _ours("paddle", "fp32", "Paddle Inference", "paddlepaddle"),
-    "ours-paddle-bf16": _ours("paddle", "bf16", "Paddle Inference", "paddlepaddle"),
-    **{
-        f"diffusers-eager-{precision}": Entry(
-            "diffusers:Diffusers", "eager", precision, "diffusers, torch eager", _TORCH, _EAGER
-        )
-        for precision in ("fp32", "bf16")
-    },
-    **{
-        f"diffusers-compile-{precision}": Entry(
-            "diffusers:Diffusers",
-            "compile",
-            precision,
-            "diffusers, torch.compile",
-            _TORCH,
-            _COMPILED,
-        )
-        for precision in ("fp32", "bf16")
-    },
+    **_ours(),
+    **_diffusers("eager", "torch eager", _EAGER),
+    **_diffusers("compile", "torch.compile", _COMPILED),
     **{
         f"straight-openvino-{precision}": Entry(
             "straight_openvino:StraightOpenVINO",
             "",
             precision,
-            "diffusers converted straight to OpenVINO",
+            f"{_STRAIGHT} OpenVINO",
             (*_TORCH, "openvino"),
             _OPENVINO,
         )
@@ -98,7 +109,7 @@ PEERS: dict[str, Entry] = {
         "straight_onnxruntime:StraightONNXRuntime",
         "",
         "fp32",
-        "diffusers converted straight to ONNX Runtime",
+        f"{_STRAIGHT} ONNX Runtime",
         (*_TORCH, "onnxruntime", "onnx"),
         _ONNX,
     ),
@@ -107,31 +118,20 @@ PEERS: dict[str, Entry] = {
         "",
         "fp32",
         "Paddle dygraph",
-        ("paddlepaddle", "diffusers", "transformers", "torch"),
+        ("paddlepaddle", *_TORCH),
         _DYGRAPH,
     ),
 }
 
 
 def missing(name: str) -> str | None:
-    """What the peer called `name` lacks on this machine, or None."""
+    """The distributions that the peer called `name` lacks on this machine, or None."""
     lacking = [n for n, version in versions(PEERS[name].needs).items() if version is None]
     return f"not installed: {', '.join(lacking)}" if lacking else None
 
 
-def open_peer(name: str, sources: Sources, threads: int) -> Peer:
-    """The peer called `name`, its weights loaded."""
-    entry = PEERS[name]
-    return _kind(entry)(sources, entry.variant, entry.precision, threads)
-
-
-def peer_files(name: str, sources: Sources) -> list[Path]:
-    """What the peer called `name` reads from disk to run."""
-    entry = PEERS[name]
-    return _kind(entry).files(sources, entry.variant, entry.precision)
-
-
-def _kind(entry: Entry) -> type[Peer]:
-    module, _, name = entry.place.partition(":")
-    kind: type[Peer] = getattr(importlib.import_module(f"peers.{module}"), name)
-    return kind
+def kind_of(name: str) -> type[Peer]:
+    """The class of the peer called `name`; its libraries are imported here."""
+    module, _, kind = PEERS[name].place.partition(":")
+    found: type[Peer] = getattr(importlib.import_module(f"peers.{module}"), kind)
+    return found

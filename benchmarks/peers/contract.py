@@ -1,4 +1,4 @@
-"""What a peer is asked for: four kinds of work, each prepared once and then called repeatedly."""
+"""What a peer does: four kinds of work, each prepared once and then called repeatedly."""
 
 from __future__ import annotations
 
@@ -28,11 +28,21 @@ class Sources:
     conversions: Path
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How a peer runs the model."""
+
+    variant: str  #: what its class distinguishes, such as a runtime
+    precision: str
+    device: str  #: "cpu", or "gpu:0", "gpu:1", ...
+    threads: int
+
+
 class Peer(ABC):
     """One way to run the model, opened in a process of its own."""
 
     @abstractmethod
-    def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
+    def __init__(self, sources: Sources, setup: Setup) -> None:
         """Load the weights."""
 
     @abstractmethod
@@ -53,5 +63,5 @@ class Peer(ABC):
 
     @staticmethod
     @abstractmethod
-    def files(sources: Sources, variant: str, precision: str) -> list[Path]:
-        """What it reads from disk to run, weights and graphs; known without loading it."""
+    def files(sources: Sources, setup: Setup) -> list[Path]:
+        """What it reads from disk to run, weights and graphs; found without loading it."""

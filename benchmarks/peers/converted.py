@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import Array, Sources
+from .contract import Array, Setup, Sources
 from .conversions import conversion_folder, convert_once
 from .naive import NaivePeer
 
@@ -20,10 +20,10 @@ class ConvertedPeer(NaivePeer):
     conversion: ClassVar[str]  #: the folder's name
     made_by: ClassVar[tuple[str, ...]]  #: the distributions whose versions a conversion depends on
 
-    def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
+    def __init__(self, sources: Sources, setup: Setup) -> None:
         self._folder = self._folder_of(sources)
         convert_once(self._folder, lambda folder: self._convert(sources.checkpoint, folder))
-        self._open_loop(sources.checkpoint, threads)
+        self._open_loop(sources.checkpoint, setup.threads)
 
     @staticmethod
     @abstractmethod
@@ -48,5 +48,5 @@ class ConvertedPeer(NaivePeer):
         return conversion_folder(sources, cls.conversion, cls.made_by)
 
     @classmethod
-    def files(cls, sources: Sources, variant: str, precision: str) -> list[Path]:
+    def files(cls, sources: Sources, setup: Setup) -> list[Path]:
         return sorted(path for path in cls._folder_of(sources).glob("*") if path.is_file())

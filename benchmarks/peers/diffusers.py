@@ -1,18 +1,23 @@
-"""diffusers' own pipeline in torch, eager or compiled."""
+"""diffusers' own pipeline in torch, eager or compiled.
+
+On a GPU torch is as it comes, but for TF32, which would round fp32's convolutions: neither
+``cudnn.benchmark`` nor ``channels_last`` is set, which could speed it up.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from .contract import GUIDANCE_SCALE, TIMESTEP, TOKEN_LENGTH, Array, Call, Peer, Sources
+from .contract import GUIDANCE_SCALE, TIMESTEP, TOKEN_LENGTH, Array, Call, Peer, Setup, Sources
 from .conversions import weight_files
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def load_pipeline(checkpoint: Path, precision: str = "fp32") -> Any:
@@ -24,41 +29,38 @@ def load_pipeline(checkpoint: Path, precision: str = "fp32") -> Any:
     return pipe
 
 
-def token_ids(pipe: Any, texts: Sequence[str]) -> torch.Tensor:
-    """`input_ids` [N, 77], as the pipeline makes them."""
-    arguments = {"padding": "max_length", "max_length": TOKEN_LENGTH, "truncation": True}
-    ids: torch.Tensor = pipe.tokenizer(list(texts), return_tensors="pt", **arguments).input_ids
-    return ids
-
-
 class Diffusers(Peer):
     """The pipeline as a user of diffusers has it."""
 
-    def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._dtype = DTYPES[precision]
-        self._pipe = load_pipeline(sources.checkpoint, precision)
-        if precision != "fp32":  # the pipeline hands the pixels to NumPy, which has no bfloat16
+    def __init__(self, sources: Sources, setup: Setup) -> None:
+        torch.set_num_threads(setup.threads)
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        self._kind = {
+            "device": torch.device(setup.device.replace("gpu", "cuda")),
+            "dtype": DTYPES[setup.precision],
+        }
+        self._pipe = load_pipeline(sources.checkpoint, setup.precision).to(self._kind["device"])
+        if setup.precision != "fp32":  # the pipeline gives its pixels to NumPy: no bfloat16 there
             _widen_pixels(self._pipe.vqvae)
-        if variant == "compile":
-            self._pipe.unet = torch.compile(self._pipe.unet, dynamic=False)
-            self._pipe.bert = torch.compile(self._pipe.bert, dynamic=False)
-            self._pipe.vqvae.decode = torch.compile(self._pipe.vqvae.decode, dynamic=False)
+        if setup.variant == "compile":
+            mode = None if setup.device == "cpu" else "reduce-overhead"
+            compiled = partial(torch.compile, dynamic=False, mode=mode)
+            self._pipe.unet = compiled(self._pipe.unet)
+            self._pipe.bert = compiled(self._pipe.bert)
+            self._pipe.vqvae.decode = compiled(self._pipe.vqvae.decode)
 
     def text_encoder(self, prompt: str) -> Call:
         def encode() -> Array:
             with torch.inference_mode():
-                states = self._pipe.bert(token_ids(self._pipe, [prompt]))[0]
-                return _numpy(states)
+                return _numpy(self._states(prompt))
 
         return encode
 
     def unet_step(self, prompt: str, latents: Array) -> Call:
         with torch.inference_mode():
-            states = [self._pipe.bert(token_ids(self._pipe, [text]))[0] for text in ("", prompt)]
-            context = torch.cat(states)
-        doubled = torch.from_numpy(np.concatenate([latents] * 2)).to(self._dtype)
-        timestep = torch.tensor(TIMESTEP)
+            context = torch.cat([self._states(text).clone() for text in ("", prompt)])
+        doubled = torch.from_numpy(np.concatenate([latents] * 2)).to(**self._kind)
+        timestep = torch.tensor(TIMESTEP, device=self._kind["device"])
 
         def step() -> Array:
             with torch.inference_mode():
@@ -69,7 +71,7 @@ class Diffusers(Peer):
 
     def vae_decoder(self, latents: Array) -> Call:
         factor = self._pipe.vqvae.config.scaling_factor
-        scaled = torch.from_numpy(latents / factor).to(self._dtype)
+        scaled = torch.from_numpy(latents / factor).to(**self._kind)
 
         def decode() -> Array:
             with torch.inference_mode():
@@ -79,7 +81,7 @@ class Diffusers(Peer):
         return decode
 
     def image(self, prompts: Sequence[str], latents: Array, steps: int) -> Call:
-        start = torch.from_numpy(latents).to(self._dtype)
+        start = torch.from_numpy(latents).to(**self._kind)
 
         def render() -> Array:
             with torch.inference_mode():
@@ -95,8 +97,15 @@ class Diffusers(Peer):
 
         return render
 
+    def _states(self, text: str) -> torch.Tensor:
+        """[1, 77, D], as the pipeline makes them."""
+        arguments = {"padding": "max_length", "max_length": TOKEN_LENGTH, "truncation": True}
+        ids = self._pipe.tokenizer([text], return_tensors="pt", **arguments).input_ids
+        states: torch.Tensor = self._pipe.bert(ids.to(self._kind["device"]))[0]
+        return states
+
     @staticmethod
-    def files(sources: Sources, variant: str, precision: str) -> list[Path]:
+    def files(sources: Sources, setup: Setup) -> list[Path]:
         return weight_files(sources.checkpoint)
 
 
@@ -112,5 +121,5 @@ def _widen_pixels(vqvae: Any) -> None:
 
 
 def _numpy(values: torch.Tensor) -> Array:
-    array: Array = values.float().numpy()
+    array: Array = values.float().cpu().numpy()
     return array

@@ -8,55 +8,51 @@ from pathlib import Path
 import numpy as np
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
-from ldm_engine.benchmarking.timing import TimedRuntime
-from ldm_engine.bundle.contract import PROGRAMS
-from ldm_engine.runtimes.choice import RUNTIMES, Choice, choose_runtime, resolve_options
+from ldm_engine.bundle.contract import PROGRAMS, shapes
+from ldm_engine.runtimes.choice import RUNTIMES
 from ldm_engine.sampling.encoding import encode_text, encode_time, unet_shapes
 from ldm_engine.sampling.tokenizer import Tokenizer
 
-from .contract import GUIDANCE_SCALE, TIMESTEP, Array, Call, Peer, Sources
+from .contract import GUIDANCE_SCALE, TIMESTEP, Array, Call, Peer, Setup, Sources
 
 
 class Ours(Peer):
     """One runtime and precision."""
 
-    def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
-        bundle = open_bundle(sources.bundle)
-        choice = choose_runtime(bundle, variant, precision)
-        options = resolve_options(choice.runtime, "cpu", precision, threads)
-        timed = TimedRuntime(choice.runtime)
-        self._bundle = bundle
-        self._pipe = LDMTextToImagePipeline.from_bundle(
-            bundle, Choice(timed, choice.reason), options
+    def __init__(self, sources: Sources, setup: Setup) -> None:
+        self._pipe = LDMTextToImagePipeline.from_pretrained(
+            sources.bundle,
+            runtime=setup.variant,
+            precision=setup.precision,
+            device=setup.device,
+            threads=setup.threads,
+            check_hashes=False,  # others do not
         )
-        self._programs = timed.opened
+        self._programs, self._model = self._pipe.programs, self._pipe.bundle.model
+        self._tokenizer = Tokenizer.of(self._pipe.bundle)
 
     def text_encoder(self, prompt: str) -> Call:
-        tokenizer = Tokenizer.of(self._bundle)
-        program, model = self._programs["text_encoder"], self._bundle.model
-        return lambda: encode_text(program, model, tokenizer, prompt)
+        return lambda: self._encode(prompt)
 
     def unet_step(self, prompt: str, latents: Array) -> Call:
-        model, programs = self._bundle.model, self._programs
-        tokenizer = Tokenizer.of(self._bundle)
-        texts = [encode_text(programs["text_encoder"], model, tokenizer, t) for t in ("", prompt)]
-        time_shift = encode_time(programs["time_encoder"], model, [TIMESTEP])
-        unet = programs["unet"]
-        unet.allocate(unet_shapes(model, latents.shape, 2))
+        texts = [self._encode(text) for text in ("", prompt)]
+        time_shift = encode_time(self._programs["time_encoder"], self._model, [TIMESTEP])
+        unet = self._programs["unet"]
+        unet.allocate(unet_shapes(self._model, latents.shape, 2))
         np.copyto(unet.inputs["latents"], latents)
         np.copyto(unet.inputs["text_kv"], np.stack(texts))
         np.copyto(unet.inputs["time_shift"], time_shift)
+        unet.run()  # sends what does not change from step to step
 
         def step() -> Array:
-            unet.run()
+            unet.run(unchanged=("text_kv",))
             return unet.outputs["noise_pred"]
 
         return step
 
     def vae_decoder(self, latents: Array) -> Call:
-        program, factor = self._programs["vae_decoder"], self._bundle.model.scale_factor
-        size = [side * factor for side in latents.shape[2:]]
-        program.allocate({"latents": latents.shape, "image": (1, *size, 3)})
+        program, (height, width) = self._programs["vae_decoder"], latents.shape[2:]
+        program.allocate(shapes("vae_decoder", self._model, B=1, h=height, w=width))
         np.copyto(program.inputs["latents"], latents)
 
         def decode() -> Array:
@@ -77,8 +73,15 @@ class Ours(Peer):
 
         return render
 
+    def _encode(self, text: str) -> Array:
+        program = self._programs["text_encoder"]
+        return encode_text(program, self._model, self._tokenizer, text)
+
     @staticmethod
-    def files(sources: Sources, variant: str, precision: str) -> list[Path]:
-        bundle = open_bundle(sources.bundle)
-        formats = {name: RUNTIMES[variant].format_of(name, precision) for name in PROGRAMS}
-        return [path for name in PROGRAMS for path in bundle.program_files(name, formats[name])]
+    def files(sources: Sources, setup: Setup) -> list[Path]:
+        bundle, runtime = open_bundle(sources.bundle), RUNTIMES[setup.variant]
+        return [
+            path
+            for name in PROGRAMS
+            for path in bundle.program_files(name, runtime.format_of(name, setup.precision))
+        ]

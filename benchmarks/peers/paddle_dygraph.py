@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.loading import load_models, read_configs
 
-from .contract import Array, Sources
+from .contract import Array, Setup, Sources
 from .conversions import weight_files
 from .naive import NaivePeer
 
@@ -19,11 +19,11 @@ from .naive import NaivePeer
 class PaddleDygraph(NaivePeer):
     """The undivided models in eager mode."""
 
-    def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
+    def __init__(self, sources: Sources, setup: Setup) -> None:
         paddle.set_device("cpu")
         checkpoint = open_checkpoint(sources.checkpoint)
         self._models = load_models(checkpoint, read_configs(checkpoint))
-        self._open_loop(sources.checkpoint, threads)
+        self._open_loop(sources.checkpoint, setup.threads)
 
     def _encode(self, input_ids: NDArray[np.int64]) -> Array:
         with paddle.no_grad():
@@ -42,5 +42,5 @@ class PaddleDygraph(NaivePeer):
         return pixels
 
     @staticmethod
-    def files(sources: Sources, variant: str, precision: str) -> list[Path]:
+    def files(sources: Sources, setup: Setup) -> list[Path]:
         return weight_files(sources.checkpoint)

@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 from numpy.typing import NDArray
 
-from .contract import Array, Sources
+from .contract import Array, Setup, Sources
 from .converted import ConvertedPeer
 
 ROWS = "rows"  # the name of the free dimension
@@ -20,9 +20,9 @@ class StraightONNXRuntime(ConvertedPeer):
     conversion = "straight-onnx"
     made_by = ("torch", "diffusers", "onnx")
 
-    def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
-        super().__init__(sources, variant, precision, threads)
-        self._threads = threads
+    def __init__(self, sources: Sources, setup: Setup) -> None:
+        super().__init__(sources, setup)
+        self._threads = setup.threads
         self._sessions: dict[tuple[str, int], Any] = {}
 
     def _run(self, name: str, inputs: list[NDArray[Any]]) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from .contract import Array, Sources
+from .contract import Array, Setup, Sources
 from .converted import ConvertedPeer
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -21,15 +21,15 @@ class StraightOpenVINO(ConvertedPeer):
     conversion = "straight-openvino"
     made_by = ("torch", "diffusers", "openvino")
 
-    def __init__(self, sources: Sources, variant: str, precision: str, threads: int) -> None:
-        super().__init__(sources, variant, precision, threads)
+    def __init__(self, sources: Sources, setup: Setup) -> None:
+        super().__init__(sources, setup)
         self._settings = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": HINTS[setup.precision],
+            "INFERENCE_NUM_THREADS": setup.threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
         # One for each precision: OpenVINO 2026.4.1 takes what was compiled for another.
-        self._compiled = self._folder / f"compiled-{precision}"
+        self._compiled = self._folder / f"compiled-{setup.precision}"
         self._core = ov.Core()
         self._requests: dict[tuple[Any, ...], Any] = {}
 
@@ -47,10 +47,10 @@ class StraightOpenVINO(ConvertedPeer):
             model = self._core.read_model(self._folder / f"{name}.xml")
             model.reshape(dict(enumerate(map(list, shapes))))
             settings = dict(self._settings)
-            if len(shapes[0]) < 4 or shapes[0][0] <= 2:  # a cached model holds the weights again
+            if len(shapes[0]) < 4 or shapes[0][0] <= 2:  # what is cached has the weights too
                 settings["CACHE_DIR"] = str(self._compiled)
             compiled = self._core.compile_model(model, "CPU", settings)
-            # One shape at a time is held, as for the others: a second copy of the weights is large.
+            # One shape at a time, as for the others: a second copy of the weights is large.
             self._requests = {k: r for k, r in self._requests.items() if k[0] != name}
             self._requests[name, shapes] = compiled.create_infer_request()
         return self._requests[name, shapes]

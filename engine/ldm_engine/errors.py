@@ -28,11 +28,11 @@ class BundleNotFoundError(LDMEngineError, FileNotFoundError):
 
 
 class ConfigError(LDMEngineError, ValueError):
-    """A model or scheduler config asks for something that is not supported."""
+    """A model or scheduler config needs something that is not supported."""
 
 
 class RuntimeUnavailableError(LDMEngineError, ImportError):
-    """A runtime is not installed, or cannot do what was asked of it."""
+    """A runtime is not installed, or cannot do what was requested."""
 
 
 class ClosedError(LDMEngineError, ValueError):
@@ -48,7 +48,7 @@ class CheckpointError(LDMEngineError, ValueError):
 
 
 class UnsafePickleError(CheckpointError):
-    """A pickle asks for something other than arrays and plain containers."""
+    """A pickle names something other than arrays and plain containers."""
 
 
 class DownloadError(LDMEngineError, OSError):
@@ -76,6 +76,6 @@ class BenchmarkError(LDMEngineError):
 
 
 def last_lines(error: Exception, count: int = 1, most: int = 300) -> str:
-    """The last lines of what a library says went wrong, which tell it best."""
+    """The last lines of what a library says went wrong, which say it best."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[-count:])[:most] or type(error).__name__

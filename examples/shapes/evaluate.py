@@ -195,11 +195,15 @@ def initial_latents(seeds: list[int]) -> np.ndarray:
     )
 
 
-def engine_renderer(path: Path, runtime: str = "auto", precision: str = "fp32") -> Renderer:
+def engine_renderer(
+    path: Path, runtime: str = "auto", precision: str = "fp32", device: str = "cpu"
+) -> Renderer:
     """Renders an exported bundle with this project's engine, as [n, 64, 64, 3] float32."""
     from ldm_engine import LDMTextToImagePipeline
 
-    pipe = LDMTextToImagePipeline.from_pretrained(path, runtime=runtime, precision=precision)
+    pipe = LDMTextToImagePipeline.from_pretrained(
+        path, runtime=runtime, precision=precision, device=device
+    )
 
     def render(
         captions: list[str], seeds: list[int], guidance_scale: float, steps: int

@@ -14,11 +14,13 @@ import pytest
 
 import limits
 import peers
+import setting
 from conftest import ROOT, SHAPES
+from ldm_engine.errors import ResultsError
 from ldm_engine.machine.cpu import supports_bf16
 from peer_process import PeerError, PeerProcess
-from peers import PEERS, Sources
-from records import Records, RecordsError
+from peers import PEERS, Setup, Sources
+from records import Records
 from report import BEGIN, END, readme_block, report, update_readme, write
 from results import Results, precision_of
 from suite import Suite
@@ -91,10 +93,10 @@ def copied(run_folder, tmp_path):
 def test_every_peer_computes_the_same(results):
     assert set(results.peers) == set(NAMES)
     for timed in results.timed:
-        assert len(timed.turns_s) == len(timed.baseline_turns_s) == 2
+        assert len(timed.peer_s) == len(timed.baseline_s) == 2
         if PEERS[timed.peer].precision == "fp32":
-            assert timed.error is None or timed.error["relative_l2"] < TOLERANCE, timed
-        assert (timed.error is None) == (timed.task.name == "text_encoder")
+            assert timed.peer_error is None or timed.peer_error["relative_l2"] < TOLERANCE, timed
+        assert (timed.peer_error is None) == (timed.task.name == "text_encoder")
     assert not results.absent
     assert not results.failures
 
@@ -120,7 +122,9 @@ def test_memory_disk_and_start_stand_beside_the_times(results):
 def test_shares_follow_from_work_and_limits(results):
     assert {"fp32", "memory"} <= set(results.limits)
     timed = results.find("diffusers-eager-fp32", Task("unet_step"))
-    least = results.work["unet_step"]["operations"] / results.limits["fp32"]
+    work = results.work["unet_step"]
+    computing = work["operations"] / results.limits["fp32"]
+    least = max(computing, work["parameters"] * 4 / results.limits["memory"])
     assert results.share_of_limit(timed) == pytest.approx(least / timed.summary.median)
     stages = {n: results.least_seconds("diffusers-eager-fp32", Task(n)) for n in STAGES}
     image = results.least_seconds("diffusers-eager-fp32", Task("image", 1, 4))
@@ -151,7 +155,58 @@ def test_an_interrupted_run_does_only_what_is_missing(copied, shapes_bundle, tmp
 def test_a_run_begun_elsewhere_is_not_mixed_with_this_one(copied, shapes_bundle, tmp_path):
     path, lines = copied
     path.write_text("".join(lines).replace('"threads": 2', '"threads": 3'))
-    with pytest.raises(RecordsError, match="begun with another machine, threads"):
+    with pytest.raises(ResultsError, match="begun with another machine, threads"):
+        make_suite(shapes_bundle, tmp_path).run(NAMES)
+
+
+@pytest.fixture
+def source_tree(tmp_path, monkeypatch):
+    """A copy of the sources that a run's fingerprint looks at, to be edited."""
+    folders = {folder: tmp_path / "tree" / folder.name for folder in setting.MEASURED_PATH}
+    for folder, copy in folders.items():
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    paths = {folders[folder]: patterns for folder, patterns in setting.MEASURED_PATH.items()}
+    monkeypatch.setattr(setting, "MEASURED_PATH", paths)
+    return tmp_path / "tree"
+
+
+def edit(path):
+    path.write_text(path.read_text() + "\n# changed\n")
+
+
+def test_a_change_outside_the_measured_path_leaves_a_run_valid(
+    copied, shapes_bundle, tmp_path, source_tree
+):
+    path, lines = copied
+    for folder in ("ldm_engine", "ldm_export", "benchmarks"):
+        measured = ("bundle", "runtimes", "sampling", "models", "peers")
+        files = [f for f in (source_tree / folder).rglob("*.py") if f.parts[-2] not in measured]
+        for file in files:
+            if "gpu" not in file.parts and file.name not in ("worker.py", "workload.py"):
+                edit(file)
+    edit(source_tree / "ldm_engine" / "benchmarking" / "worker.py")
+    make_suite(shapes_bundle, tmp_path).run(NAMES)
+    assert path.read_text() == "".join(lines)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ldm_engine/sampling/loop.py",
+        "ldm_engine/runtimes/openvino.py",
+        "ldm_engine/runtimes/gpu/onnxruntime.py",
+        "ldm_engine/bundle/bundle.py",
+        "ldm_export/models/unet.py",
+        "benchmarks/peers/diffusers.py",
+        "benchmarks/workload.py",
+        "benchmarks/worker.py",
+    ],
+)
+def test_a_change_on_the_measured_path_is_refused(
+    copied, shapes_bundle, tmp_path, source_tree, name
+):
+    edit(source_tree / name)
+    with pytest.raises(ResultsError, match="begun with another code"):
         make_suite(shapes_bundle, tmp_path).run(NAMES)
 
 
@@ -196,7 +251,8 @@ def test_a_result_of_another_shape_is_no_result(copied, shapes_bundle, tmp_path)
 def test_a_killed_peer_is_named(shapes_bundle, tmp_path):
     tmp_path.joinpath("conversions").mkdir()
     sources = Sources(shapes_bundle.path, SHAPES, tmp_path / "conversions")
-    with PeerProcess("ours-onnxruntime-fp32", sources, 8, 2) as process:
+    setup = Setup("onnxruntime", "fp32", "cpu", 2)
+    with PeerProcess("ours-onnxruntime-fp32", sources, setup, 8) as process:
         assert process.open() > 0
         process.prepare(Task("vae_decoder"), calls=1)
         assert len(process.turn(0.0)) == 1
@@ -210,7 +266,7 @@ def test_a_killed_peer_is_named(shapes_bundle, tmp_path):
 def test_the_report_follows_from_the_samples(results):
     text = report(results)
     timed = results.find("straight-openvino-fp32", Task("unet_step"))
-    turns = zip(timed.turns_s, timed.baseline_turns_s, strict=True)
+    turns = zip(timed.peer_s, timed.baseline_s, strict=True)
     assert f"| {np.median([np.median(a) / np.median(b) for a, b in turns]):.3f} |" in text
     for part in ("## One image", "## Stages", "## The loop", "batch 2", "limits", "**short**"):
         assert part in text
@@ -241,7 +297,7 @@ def test_the_table_of_a_document_is_replaced(results, tmp_path):
     update_readme(document, results)
     assert document.read_text() == f"before\n{readme_block(results)}\nafter\n"
     document.write_text("nothing")
-    with pytest.raises(RecordsError, match="lacks the lines"):
+    with pytest.raises(ResultsError, match="lacks the lines"):
         update_readme(document, results)
 
 
@@ -253,20 +309,20 @@ def test_the_steady_loop_leaves_nothing_behind(results):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["shapes", "no-such-bundle", "x"], "no bundle"),
         (["shapes", "BUNDLE", "x", "--threads", "0"], "`threads` is 0"),
         (["large", "BUNDLE", str(SHAPES)], "is for images of 256 pixels"),
     ],
 )
-def test_bad_arguments_are_told_in_a_line(shapes_bundle, tmp_path, arguments, told):
+def test_bad_arguments_are_one_line(shapes_bundle, tmp_path, arguments, message):
     words = [str(shapes_bundle.path) if word == "BUNDLE" else word for word in arguments]
     words += ["--output", str(tmp_path / "out"), "--conversions", str(tmp_path / "conversions")]
     command = [sys.executable, str(ROOT / "benchmarks" / "suite.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

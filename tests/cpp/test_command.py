@@ -125,10 +125,18 @@ def test_a_long_prompt_is_warned_about(cpp_build, shapes_bundle, tmp_path):
 def test_an_interrupt_ends_it_in_order(cpp_build, shapes_bundle, tmp_path):
     command = [cpp_build.generate, shapes_bundle.path, "a", "-o", tmp_path]
     options = ["--num-inference-steps", "1000", "--num-images", "50"]
-    process = subprocess.Popen([*map(str, command), *options], stderr=subprocess.PIPE, text=True)
-    time.sleep(3)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    process = subprocess.Popen(
+        [*map(str, command), *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a parent may ignore it
+    )
+    try:
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Interrupted." in said
     assert not [p for p in tmp_path.iterdir() if p.suffix != ".png"]

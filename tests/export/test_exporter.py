@@ -76,7 +76,7 @@ def test_exporting_twice_gives_the_same_bundle(tiny_bundle, tiny_checkpoint, tmp
     assert again.digest == tiny_bundle.digest
 
 
-def test_weights_in_half_precision_take_half_the_space_and_are_told(
+def test_weights_in_half_precision_take_half_the_space_and_are_recorded(
     tiny_bundle, tiny_checkpoint, tmp_path
 ):
     """In Paddle; tests/export/formats looks at the other formats."""

@@ -123,8 +123,8 @@ def test_the_same_samples_give_the_same_files_without_traces_or_noise(
         contents.append(((tmp_path / name).read_bytes(), data))
     assert contents[0] == contents[1]
     assert capfd.readouterr() == ("", "")
-    told = irs[1].read_text()
-    assert not re.search(r"model\.onnx|<nncf>|calibration|" + re.escape(str(irs[1].parent)), told)
+    text = irs[1].read_text()
+    assert not re.search(r"model\.onnx|<nncf>|calibration|" + re.escape(str(irs[1].parent)), text)
 
 
 def test_the_gate_lets_a_good_int8_pass_and_refuses_one_calibrated_with_noise(

@@ -64,9 +64,9 @@ def check_comparable(path: Path, old: Results, settings: Settings, rows: Iterabl
             "measure both anew."
         )
     if not old.rows.keys() & set(rows):
-        held = "; ".join(str(m.case) for m in old.measurements) or "nothing"
+        measured = "; ".join(str(m) for m in old.measurements) or "nothing"
         raise ResultsError(
-            f"{path} has no row in common with what is to be measured. It holds {held}, for "
+            f"{path} has no row in common with what is to be measured. It holds {measured}, for "
             f"{' and '.join(old.scenarios)}. Choose --runtime, --precision, --scenario or "
             "--batch-size to match."
         )
@@ -92,19 +92,20 @@ def _compare(row: Row, old: Samples, new: Samples) -> Compared:
 def differences(old: Results, new: Results) -> list[str]:
     """What else changed between the two, besides what is to be found out."""
     notes = []
-    if old.bundle_digest != new.bundle_digest:
+    before, now = old.bundle, new.bundle
+    if before.digest != now.digest:
         notes.append(
-            f"The bundle is another: {old.bundle_digest[:12]} ({old.bundle_source}) there, "
-            f"{new.bundle_digest[:12]} ({new.bundle_source}) here."
+            f"The bundle is another: {before.digest[:12]} ({before.source}) there, "
+            f"{now.digest[:12]} ({now.source}) here."
         )
-    for what, before, now, names in (
+    for what, then, here, names in (
         ("machine", old.machine, new.machine, {**old.machine, **new.machine}),
         ("versions", old.versions, new.versions, old.versions.keys() & new.versions.keys()),
     ):
-        changed = sorted(n for n in names if before.get(n) != now.get(n))
+        changed = sorted(n for n in names if then.get(n) != here.get(n))
         if changed:
-            told = "; ".join(f"{n} {before.get(n)} there, {now.get(n)} here" for n in changed)
-            notes.append(f"Other {what}: {told}.")
+            listing = "; ".join(f"{n} {then.get(n)} there, {here.get(n)} here" for n in changed)
+            notes.append(f"Other {what}: {listing}.")
     missing = sorted({f"{r.runtime} {r.precision}" for r in old.rows.keys() - new.rows.keys()})
     if missing:
         notes.append(f"Not compared, as not all of it was measured here: {', '.join(missing)}.")

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..machine.cache import VARIABLE
@@ -20,25 +19,13 @@ from .results import END_TO_END, STAGES, Case, Measurement, Settings
 PROMPT = "A painting of a squirrel eating a burger"
 
 
-class Worker(WorkerProcess):
-    """A process that has a pipeline."""
-
-    def __init__(self, setup: dict[str, Any], cache: Path, shows_log: bool = False) -> None:
-        """Start it; `setup` is what its pipeline is made of, `cache` the cache that it uses."""
-        environment = {"PYTHONSAFEPATH": "1"}  # the folder that we are in is no code
-        if os.environ.get(VARIABLE) != "off":
-            environment[VARIABLE] = str(cache)
-        command = [sys.executable, "-m", "ldm_engine.benchmarking.worker"]
-        super().__init__(command, environment, shows_log)
-        self._setup = setup
-
-    def load(self) -> float:
-        """Open the pipeline; the seconds that it took.
-
-        Raises:
-            BenchmarkError: if it cannot be opened.
-        """
-        return float(self.ask(**self._setup)["load_s"])
+def start_worker(cache: Path, shows_log: bool = False) -> WorkerProcess:
+    """A process of ``worker.py`` that keeps compiled models in `cache`."""
+    environment = {"PYTHONSAFEPATH": "1"}  # the current folder is no code
+    if os.environ.get(VARIABLE) != "off":
+        environment[VARIABLE] = str(cache)
+    command = [sys.executable, "-m", "ldm_engine.benchmarking.worker"]
+    return WorkerProcess(command, environment, shows_log)
 
 
 def prompts(count: int) -> list[str]:
@@ -50,37 +37,37 @@ def measure(
     bundle: Bundle,
     case: Case,
     settings: Settings,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     shows_log: bool = False,
 ) -> Measurement:
     """Measure `case` in two processes that share a cache folder of their own.
 
-    `tell` is told what begins; nothing else runs in this process while the other renders, apart
+    `report` is given what begins; nothing else runs in this process while the other renders, apart
     from the sampling of its memory.
 
     Raises:
         BenchmarkError: if the pipeline cannot be opened or run, or a process dies.
     """
-    setup = {
-        "bundle": str(bundle.path.resolve()),
+    opening = {"prompts": prompts(case.batch_size), "call": settings.call}
+    opening["pipeline"] = {
+        "path": str(bundle.path.resolve()),
         "runtime": case.runtime,
         "precision": case.precision,
-        "prompts": prompts(case.batch_size),
-        "settings": asdict(settings),
+        "threads": settings.threads,
     }
     with tempfile.TemporaryDirectory(prefix="ldm-engine-bench-") as cache:
-        tell(f"{case}: first start")
-        with Worker(setup, Path(cache), shows_log) as worker:
-            first_load_s = worker.load()
+        report(f"{case}: first start")
+        with start_worker(Path(cache), shows_log) as worker:
+            first_load_s = worker.call("open", **opening)["load_s"]
             first_start_s = _start_to_first_step(worker, stops_after_step=True)[0]
-        tell(f"{case}: later start")
-        with Worker(setup, Path(cache), shows_log) as worker, PeakMemory(worker.pid) as memory:
-            load_s = worker.load()
+        report(f"{case}: later start")
+        with start_worker(Path(cache), shows_log) as worker, PeakMemory(worker.pid) as memory:
+            load_s = worker.call("open", **opening)["load_s"]
             start_s, image_s, first_call_s = _start_to_first_step(worker, stops_after_step=False)
-            samples = _sample(worker, settings, lambda what: tell(f"{case}: {what}"))
+            samples = _sample(worker, settings, lambda what: report(f"{case}: {what}"))
             peak = memory.peak
     return Measurement(
-        case=case,
+        **asdict(case),
         first_load_s=first_load_s,
         first_start_to_first_step_s=first_start_s,
         load_s=load_s,
@@ -93,27 +80,29 @@ def measure(
     )
 
 
-def _start_to_first_step(worker: Worker, stops_after_step: bool) -> tuple[float, float, float]:
+def _start_to_first_step(
+    worker: WorkerProcess, stops_after_step: bool
+) -> tuple[float, float, float]:
     """Seconds from the process's start to its first step and to its first image; of the call."""
-    answer = worker.ask(do="first_call", stops_after_step=stops_after_step)
+    answer = worker.call("first_call", stops_after_step=stops_after_step)
     image_s = time.perf_counter() - worker.started
     after_step_s = answer["first_call_s"] - answer["first_step_s"]
     return image_s - after_step_s, image_s, answer["first_call_s"]
 
 
 def _sample(
-    worker: Worker, settings: Settings, tell: Callable[[str], None]
+    worker: WorkerProcess, settings: Settings, report: Callable[[str], None]
 ) -> dict[str, list[float]]:
     """The steady state's samples by stage, in seconds."""
     for index in range(settings.warm_up):
-        tell(f"warm-up {index + 1} of {settings.warm_up}")
-        worker.ask(do="call")
+        report(f"warm-up {index + 1} of {settings.warm_up}")
+        worker.call("call")
     samples: dict[str, list[float]] = {stage: [] for stage in STAGES}
     calls = samples[END_TO_END]
     while len(calls) < settings.min_samples or sum(calls) < settings.min_seconds:
-        tell(f"call {len(calls) + 1}")
-        for stage, durations_s in worker.ask(do="call").items():
+        report(f"call {len(calls) + 1}")
+        for stage, durations_s in worker.call("call").items():
             samples[stage] += durations_s
-    worker.ask(do="time_encoder", count=1)  # it rested meanwhile
-    samples |= worker.ask(do="time_encoder", count=len(calls))
+    worker.call("time_encoder", count=1)  # it rested meanwhile
+    samples |= worker.call("time_encoder", count=len(calls))
     return samples

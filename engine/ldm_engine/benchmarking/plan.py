@@ -14,7 +14,16 @@ from ..runtimes.choice import Choice, resolve_options, select_runtimes
 from ..sampling.opening import prepare
 from ..sampling.request import MAX_BATCH
 from .measure import prompts
-from .results import OFFLINE, SCENARIOS, Case, Row, Settings, rows_of, sizes_of
+from .results import (
+    OFFLINE,
+    SCENARIOS,
+    Case,
+    Row,
+    Settings,
+    call_settings,
+    rows_of,
+    sizes_of,
+)
 
 DEFAULT_BATCH_SIZES = "1,2,4,8"
 
@@ -68,11 +77,11 @@ def make_plan(
     min_seconds: float,
     **call: Any,
 ) -> Plan:
-    """Check the options of ``ldm-engine bench``, which documents them; `call` are the pipeline's.
+    """Check the options of ``ldm-engine bench``, which documents them; `call` are of an image.
 
     Raises:
         InvalidArgumentError: if a value is outside what is accepted.
-        RuntimeUnavailableError: if nothing that was asked for runs here.
+        RuntimeUnavailableError: if no such runtime and precision runs here.
     """
     scenarios = _parse_scenarios(scenario)
     if batch_size is not None and OFFLINE not in scenarios:
@@ -85,7 +94,7 @@ def make_plan(
     options = resolve_options(choice.runtime, "cpu", first_precision, threads)
     request = prepare(bundle, choice, options).request({"prompt": prompts(1), **call})
     settings = Settings(
-        **{**call, "height": request.height, "width": request.width},
+        call={s.name: request.values(0)[s.name] for s in call_settings()},
         threads=options.threads,
         warm_up=warm_up,
         min_samples=min_samples,

@@ -1,4 +1,4 @@
-"""A worker process as its parent sees it: started, asked, watched, and never left behind."""
+"""A worker process as its parent sees it: started, called, watched, and never left behind."""
 
 from __future__ import annotations
 
@@ -65,15 +65,16 @@ class WorkerProcess:
             with suppress(BrokenPipeError):
                 pipe.close()
 
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Send a request and wait for its answer.
+    def call(self, method: str, **arguments: Any) -> dict[str, Any]:
+        """Call a method of the worker, and wait for what it returns.
 
         Raises:
-            BenchmarkError: if what was asked for failed, or the process died of it.
+            BenchmarkError: if it failed, or the process died of it.
         """
         line = b""
         with suppress(BrokenPipeError):
-            self._requests.write(json.dumps(request).encode() + b"\n")
+            request = json.dumps({"method": method, "arguments": arguments})
+            self._requests.write(request.encode() + b"\n")
             self._requests.flush()
             line = self._read_line()
         if not line.endswith(b"\n"):
@@ -103,16 +104,16 @@ class WorkerProcess:
         try:
             code = self._process.wait(_DYING_S)
         except subprocess.TimeoutExpired:
-            return "its process answers no more"
+            return "its process no longer answers"
         if code >= 0:
-            told = f"its process ended with exit code {code}"
+            text = f"its process ended with exit code {code}"
         else:
-            told = f"its process was killed by {_signal_name(-code)}"
+            text = f"its process was killed by {_signal_name(-code)}"
         if code == -signal.SIGKILL:
-            told += ", as the system does when memory runs out"
+            text += ", as the system does when memory runs out"
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return "; ".join([told, *lines[-_LAST_LINES:]])
+        return "; ".join([text, *lines[-_LAST_LINES:]])
 
 
 def _signal_name(number: int) -> str:

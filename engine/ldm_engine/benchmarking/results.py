@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from ..bundle.contract import PROGRAMS
+from ..sampling.settings import Setting, common_settings
 
 SINGLE_STREAM, OFFLINE = "single-stream", "offline"  # MLPerf's terms
 SCENARIOS = (SINGLE_STREAM, OFFLINE)
@@ -17,15 +18,16 @@ STAGES = (END_TO_END, *PROGRAMS, HOST)
 Samples = tuple[float, ...]  #: seconds
 
 
+def call_settings() -> list[Setting]:
+    """The settings of an image that a benchmark has options for: all but the texts."""
+    return [setting for setting in common_settings() if "prompt" not in setting.name]
+
+
 @dataclass(frozen=True)
 class Settings:
     """What is rendered in each call, and for how long calls are measured."""
 
-    num_inference_steps: int
-    guidance_scale: float
-    eta: float
-    height: int  #: pixels
-    width: int
+    call: Mapping[str, Any]  #: the values of ``call_settings()`` by name
     threads: int
     warm_up: int  #: calls after the first that do not count
     min_samples: int  #: calls that count, at least
@@ -34,14 +36,14 @@ class Settings:
     @property
     def work(self) -> dict[str, Any]:
         """What changes how much is computed, by the command's option; scales do not."""
-        return {
-            "--num-inference-steps": self.num_inference_steps,
-            "--guidance-scale": "off (1.0)" if self.guidance_scale == 1.0 else "on (not 1.0)",
-            "--eta": "0 (no noise)" if self.eta == 0 else "above 0 (noise)",
-            "--height": self.height,
-            "--width": self.width,
-            "--threads": self.threads,
+        scale, eta = self.call["guidance_scale"], self.call["eta"]
+        work = {
+            **self.call,
+            "guidance_scale": "off (1.0)" if scale == 1.0 else "on (not 1.0)",
+            "eta": "0 (no noise)" if eta == 0 else "above 0 (noise)",
+            "threads": self.threads,
         }
+        return {f"--{name.replace('_', '-')}": value for name, value in work.items()}
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,9 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Case):
     """What was measured of one case; "first" are figures of a process that found no cache."""
 
-    case: Case
     first_load_s: float
     first_start_to_first_step_s: float
     load_s: float
@@ -84,22 +85,13 @@ class Measurement:
     def images_per_second(self) -> float:
         """All images of the calls that count over all their time."""
         calls = self.samples_s[END_TO_END]
-        return self.case.batch_size * len(calls) / sum(calls)
-
-
-#: The plain numbers of a measurement, in order, with their types.
-FIGURES: dict[str, type] = {
-    f.name: int if f.name.endswith("_bytes") else float
-    for f in fields(Measurement)
-    if f.name not in ("case", "samples_s")
-}
+        return self.batch_size * len(calls) / sum(calls)
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(Case):
     """A case that could not be measured."""
 
-    case: Case
     reason: str
 
 
@@ -121,13 +113,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Which bundle was measured."""
+
+    digest: str
+    source: str  #: of the model, as its export recorded it
+
+
+@dataclass(frozen=True)
 class Results:
     """One run of ``ldm-engine bench``."""
 
     date_utc: str
     is_complete: bool  #: False if it was interrupted
-    bundle_digest: str
-    bundle_source: str
+    bundle: Source
     load_average: float  #: of the minute before the first measurement
     machine: Mapping[str, Any]
     versions: Mapping[str, str | None]
@@ -142,7 +141,7 @@ class Results:
         if scenario not in self.scenarios:
             return []
         sizes = sizes_of(scenario, self.batch_sizes)
-        return [m for m in self.measurements if m.case.batch_size in sizes]
+        return [m for m in self.measurements if m.batch_size in sizes]
 
     @property
     def rows(self) -> dict[Row, Samples]:
@@ -151,7 +150,7 @@ class Results:
             row: m.call_medians(row.stage)
             for scenario in self.scenarios
             for m in self.of(scenario)
-            for row in rows_of(m.case, scenario)
+            for row in rows_of(m, scenario)
         }
 
 

@@ -13,26 +13,29 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
 from ..errors import LDMEngineError
 
 
-def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
-    """Answer requests until there are no more; an answer may be that it failed, and why."""
+def serve(worker: object) -> NoReturn:
+    """Answer requests, each a call of a method of `worker`, until there are no more.
+
+    An answer is what the method returned, or why it failed, and the warnings meanwhile.
+    """
     answers = _take_stdout()
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
-    told: list[str] = []
-    warnings.showwarning = lambda message, *_, **__: told.append(str(message))
+    warned: list[str] = []
+    warnings.showwarning = lambda message, *_, **__: warned.append(str(message))
     while True:
+        request = requests.get()
         try:
-            given = answer(requests.get())
+            answer = getattr(worker, request["method"])(**request["arguments"])
         except Exception as error:
-            given = {"error": _describe(error)}
-        print(json.dumps({**given, "warnings": told}), file=answers, flush=True)
-        told.clear()
+            answer = {"error": _describe(error)}
+        print(json.dumps({**answer, "warnings": warned}), file=answers, flush=True)
+        warned.clear()
 
 
 def _describe(error: Exception) -> str:

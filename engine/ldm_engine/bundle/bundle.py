@@ -212,13 +212,38 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         BundleError: if it is missing, unreadable, not JSON or not an object.
     """
+    return parse_json_object(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file of the bundle.
+
+    Raises:
+        BundleError: if it is missing or unreadable.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(
-            f"{path} cannot be read: {error}. Copy the bundle again, or export it again."
-        ) from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{path} holds a {type(content).__name__}; a JSON object is expected.")
-    return content
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def parse_json_object(path: Path, content: bytes) -> dict[str, Any]:
+    """The object that is the JSON `content` of the file `path`.
+
+    Raises:
+        BundleError: if it is not JSON or not an object.
+    """
+    try:
+        value = json.loads(content.decode())
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} holds a {type(value).__name__}; a JSON object is expected.")
+    return value
+
+
+def _unreadable(path: Path, error: Exception) -> BundleError:
+    return BundleError(
+        f"{path} cannot be read: {error}. Copy the bundle again, or export it again."
+    )

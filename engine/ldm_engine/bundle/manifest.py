@@ -27,7 +27,8 @@ from .bundle import (
     Parity,
     ProgramInfo,
     manifest_stamp,
-    read_json_object,
+    parse_json_object,
+    read_bytes,
 )
 from .contract import TABLE, TensorSpec, tensor_specs
 from .formats import FORMAT_FILES, are_program_files
@@ -77,11 +78,10 @@ def seal(content: Mapping[str, Any]) -> bytes:
     return text.replace(_UNSEALED, f'"{_SEAL}": "{digest}"', 1).encode()
 
 
-def _check_seal(path: Path, raw: Mapping[str, Any]) -> None:
-    recorded = raw.get(_SEAL)
+def _check_seal(path: Path, content: bytes, recorded: object) -> None:
     sealed = f'"{_SEAL}": "{recorded}"'.encode()
-    content = path.read_bytes().replace(sealed, _UNSEALED.encode(), 1)
-    if hashlib.sha256(content).hexdigest() != recorded:
+    unsealed = content.replace(sealed, _UNSEALED.encode(), 1)
+    if hashlib.sha256(unsealed).hexdigest() != recorded:
         raise BundleError(
             f"{path} was altered after it was written: it does not match its recorded sha256. "
             "Copy the bundle again from its source, or export it again."
@@ -109,7 +109,8 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
             "last. Make one with: ldm-engine export CHECKPOINT BUNDLE"
         )
     stamp = manifest_stamp(folder)
-    raw = read_json_object(folder / MANIFEST)
+    content = read_bytes(folder / MANIFEST)
+    raw = parse_json_object(folder / MANIFEST, content)
     version = raw.get("format_version")
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise BundleError(
@@ -117,8 +118,9 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
             f"reads 1 to {FORMAT_VERSION}. Upgrade ldm-engine if the bundle is newer, "
             "else export it again."
         )
-    _check_seal(folder / MANIFEST, raw)
-    return replace(_parse(folder, raw, version), manifest_stamp=stamp)
+    _check_seal(folder / MANIFEST, content, raw.get(_SEAL))
+    # Files are opened later, by then perhaps from another working folder.
+    return replace(_parse(folder, raw, version), path=folder.absolute(), manifest_stamp=stamp)
 
 
 def _is_folder(path: Path) -> bool:

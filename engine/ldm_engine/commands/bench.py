@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..benchmarking.comparison import check_comparable, compare, differences
 from ..benchmarking.document import read_results, to_json
 from ..benchmarking.measure import measure
 from ..benchmarking.plan import DEFAULT_BATCH_SIZES, Plan, make_plan
-from ..benchmarking.results import SCENARIOS, Failure, Results
+from ..benchmarking.results import SCENARIOS, Failure, Results, Source, call_settings
 from ..bundle.manifest import open_bundle
 from ..errors import BenchmarkError, LDMEngineError, OutputError
 from ..machine.environment import machine_facts, versions
@@ -24,6 +24,7 @@ from ..machine.files import make_folder, write_atomically
 from ..version import __version__
 from . import console
 from .bench_tables import print_comparison, print_failure, print_results
+from .options import settings_options
 
 _PATH = click.Path(path_type=Path)
 _STDOUT = Path("-")
@@ -38,44 +39,35 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float) ->
 
 @click.command()
 @click.argument("bundle", type=_PATH)
-@click.option("--runtime", default="all", show_default=True, help="all, or the name of one.")
-@click.option("--precision", default="all", show_default=True, help="all, or fp32, bf16, int8.")
+@click.option("--runtime", default="all", show_default=True, help="Runtime to measure, or all.")
+@click.option("--precision", default="all", show_default=True, help="Precision to measure, or all.")
 @click.option(
     "--scenario",
     default=",".join(SCENARIOS),
     show_default=True,
-    help="single-stream: one image after another, for latency. offline: batches, for throughput.",
+    help="Scenarios to measure. single-stream: one image after another, for latency. offline: "
+    "batches, for throughput.",
 )
 @click.option(
     "--batch-size",
     metavar="N,N,...",
-    help=f"Images at a time in the scenario offline.  [default: {DEFAULT_BATCH_SIZES}]",
+    help=f"Batch sizes of the scenario offline.  [default: {DEFAULT_BATCH_SIZES}]",
 )
-@click.option("--threads", type=int, help="Default: all cores of this process.")
-@click.option("--num-inference-steps", type=int, default=50, show_default=True)
-@click.option(
-    "--guidance-scale",
-    type=float,
-    default=6.0,
-    show_default=True,
-    help="1.0 is off, which halves the UNet's batch.",
-)
-@click.option("--eta", type=float, default=0.0, show_default=True)
-@click.option("--height", type=int, help="Pixels. Default: as trained.")
-@click.option("--width", type=int, help="Pixels. Default: as trained.")
+@click.option("--threads", type=int, help="Cores to use. Default: all of this process.")
+@partial(settings_options, settings=call_settings())
 @click.option(
     "--warm-up",
     type=click.IntRange(0),
     default=1,
     show_default=True,
-    help="Calls after the first one that do not count.",
+    help="Number of calls after the first that are not counted.",
 )
 @click.option(
     "--min-samples",
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="Calls that count, at least.",
+    help="Least number of counted calls.",
 )
 @click.option(
     "--min-seconds",
@@ -83,21 +75,21 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float) ->
     callback=_finite,
     default=2.0,
     show_default=True,
-    help="Seconds of calls that count, at least.",
+    help="Least duration of all counted calls, in seconds.",
 )
 @click.option(
     "--json",
     "target",
     type=_PATH,
     metavar="FILE",
-    help="Write all samples there; - is standard output, and the tables then go to the other.",
+    help="File for all samples; - is standard output, and the tables then go to standard error.",
 )
 @click.option(
     "--compare",
     "baseline",
     type=_PATH,
     metavar="OLD.json",
-    help="Say what is faster or slower than in this file of --json; fail on a slowdown.",
+    help="File of an earlier --json to compare with; a slowdown makes the command fail.",
 )
 @click.option(
     "--tolerance",
@@ -105,7 +97,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float) ->
     callback=_finite,
     default=0.05,
     show_default=True,
-    help="The slowdown that --compare lets pass, as a part of the older time.",
+    help="Slowdown that --compare accepts, as a fraction of the older time.",
 )
 @console.debug_option
 def bench(
@@ -135,7 +127,7 @@ def bench(
         _write(results, target)
     if not results.is_complete:
         raise KeyboardInterrupt
-    faults = [f"{f.case} could not be measured" for f in results.failures]
+    faults = [f"{f} could not be measured" for f in results.failures]
     if old is not None:
         compared = compare(old, results)
         print_comparison(compared, differences(old, results), tolerance, to)
@@ -146,7 +138,7 @@ def bench(
         ]
     if faults:
         listing = "\n".join(f"  - {fault}" for fault in faults)
-        raise BenchmarkError(f"The benchmark did not pass; more is told above:\n{listing}")
+        raise BenchmarkError(f"The benchmark did not pass; details are above:\n{listing}")
 
 
 def _check_target(target: Path) -> Path:
@@ -166,22 +158,22 @@ def _check_target(target: Path) -> Path:
 
 
 def _measure(plan: Plan) -> Results:
-    """Measure all cases; those that fail are told and noted. An interrupt ends it early."""
+    """Measure all cases; those that fail are reported and noted. An interrupt ends it early."""
     results = _begin(plan)
     cases = plan.cases
     try:
-        with console.timing_bar(len(cases)) as tell:
+        with console.timing_bar(len(cases)) as show:
             for done, case in enumerate(cases):
                 try:
                     measured = measure(
                         plan.bundle,
                         case,
                         plan.settings,
-                        partial(tell, done),
+                        partial(show, done),
                         console.is_debugging(),
                     )
                 except LDMEngineError as error:
-                    failure = Failure(case, str(error))
+                    failure = Failure(**asdict(case), reason=str(error))
                     print_failure(failure, console.err)
                     results = replace(results, failures=(*results.failures, failure))
                 else:
@@ -203,8 +195,7 @@ def _begin(plan: Plan) -> Results:
     return Results(
         date_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         is_complete=False,
-        bundle_digest=plan.bundle.digest,
-        bundle_source=plan.bundle.model.source,
+        bundle=Source(plan.bundle.digest, plan.bundle.model.source),
         load_average=load,
         machine=machine,
         versions={"ldm-engine": __version__, **versions(["numpy"]), **runtimes},

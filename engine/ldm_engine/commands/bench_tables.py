@@ -16,6 +16,7 @@ from ..benchmarking.results import (
     Failure,
     Measurement,
     Results,
+    call_settings,
 )
 from ..benchmarking.statistics import summarize
 from .console import plain, plain_table, print_whole
@@ -47,17 +48,20 @@ def print_results(results: Results, to: Console) -> None:
 
 def print_failure(failure: Failure, to: Console) -> None:
     """Which case could not be measured, and why."""
-    to.print(f"[bold red]Failed:[/] {plain(f'{failure.case}: {failure.reason}')}")
+    to.print(f"[bold red]Failed:[/] {plain(f'{failure}: {failure.reason}')}")
 
 
 def _heading(results: Results) -> str:
-    s, machine = results.settings, results.machine
-    guidance = "no guidance" if s.guidance_scale == 1 else f"guidance {s.guidance_scale:g}"
-    noise = f", eta {s.eta:g}" if s.eta else ""
+    call, machine = results.settings.call, results.machine
+    scale, eta = call["guidance_scale"], call["eta"]
+    guidance = "no guidance" if scale == 1 else f"guidance {scale:g}"
+    noise = f", eta {eta:g}" if eta else ""
+    later = [s.name for s in call_settings() if s.is_later and s.is_recorded(call[s.name])]
     return plain(
-        f"{results.bundle_source} (bundle {results.bundle_digest[:12]}): "
-        f"{s.num_inference_steps} steps, {guidance}{noise}, {s.width}x{s.height}, "
-        f"{s.threads} threads\n"
+        f"{results.bundle.source} (bundle {results.bundle.digest[:12]}): "
+        f"{call['num_inference_steps']} steps, {guidance}{noise}, "
+        f"{''.join(f'{name} {call[name]}, ' for name in later)}{call['width']}x{call['height']}, "
+        f"{results.settings.threads} threads\n"
         f"{machine['processor']} with {machine['threads']} threads and "
         f"{_gib(machine['memory_bytes'])} GiB, {results.date_utc}"
     )
@@ -70,7 +74,7 @@ def _latency_table(measurements: Sequence[Measurement]) -> Table:
         ">mean", ">share",
     )  # fmt: skip
     for m in measurements:
-        names = [m.case.runtime, m.case.precision]
+        names = [m.runtime, m.precision]
         for stage, samples in m.samples_s.items():
             summary = summarize(samples)
             figures = (summary.min, summary.median, summary.p90, summary.p99, summary.mean)
@@ -105,7 +109,7 @@ def _throughput_table(measurements: Sequence[Measurement]) -> Table:
         step = summarize(m.samples_s[UNET]).median
         table.add_row(
             *names,
-            str(m.case.batch_size),
+            str(m.batch_size),
             f"[bold]{_significant(m.images_per_second)}[/]",
             str(call.count),
             *map(_ms, (call.min, call.median, call.p90, call.mean, step)),
@@ -131,7 +135,7 @@ def _start_table(measurements: Sequence[Measurement]) -> Table:
         )
         table.add_row(
             *names,
-            str(m.case.batch_size),
+            str(m.batch_size),
             *map(_significant, seconds),
             _gib(m.peak_resident_bytes),
             _gib(m.peak_anonymous_bytes),
@@ -143,7 +147,7 @@ def _named(measurements: Sequence[Measurement]) -> Iterator[tuple[Measurement, t
     """Each measurement with its runtime and precision, or blanks where they stand just above."""
     above = None
     for m in measurements:
-        names = (m.case.runtime, m.case.precision)
+        names = (m.runtime, m.precision)
         yield m, ("", "") if names == above else names
         above = names
 

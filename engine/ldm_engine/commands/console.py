@@ -77,7 +77,7 @@ def is_debugging() -> bool:
 
 
 def _fail(error: BaseException) -> None:
-    """Tell an error in one paragraph, and exit."""
+    """Print an error in one paragraph, and exit."""
     if isinstance(error, click.ClickException):
         error.show()
         sys.exit(error.exit_code)
@@ -111,7 +111,7 @@ def _show_warning(
 
 @contextmanager
 def busy(description: str) -> Iterator[None]:
-    """A spinner, for what cannot tell how far it is."""
+    """A spinner, for what has no measure of progress."""
     with err.status(plain(description)):
         yield
 
@@ -141,7 +141,7 @@ def stages(total: int | None = None) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """A block that a first signal does not break; the result tells whether one has come."""
+    """A block that a first signal does not break; the result returns whether one has come."""
     with _interrupts.deferred():
         yield lambda: bool(_interrupts.received)
 
@@ -262,7 +262,7 @@ def plain_table(*columns: str) -> Table:
 
 
 def print_whole(table: Table, to: Console = out) -> None:
-    """Print `table` as wide as it is: a number or a verdict that is cut tells nothing."""
+    """Print `table` as wide as it is: a number or a verdict that is cut says nothing."""
     table.width = to.measure(table, options=to.options.update(width=1000)).maximum
     to.print(table)
 

@@ -48,11 +48,11 @@ def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
         f"{progress.rendered} of them by this run, in {_duration(progress.seconds)}",
     ]
     if progress.failed:
-        told = "failure is" if progress.failed == 1 else "failures are"
-        lines.append(f"{progress.failed} {told} told in {summary.failures} there")
+        noun = "failure is" if progress.failed == 1 else "failures are"
+        lines.append(f"{progress.failed} {noun} listed in {summary.failures} there")
     if truncated:
-        told = "prompt was" if truncated == 1 else "prompts were"
-        lines.append(f"{truncated} {told} longer than the model takes and cut off")
+        noun = "prompt was" if truncated == 1 else "prompts were"
+        lines.append(f"{truncated} {noun} longer than the model takes and cut off")
     if summary.gallery:
         lines.append(f"look at {summary.gallery}")
     console.out.print(console.plain("; ".join(lines) + "."))
@@ -64,7 +64,7 @@ def _print_json(event: str, progress: Progress, **more: object) -> None:
         print(json.dumps({"event": event, **facts, **more}), flush=True)
     except BrokenPipeError:  # a run of hours does not depend on who watches it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        console.err.print("Nobody reads the progress any more; the run goes on without telling it.")
+        console.err.print("The reader of the progress has gone; the run goes on without it.")
 
 
 @contextmanager
@@ -91,36 +91,36 @@ def _log() -> Iterator[Show]:
         nonlocal latest
         latest = progress
 
-    def tell() -> None:
+    def log() -> None:
         console.err.print(console.plain(f"{time.strftime('%T')} {_describe(latest)}"))
 
-    def tell_on() -> None:
+    def log_on() -> None:
         while not ended.wait(LOG_EVERY_S):
-            tell()
+            log()
 
-    teller = Thread(target=tell_on, daemon=True)
-    teller.start()
+    logger = Thread(target=log_on, daemon=True)
+    logger.start()
     try:
         yield show
-        tell()
+        log()
     finally:
         ended.set()
-        teller.join()
+        logger.join()
 
 
 def _describe(progress: Progress | None) -> str:
     if progress is None:
         return "reading the jobs"
-    told = f"{progress.done} of {progress.total} images"
+    shown = f"{progress.done} of {progress.total} images"
     if progress.to_do and not progress.images_per_second:
-        return f"{told}, preparing the next"
+        return f"{shown}, preparing the next"
     if progress.failed:
-        told += f", {progress.failed} failed"
+        shown += f", {progress.failed} failed"
     if progress.images_per_second:
-        told += f", {progress.images_per_second:.3g} a second"
+        shown += f", {progress.images_per_second:.3g} a second"
     if progress.seconds_left and progress.to_do:
-        told += f", {_duration(progress.seconds_left)} left"
-    return told
+        shown += f", {_duration(progress.seconds_left)} left"
+    return shown
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from ..sampling.programs import MEMORY_MODES
 from ..sampling.recipes import Recipe
 from ..sampling.request import MAX_BATCH, Request
 from . import console
-from .again import check_given, generate_again
+from .from_image import check_given, generate_from_image
 from .images import contact_sheet, file_stem, save_png
 from .memory import opened_pipeline
 from .options import runtime_options, settings_options
@@ -81,7 +81,7 @@ def generate(
     """
     if from_image is not None:
         check_given(click.get_current_context())
-        path = generate_again(bundle, from_image, output, device, memory)
+        path = generate_from_image(bundle, from_image, output, device, memory)
         console.out.print(str(path), markup=False)
         return
     if not prompts:

@@ -1,4 +1,4 @@
-"""The command ``ldm-engine``: its subcommands, each loaded from its own file when it is asked for.
+"""The command ``ldm-engine``: its subcommands, each loaded from its own file when it is used.
 
 The name of ``ldm_export`` stands here and nowhere else in the engine.
 """

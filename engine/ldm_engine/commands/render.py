@@ -114,5 +114,5 @@ def render(
     nothing_to_do = run_options.shard != "1/1" and not progress.total
     if progress.failed and not progress.done and not nothing_to_do:
         raise LDMEngineError(
-            f"Not one of the jobs could be rendered; {summary.failures} in the output tells why."
+            f"None of the jobs could be rendered; the reasons are in {summary.failures} there."
         )

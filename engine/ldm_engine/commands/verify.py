@@ -1,4 +1,4 @@
-"""The command ``ldm-engine verify``: a bundle's files and outputs, checked again."""
+"""The command ``ldm-engine verify``: a bundle's files and outputs, checked."""
 
 from __future__ import annotations
 

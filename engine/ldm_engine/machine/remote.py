@@ -81,7 +81,7 @@ class RemoteStorage(Storage):
     def __init__(self, output: str) -> None:
         self.output = output
         fsspec = import_fsspec()
-        with self._told(""):
+        with self._reported(""):
             self._files, root = fsspec.core.url_to_fs(output)
         self._root = root.rstrip("/")
         self._has_folders = _scheme(output) not in _BUCKETS
@@ -97,7 +97,7 @@ class RemoteStorage(Storage):
         whole = content if isinstance(content, bytes) else b"".join(content)
         path = self._path(name)
         folder = path.rpartition("/")[0]
-        with self._told(name):
+        with self._reported(name):
             if self._has_folders and folder not in self._made:
                 self._files.makedirs(folder, exist_ok=True)
                 self._made.add(folder)
@@ -123,7 +123,7 @@ class RemoteStorage(Storage):
 
     def read(self, name: str) -> bytes | None:
         """Get an object."""
-        with self._told(name):
+        with self._reported(name):
             try:
                 content: bytes = self._files.cat_file(self._path(name))
             except FileNotFoundError:
@@ -174,7 +174,7 @@ class RemoteStorage(Storage):
     def remove(self, name: str) -> None:
         """Delete an object, or a journal with its parts."""
         path = self._path(name)
-        with self._told(name), suppress(FileNotFoundError):
+        with self._reported(name), suppress(FileNotFoundError):
             if not self._has_folders or self._files.exists(path):
                 self._files.rm_file(path)
         if name.endswith(".jsonl"):
@@ -182,7 +182,7 @@ class RemoteStorage(Storage):
 
     def clear(self, folder: str) -> None:
         """Delete all objects below, and where folders are more than a part of names, these too."""
-        with self._told(folder):
+        with self._reported(folder):
             found = self._files.find(self._path(folder), withdirs=True, detail=True)
             for path, facts in sorted(found.items(), reverse=True):
                 if facts.get("type") != "directory":
@@ -195,7 +195,7 @@ class RemoteStorage(Storage):
     def names(self, folder: str) -> list[str]:
         """The names of the objects and folders in a folder, as they are now."""
         path = self._path(folder)
-        with self._told(folder), suppress(FileNotFoundError):
+        with self._reported(folder), suppress(FileNotFoundError):
             self._files.invalidate_cache(path)
             found = (held.rstrip("/") for held in self._files.ls(path, detail=False))
             return sorted(held.rsplit("/", 1)[-1] for held in found if held != path)
@@ -204,7 +204,7 @@ class RemoteStorage(Storage):
     def finish(self, journals: Iterable[str]) -> None:
         """Put each journal as one object beside its parts."""
         for name in filter(self._part_names, journals):
-            with self._told(name), self._files.open(self._path(name), "wb") as file:
+            with self._reported(name), self._files.open(self._path(name), "wb") as file:
                 for line in self.lines(name):
                     file.write(line)
 
@@ -221,7 +221,7 @@ class RemoteStorage(Storage):
         return f"{self._root}/{name}".rstrip("/")
 
     @contextmanager
-    def _told(self, name: str) -> Iterator[None]:
+    def _reported(self, name: str) -> Iterator[None]:
         try:
             yield
         except LDMEngineError:

@@ -88,7 +88,7 @@ class Storage(ABC):
 
     @abstractmethod
     def size(self, name: str) -> int | None:
-        """Bytes of a file, or None if it is not there; -1 where asking would take long."""
+        """Bytes of a file, or None if it is not there; -1 where finding out would take long."""
 
     @abstractmethod
     def prepare(self) -> None:
@@ -112,7 +112,7 @@ class LocalStorage(Storage):
 
     def prepare(self) -> None:
         """Make the folder and clear away temporary files."""
-        with self._told("."):
+        with self._reported("."):
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ class LocalStorage(Storage):
     def write(self, name: str, content: bytes | Iterable[bytes]) -> int:
         """Write through a synced temporary file."""
         path = self.folder / name
-        with self._told(name), synced_file(self._temporary, content) as temporary:
+        with self._reported(name), synced_file(self._temporary, content) as temporary:
             self._make(path.parent)
             size = temporary.stat().st_size
             temporary.replace(path)
@@ -129,7 +129,7 @@ class LocalStorage(Storage):
     def write_once(self, name: str, content: bytes) -> bool:
         """Link a synced temporary file, which fails if the name is taken."""
         path = self.folder / name
-        with self._told(name), synced_file(self._temporary, content) as temporary:
+        with self._reported(name), synced_file(self._temporary, content) as temporary:
             try:
                 os.link(temporary, path)
             except FileExistsError:
@@ -143,7 +143,7 @@ class LocalStorage(Storage):
     def sync(self, names: Iterable[str]) -> None:
         """Sync the folders that the files were renamed into, and those that were made."""
         folders = {(self.folder / name).parent for name in names} | self._unsynced
-        with self._told("."):
+        with self._reported("."):
             for folder in sorted(folders):
                 handle = os.open(folder, os.O_RDONLY)
                 try:
@@ -154,14 +154,14 @@ class LocalStorage(Storage):
 
     def read(self, name: str) -> bytes | None:
         """Read the file."""
-        with self._told(name):
+        with self._reported(name):
             try:
                 return (self.folder / name).read_bytes()
             except FileNotFoundError:
                 return None
 
     def size(self, name: str) -> int | None:
-        """Ask the file system."""
+        """As the file system has it."""
         try:
             return os.stat(f"{self.output}/{name}").st_size  # noqa: PTH116 - no Path, a million times
         except OSError:
@@ -169,7 +169,11 @@ class LocalStorage(Storage):
 
     def lines(self, name: str) -> Iterator[bytes]:
         """Read the journal line by line."""
-        with self._told(name), suppress(FileNotFoundError), (self.folder / name).open("rb") as file:
+        with (
+            self._reported(name),
+            suppress(FileNotFoundError),
+            (self.folder / name).open("rb") as file,
+        ):
             for line in file:
                 if line.endswith(b"\n"):
                     yield line
@@ -177,7 +181,7 @@ class LocalStorage(Storage):
     def append(self, name: str, lines: Sequence[bytes]) -> None:
         """Write and sync; a torn line, of this run or an earlier one, is cut off first."""
         path = self.folder / name
-        with self._told(name), path.open("ab+", buffering=0) as file:
+        with self._reported(name), path.open("ab+", buffering=0) as file:
             whole = _end_of_last_line(file)
             file.truncate(whole)
             rest = memoryview(b"".join(lines))
@@ -195,7 +199,7 @@ class LocalStorage(Storage):
     def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
         """Write another file and rename it."""
         path = self.folder / name
-        with self._told(name), synced_file(self._temporary, lines) as temporary:
+        with self._reported(name), synced_file(self._temporary, lines) as temporary:
             if temporary.stat().st_size:
                 temporary.replace(path)
             else:
@@ -204,12 +208,12 @@ class LocalStorage(Storage):
 
     def remove(self, name: str) -> None:
         """Unlink the file."""
-        with self._told(name):
+        with self._reported(name):
             (self.folder / name).unlink(missing_ok=True)
 
     def names(self, folder: str) -> list[str]:
         """List the folder."""
-        with self._told(folder), suppress(FileNotFoundError):
+        with self._reported(folder), suppress(FileNotFoundError):
             return sorted(path.name for path in (self.folder / folder).iterdir())
         return []
 
@@ -233,7 +237,7 @@ class LocalStorage(Storage):
             self._made.add(folder)
 
     @contextmanager
-    def _told(self, name: str) -> Iterator[None]:
+    def _reported(self, name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:

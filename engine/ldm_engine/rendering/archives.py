@@ -47,7 +47,7 @@ class TarJournals(Journals):
         self._staged = self._own(_STAGED)
         self._prefix = f"{_ARCHIVES}/" if self._whole else f"{_ARCHIVES}/{shard.label}-"
         self._waiting: list[Outcome] = []
-        self._sizes: dict[str, int] = {}  #: bytes of archives as the records tell
+        self._sizes: dict[str, int] = {}  #: bytes of archives as recorded
         self._next = 0  #: number of the next archive
 
     def _load_unpacked(self) -> None:
@@ -129,7 +129,7 @@ class TarJournals(Journals):
         """Write the records that archives lack, where a kill came between the two.
 
         Raises:
-            OutputError: if an archive is not as the records tell. None is ever removed.
+            OutputError: if an archive is not as recorded. None is ever removed.
         """
         waiting = {_image_name(r): r for name in self._mine(_STAGED) for r in self._outcomes(name)}
         there = {f"{_ARCHIVES}/{name}" for name in self._storage.names(_ARCHIVES)}
@@ -141,7 +141,7 @@ class TarJournals(Journals):
                 is_whole = self._storage.size(path) in (-1, self._sizes[path])
             if not is_whole:
                 raise OutputError(
-                    f"{self._storage.output}/{path} is not what {self.records} tells: it was cut, "
+                    f"{self._storage.output}/{path} is not as {self.records} has it: it was cut, "
                     "changed or written by another program, or records are lost. Bring back what "
                     "is missing, or move this archive away, and start the same command again: "
                     "images without a record or without their archive are then made again."
@@ -157,7 +157,7 @@ class TarJournals(Journals):
     def _complete(self, path: str, waiting: Mapping[str, Outcome]) -> bool:
         """Write the records that an archive lacks, of images that still wait.
 
-        Tells whether it is then as the records say; if it is in none, all in it must wait.
+        Returns whether it is then as recorded; if it is in no record, all in it must wait.
         """
         content = self._storage.read(path) or b""
         images = _images_of(content)

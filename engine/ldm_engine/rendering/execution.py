@@ -109,10 +109,10 @@ class Execution:
         Raises:
             LDMEngineError: if the run file vanishes, or another shard's run is another one.
         """
-        held = load_run_file(storage)
+        existing = load_run_file(storage)
         threads = options.threads
-        if threads is None and held is not None:
-            threads = held.fingerprint["threads"]
+        if threads is None and existing is not None:
+            threads = existing.fingerprint["threads"]
         if threads is None:
             threads = max(1, available_threads() // options.workers)
         resolved = resolve_options(
@@ -128,9 +128,9 @@ class Execution:
             quality=options.quality,
             folder=_folder(options),
         )
-        if held is not None:
-            check_same(storage, held.fingerprint, fingerprint)
-            return cls(opened, options, storage, settings, held, None)
+        if existing is not None:
+            check_same(storage, existing.fingerprint, fingerprint)
+            return cls(opened, options, storage, settings, existing, None)
         renderer = Renderer(settings, storage, opened)
         run_file = _measure(renderer, {**fingerprint, "threads": threads}, survey, options)
         if not run_file.save(storage):  # another shard was faster, and decides

@@ -29,7 +29,7 @@ from ..sampling.settings import (
 MAX_IMAGES = 10_000  #: of one row
 MAX_TEXT = 5_000  #: characters of a prompt; twice that fits the metadata of a JPEG
 MAX_EXTRA_BYTES = 65_536  #: of other fields, as JSON; 10,000 images may wait for others in memory
-#: Ids that are their own file name: lower case, since some file systems do not tell cases apart.
+#: Ids that are their own file name: lower case, since some file systems take cases for the same.
 _PLAIN = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,98}[a-z0-9_-])?")
 #: Names that Windows gives to devices, with any suffix.
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9])(?:\..*)?")

@@ -99,13 +99,13 @@ def load_run_file(storage: Storage) -> RunFile | None:
     if content is None:
         return None
     try:
-        held = json.loads(content)
-        costs = held["costs"]
+        existing = json.loads(content)
+        costs = existing["costs"]
         compile_s = costs["compile_s"]
         return RunFile(
-            dict(held["fingerprint"]),
+            dict(existing["fingerprint"]),
             Costs(None if compile_s is None else float(compile_s), float(costs["image_step_s"])),
-            dict(held["measured"]),
+            dict(existing["measured"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FingerprintError(
@@ -114,19 +114,19 @@ def load_run_file(storage: Storage) -> RunFile | None:
         ) from error
 
 
-def differences(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """How two fingerprints differ, one line each; what is wanted as None may be anything."""
-    names = list(dict.fromkeys([*held, *wanted]))
+    names = list(dict.fromkeys([*existing, *wanted]))
     return [
-        f"{name}: {held.get(name)!r} there, {wanted.get(name)!r} now"
+        f"{name}: {existing.get(name)!r} there, {wanted.get(name)!r} now"
         for name in names
-        if held.get(name) != wanted.get(name) and wanted.get(name, ...) is not None
+        if existing.get(name) != wanted.get(name) and wanted.get(name, ...) is not None
     ]
 
 
-def check_same(storage: Storage, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_same(storage: Storage, existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise ``FingerprintError`` unless a run with the fingerprint `wanted` can go on there."""
-    found = differences(held, wanted)
+    found = differences(existing, wanted)
     if found:
         listing = "\n".join(f"  - {line}" for line in found)
         raise FingerprintError(
@@ -168,9 +168,9 @@ def find_place(output: str, label: str, fingerprint: Mapping[str, Any], force: b
 def _check(storage: Storage, fingerprint: Mapping[str, Any]) -> None:
     # Listed first: of a run that begins meanwhile, the run file is there before anything else.
     others = [name for name in storage.names("") if not _BEFORE.fullmatch(name)]
-    held = load_run_file(storage)
-    if held is not None:
-        check_same(storage, held.fingerprint, fingerprint)
+    existing = load_run_file(storage)
+    if existing is not None:
+        check_same(storage, existing.fingerprint, fingerprint)
     elif others:
         raise FingerprintError(
             f"{storage.output} is not empty ({', '.join(others[:3])}), and no run of this program "

@@ -113,12 +113,12 @@ def render_with_ray(
 @contextmanager
 def _signals_kept() -> Iterator[None]:
     """Ray takes SIGTERM to end the process at once; give it back to who had it."""
-    held = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if held is not None and current_thread() is main_thread():
-            signal.signal(signal.SIGTERM, held)
+        if handler is not None and current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def import_ray() -> Any:

@@ -121,9 +121,9 @@ class Run:
         wanted = fingerprint(opened, options, self.defaults)
         storage = find_place(options.output, shard.label, wanted, options.force)
         with locked(storage, shard.label):
-            held = load_run_file(storage)  # another may have begun it meanwhile
-            if held is not None:
-                check_same(storage, held.fingerprint, wanted)
+            existing = load_run_file(storage)  # another may have begun it meanwhile
+            if existing is not None:
+                check_same(storage, existing.fingerprint, wanted)
             storage.prepare()
             states, journals = States(), self._journals(storage, shard)
             journals.load(states)

@@ -45,8 +45,8 @@ class States:
     def add(self, key: bytes, flags: int, settings: bytes | None = None) -> None:
         """Add `flags` to those of `key`, and replace its settings' hash if one is given."""
         with self._lock:
-            before, held = self.get(key)
-            self._states[key] = bytes([before | flags]) + (held if settings is None else settings)
+            before, kept = self.get(key)
+            self._states[key] = bytes([before | flags]) + (kept if settings is None else settings)
 
 
 @dataclass

@@ -70,7 +70,7 @@ def check_jobs(jobs: Jobs, format_name: str | None) -> str | None:
     format_name = format_name or _SUFFIXES.get(Path(name).suffix.lower())
     if format_name not in FORMATS:
         raise InvalidArgumentError(
-            f"The format of the job file {name} is not told by its name; accepted are "
+            f"The format of the job file {name} cannot be seen from its name; accepted are "
             f"{_ACCEPTED}. Rename it, or give its format with --jobs-format."
         )
     return format_name

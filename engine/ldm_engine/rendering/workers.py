@@ -39,7 +39,7 @@ class _Worker:
 
     def give(self, batch: Batch | None) -> None:
         """Send it a batch, or that there are no more."""
-        with suppress(ConnectionError):  # what broke it is told where its answer is read
+        with suppress(ConnectionError):  # what broke it is reported where its answer is read
             self.connection.send(batch)
         self.batches += batch is not None
         self.is_last = batch is None
@@ -55,7 +55,7 @@ def render_in_workers(
 ) -> Generator[Sequence[Outcome], None, None]:
     """Render in `count` processes, which write the images; outcomes come here to be committed.
 
-    A worker asks for each batch when its loop is free, so that none waits with it when the run is
+    A worker requests each batch when its loop is free, so that none waits with it when the run is
     stopped.
 
     Raises:
@@ -68,7 +68,7 @@ def render_in_workers(
         while busy := {w.connection: w for w in workers if not w.is_done}:
             for ready in wait(list(busy)):
                 worker = busy[ready]  # type: ignore[index]
-                with _told(worker):
+                with _reported(worker):
                     message = worker.connection.recv()
                 if isinstance(message, Exception):
                     raise message
@@ -117,7 +117,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 @contextmanager
-def _told(worker: _Worker) -> Iterator[None]:
+def _reported(worker: _Worker) -> Iterator[None]:
     """Say which worker died when its connection breaks."""
     try:
         yield
@@ -148,7 +148,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
     lock = Lock()
 
     def send(message: object) -> None:
-        with lock:  # outcomes are told in another thread than batches are asked for
+        with lock:  # outcomes are sent in another thread than requests for batches
             connection.send(message)
 
     try:
@@ -164,7 +164,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
 
 
 def _received(connection: Connection[Any, Any], send: Callable[[object], None]) -> Iterator[Batch]:
-    """Ask for one batch after another, by sending None, until None says that there are no more."""
+    """Request one batch after another, by sending None, until None says that there are no more."""
     with suppress(EOFError):
         while True:
             send(None)

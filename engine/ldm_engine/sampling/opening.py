@@ -35,7 +35,7 @@ class Opened:
     schedule: NoiseSchedule
 
     def request(self, settings: Mapping[str, Any], latents: Any = None) -> Request:
-        """What a call of a pipeline over this asks for, checked: see ``resolve_request``."""
+        """The settings of a call of a pipeline over this, checked: see ``resolve_request``."""
         return resolve_request(self.bundle.model, self.schedule, settings, latents)
 
     def open_program(self, name: str) -> Program:

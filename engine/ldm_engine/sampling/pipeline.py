@@ -162,6 +162,11 @@ class LDMTextToImagePipeline:
         return self._shared.opened
 
     @property
+    def programs(self) -> Programs:
+        """The programs by name, opened when they are used."""
+        return self._programs
+
+    @property
     def runtime(self) -> str:
         """The name of the runtime in use."""
         return self._shared.opened.choice.runtime.name

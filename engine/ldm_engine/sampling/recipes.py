@@ -103,11 +103,11 @@ def read_recipe(path: Path) -> Recipe:
         with Image.open(path) as image:
             image.load()
             if image.format == "PNG":
-                held = image.info[RECIPE_KEY]
+                text = image.info[RECIPE_KEY]
             else:
                 comment = image.getexif().get_ifd(_EXIF_FOLDER)[_USER_COMMENT]
-                held = comment[len(_COMMENT_CODE) :].decode()
-            return Recipe.from_json(held)
+                text = comment[len(_COMMENT_CODE) :].decode()
+            return Recipe.from_json(text)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise InvalidArgumentError(
             f"The image {path} cannot be read: {reason(error)}. Give an image file as "

@@ -1,4 +1,4 @@
-"""THE list of what may be asked of an image: each setting is declared here, once.
+"""THE list of an image's settings: each is declared here, once.
 
 The call's checks, the commands' options, the job fields with their defaults, the recipe, the hash
 by which a changed job is noticed, the gallery's facts and ``tests/data/settings.json``, which holds
@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that may be asked of an image.
+    """One thing that may be set for an image.
 
     Numbers have a range, whose error text is ``accepted`` with ``{minimum}`` and ``{maximum}``
     filled in; ``check`` is for what a range cannot say.

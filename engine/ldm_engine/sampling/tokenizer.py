@@ -88,8 +88,8 @@ class Tokenizer:
 
     def _warn(self, text: str, cut: str) -> None:
         start = text[:40] + ("…" if len(text) > 40 else "")
-        told = (
+        message = (
             f"The prompt {start!r} is longer than {self.token_length} tokens. "
             f"This end of it was cut off and has no effect: {cut!r}"
         )
-        warnings.warn(PromptTruncatedWarning(told, text), stacklevel=4)
+        warnings.warn(PromptTruncatedWarning(message, text), stacklevel=4)

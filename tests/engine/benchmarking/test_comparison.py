@@ -17,12 +17,16 @@ from ldm_engine.benchmarking.comparison import (
     compare,
     differences,
 )
-from ldm_engine.benchmarking.results import END_TO_END, STAGES, rows_of
+from ldm_engine.benchmarking.results import END_TO_END, STAGES, Source, rows_of
 from ldm_engine.errors import ResultsError
 from made_results import SETTINGS, made_measurement, made_results
 
 OLD = made_results(made_measurement())
 TOLERANCE = 0.05
+
+
+def with_settings(**call):
+    return replace(SETTINGS, call={**SETTINGS.call, **call})
 
 
 def verdicts(new, old=OLD):
@@ -48,7 +52,7 @@ def test_a_slowdown_counts_beyond_the_tolerance_and_only_in_what_a_user_waits_fo
 def test_steps_of_one_call_are_no_independent_witnesses():
     # Nothing changed but the mood of the machine in each call, which all of its steps share.
     stream = np.random.default_rng(0)
-    told = 0
+    found = 0
     for _ in range(100):
         moods = stream.lognormal(0, 0.03, (2, 5))
         old, new = (
@@ -63,8 +67,8 @@ def test_steps_of_one_call_are_no_independent_witnesses():
             )
             for mood in moods
         )
-        told += verdicts(new, old)["unet"] != NOISE
-    assert told <= 15  # of 100; 5 expected, and 45 if each step were a witness
+        found += verdicts(new, old)["unet"] != NOISE
+    assert found <= 15  # of 100; 5 expected, and 45 if each step were a witness
 
 
 def test_a_slowdown_that_noise_explains_does_not_count():
@@ -98,29 +102,34 @@ def test_what_both_scenarios_measured_stands_once():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "named"),
     [
         ({"num_inference_steps": 50}, "--num-inference-steps: there 2, here 50"),
         ({"guidance_scale": 1.0}, "--guidance-scale"),
         ({"eta": 0.5}, "--eta"),
-        ({"threads": 1}, "--threads: there 2, here 1"),
         ({"height": 128}, "--height"),
     ],
 )
-def test_other_work_is_refused(change, told):
-    rows = list(rows_of(made_measurement().case, "offline"))
-    with pytest.raises(ResultsError, match=told):
-        check_comparable(Path("old.json"), OLD, replace(SETTINGS, **change), rows)
+def test_other_work_is_refused(change, named):
+    rows = list(rows_of(made_measurement(), "offline"))
+    with pytest.raises(ResultsError, match=named):
+        check_comparable(Path("old.json"), OLD, with_settings(**change), rows)
+
+
+def test_another_number_of_threads_is_other_work():
+    rows = list(rows_of(made_measurement(), "offline"))
+    with pytest.raises(ResultsError, match="--threads: there 2, here 1"):
+        check_comparable(Path("old.json"), OLD, replace(SETTINGS, threads=1), rows)
 
 
 def test_what_does_not_change_the_work_may_differ():
-    rows = list(rows_of(made_measurement().case, "offline"))
-    other = replace(SETTINGS, guidance_scale=2.0, warm_up=9, min_samples=9, min_seconds=9.0)
+    rows = list(rows_of(made_measurement(), "offline"))
+    other = replace(with_settings(guidance_scale=2.0), warm_up=9, min_samples=9, min_seconds=9.0)
     check_comparable(Path("old.json"), OLD, other, rows)
 
 
 def test_results_without_a_row_in_common_are_refused():
-    rows = list(rows_of(made_measurement(2).case, "offline"))
+    rows = list(rows_of(made_measurement(2), "offline"))
     with pytest.raises(ResultsError, match="It holds openvino fp32, batch 1"):
         check_comparable(Path("old.json"), OLD, SETTINGS, rows)
 
@@ -129,7 +138,7 @@ def test_another_machine_version_or_bundle_is_noted():
     assert differences(OLD, OLD) == []
     new = made_results(
         made_measurement(),
-        bundle_digest="1" * 64,
+        bundle=Source("1" * 64, "somewhere"),
         machine={"processor": "B", "threads": 2},
         versions={"ldm-engine": "0.1.0", "openvino": "2", "paddle": "3"},
     )

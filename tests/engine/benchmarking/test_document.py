@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 
 from ldm_engine.benchmarking.document import read_results, to_json
-from ldm_engine.benchmarking.results import Case, Failure
+from ldm_engine.benchmarking.results import Failure
 from ldm_engine.errors import ResultsError
+from ldm_engine.sampling import settings
+from ldm_engine.sampling.settings import Setting
 from made_results import made_measurement, made_results
 
 RESULTS = replace(
     made_results(made_measurement(1), made_measurement(2)),
-    failures=(Failure(Case("paddle", "bf16", 8), "its process was killed"),),
+    failures=(Failure("paddle", "bf16", 8, "its process was killed"),),
 )
 
 
@@ -38,9 +40,23 @@ def test_what_is_written_is_read_back_to_the_nanosecond(tmp_path):
     again = read_results(tmp_path / "results.json")
     assert replace(again, measurements=()) == replace(RESULTS, measurements=())
     for read, given in zip(again.measurements, RESULTS.measurements, strict=True):
-        assert read.case == given.case
+        assert str(read) == str(given)
         for stage, samples in given.samples_s.items():
             assert read.samples_s[stage] == pytest.approx(samples, abs=1e-9)
+
+
+def test_a_later_setting_of_images_is_one_of_the_document(tmp_path, monkeypatch):
+    """An older document was measured with its default."""
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(to_json(RESULTS))
+    later = Setting("solver", str, "Solver.", default="ddim")
+    monkeypatch.setattr(settings, "SETTINGS", [*settings.SETTINGS, later])
+    found = read_results(old)
+    assert found.settings.call == {**RESULTS.settings.call, "solver": "ddim"}
+    assert found.settings.work["--solver"] == "ddim"
+    call = {**found.settings.call, "solver": "other"}
+    new.write_text(to_json(replace(found, settings=replace(found.settings, call=call))))
+    assert read_results(new).settings.call["solver"] == "other"
 
 
 def test_half_a_file_is_refused(refused):
@@ -103,8 +119,8 @@ def test_a_missing_or_foreign_value_is_named(refused, place):
 @pytest.mark.parametrize("samples", [[], [0.1, -0.1], [0.0], [float("nan")], ["0.1"], [True]])
 def test_samples_are_positive_seconds(refused, samples):
     place = ("measurements", 0, "samples_s", "unet")
-    told = refused(_edited(place, lambda inner, key: inner.__setitem__(key, samples)))
-    assert "`unet`" in told
+    message = refused(_edited(place, lambda inner, key: inner.__setitem__(key, samples)))
+    assert "`unet`" in message
 
 
 def test_a_number_beyond_floats_is_refused(refused):
@@ -112,7 +128,7 @@ def test_a_number_beyond_floats_is_refused(refused):
     assert "damaged" in refused(_edited(place, lambda inner, key: inner.__setitem__(key, 10**400)))
 
 
-def test_what_cannot_be_read_is_told(tmp_path):
+def test_what_cannot_be_read_is_named(tmp_path):
     for path in (tmp_path / "nothing", tmp_path):
         with pytest.raises(ResultsError, match="cannot be read"):
             read_results(path)

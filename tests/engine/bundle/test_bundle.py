@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import shutil
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -28,6 +29,27 @@ def test_what_is_saved_is_what_is_read(tiny_bundle):
     assert again == tiny_bundle
     assert again.digest == tiny_bundle.digest
     again.check_files()
+
+
+def test_a_path_is_made_absolute_once(copy_bundle, tmp_path, monkeypatch):
+    path = copy_bundle()
+    monkeypatch.chdir(path.parent)
+    bundle = open_bundle(path.name)
+    monkeypatch.chdir(tmp_path.parent)
+    assert bundle.path == path
+    bundle.check_files()
+
+
+def test_the_manifest_is_read_once(copy_bundle):
+    path, opened = copy_bundle(), []
+
+    def note(event, arguments):
+        if event == "open" and str(arguments[0]) == str(path / MANIFEST):
+            opened.append(arguments)
+
+    sys.addaudithook(note)  # for as long as the process lives
+    open_bundle(path)
+    assert len(opened) == 1
 
 
 def test_a_missing_folder_says_how_to_make_a_bundle(tmp_path):

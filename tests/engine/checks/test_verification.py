@@ -5,9 +5,13 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
-from ldm_engine.bundle.bundle import FormatInfo
+from ldm_engine.bundle.bundle import FormatInfo, ProgramInfo
+from ldm_engine.bundle.contract import PROGRAMS, tensor_specs
+from ldm_engine.bundle.formats import program_file_names
 from ldm_engine.checks.cases import END_TO_END_KEY, reference_cases
 from ldm_engine.checks.references import load_references, sample
 from ldm_engine.checks.tolerances import (
@@ -194,3 +198,53 @@ def test_a_broken_reference_file_is_refused(tiny_bundle, tmp_path, content):
     json.loads(content)
     with pytest.raises(BundleError, match=r"reference\.json"):
         load_references(replace(tiny_bundle, path=path))
+
+
+@pytest.fixture
+def with_encoder(tiny_onnx_bundle, tmp_path):
+    """The tiny bundle with an optional program: means of blocks of pixels, mixed into channels."""
+    path = shutil.copytree(tiny_onnx_bundle.path, tmp_path / "bundle")
+    model = tiny_onnx_bundle.model
+    inputs, outputs = tensor_specs("vae_encoder", model)
+    kernel = np.random.RandomState(0).standard_normal((model.latent_channels, 3, 1, 1))
+    weights = helper.make_tensor("mix", TensorProto.FLOAT, kernel.shape, kernel.ravel())
+    block = [model.scale_factor] * 2
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["means"], kernel_shape=block, strides=block),
+        helper.make_node("Conv", ["means", "mix"], ["latents"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(t.name, TensorProto.FLOAT, [None] * 4)
+        for t in (*inputs, *outputs)
+    ]
+    graph = helper.make_graph(nodes, "vae_encoder", ends[:1], ends[1:], [weights])
+    names = program_file_names("vae_encoder", "onnx")
+    (path / "vae_encoder").mkdir()
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path / names[0])
+    (path / names[1]).write_bytes(b"")
+    info = ProgramInfo(inputs, outputs, {"onnx": FormatInfo(names)})
+    programs = {**tiny_onnx_bundle.programs, "vae_encoder": info}
+    bundle = replace(tiny_onnx_bundle, path=path, programs=programs, manifest_stamp=None)
+    return bundle, kernel[:, :, 0, 0]
+
+
+@pytest.mark.parametrize("change", [0.0, 0.01])
+def test_an_optional_program_is_verified(with_encoder, change):
+    bundle, kernel = with_encoder
+    programs = {name: bundle.programs[name] for name in PROGRAMS}
+    references = load_references(replace(bundle, programs=programs))
+    factor = bundle.model.scale_factor
+    for case in reference_cases("vae_encoder", bundle.model):
+        image = case.inputs()["image"]
+        assert 0 <= image.min() < 0.1 < 0.9 < image.max() <= 1
+        count, height, width, _ = image.shape
+        means = image.reshape(count, height // factor, factor, width // factor, factor, 3)
+        latents = np.einsum("bhywxc,kc->bkhw", means, kernel) / factor**2
+        references["vae_encoder", case.label] = {"latents": sample(latents + change)}
+    choice = choose_runtime(bundle, "onnxruntime")
+    findings = check_runtime(bundle, choice, RuntimeOptions(threads=1), references, prepare=sample)
+    of_encoder = [f for f in findings if f.program == "vae_encoder"]
+    assert [f.label for f in of_encoder] == ["batch 1, 64x64", "batch 2, 128x64"]
+    assert [f.passed for f in of_encoder] == [not change] * 2

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from forked import run_command
 from ldm_engine.commands import main as cli
 from ldm_engine.errors import BenchmarkError, InvalidArgumentError, LDMEngineError, OutputError
 from processes import ends
@@ -51,7 +52,7 @@ def edited(target, tmp_path, scale, only=("end_to_end", "unet")):
     return path
 
 
-def test_every_configuration_is_measured_and_told(measured, tiny_onnx_bundle):
+def test_every_configuration_is_measured_and_printed(measured, tiny_onnx_bundle):
     done, target = measured
     content = json.loads(target.read_text())
     assert content["is_complete"]
@@ -144,10 +145,10 @@ def started(tiny_onnx_bundle, target, *arguments):
 def test_a_killed_worker_fails_its_case_alone(tiny_onnx_bundle, tmp_path):
     process, workers = started(tiny_onnx_bundle, tmp_path / "results.json")
     os.kill(next(workers), signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 1, told
-    assert "onnxruntime fp32, batch 1: its process was killed by SIGKILL" in told
-    assert "onnxruntime fp32, batch 1 could not be measured" in told
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "onnxruntime fp32, batch 1: its process was killed by SIGKILL" in errors
+    assert "onnxruntime fp32, batch 1 could not be measured" in errors
     content = json.loads((tmp_path / "results.json").read_text())
     assert [m["batch_size"] for m in content["measurements"]] == [2]
     assert [f["batch_size"] for f in content["failures"]] == [1]
@@ -157,19 +158,19 @@ def test_an_interrupt_keeps_what_was_measured(tiny_onnx_bundle, tmp_path):
     process, workers = started(tiny_onnx_bundle, tmp_path / "results.json")
     _, _, third = next(workers), next(workers), next(workers)
     process.send_signal(signal.SIGINT)
-    shown, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "Interrupted." in told
-    assert "Traceback" not in told
+    shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Interrupted." in errors
+    assert "Traceback" not in errors
     assert "single-stream" in shown
     content = json.loads((tmp_path / "results.json").read_text())
     assert not content["is_complete"]
     assert [m["batch_size"] for m in content["measurements"]] == [1]
-    assert ends(third)  # if it had only just begun: by itself, as nobody asks it
+    assert ends(third)  # if it had only just begun: by itself, as nobody calls it
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "told"),
+    ("arguments", "kind", "message"),
     [
         (["--batch-size", "0"], InvalidArgumentError, "'0'"),
         (["--batch-size", "1,two"], InvalidArgumentError, "'two'"),
@@ -189,11 +190,11 @@ def test_an_interrupt_keeps_what_was_measured(tiny_onnx_bundle, tmp_path):
         (["--compare", "nothing.json"], LDMEngineError, "nothing.json cannot be read"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_measured(
-    tiny_onnx_bundle, tmp_path, monkeypatch, capfd, arguments, kind, told
+def test_mistakes_are_refused_before_anything_is_measured(
+    tiny_onnx_bundle, tmp_path, monkeypatch, capfd, arguments, kind, message
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         bench(tiny_onnx_bundle.path, *arguments)
     assert capfd.readouterr().out == ""
     assert Path("/dev/null").is_char_device()
@@ -202,8 +203,7 @@ def test_mistakes_are_told_before_anything_is_measured(
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "soon"])
 @pytest.mark.parametrize("option", ["--min-seconds", "--tolerance"])
 def test_numbers_are_finite(tiny_onnx_bundle, option, value):
-    arguments = [COMMAND, "bench", tiny_onnx_bundle.path, f"{option}={value}"]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = run_command("bench", tiny_onnx_bundle.path, f"{option}={value}")
     assert done.returncode == 2
     assert option in done.stderr
 

@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from ldm_engine.benchmarking.comparison import compare
-from ldm_engine.benchmarking.results import Case
 from ldm_engine.commands.bench_tables import print_comparison, print_results
 from made_results import made_measurement, made_results
 
@@ -37,7 +36,7 @@ def test_figures_of_any_size_are_whole_in_a_narrow_terminal(to, scale, median):
 
 
 def test_foreign_names_are_no_markup(to):
-    measurement = replace(made_measurement(), case=Case("[red]it[/]", "\x1b[2J", 1))
+    measurement = replace(made_measurement(), runtime="[red]it[/]", precision="\x1b[2J")
     results = made_results(measurement)
     print_comparison(compare(results, results), ["[bold]note\x1b[2J"], 0.05, to)
     assert "[red]it[/]" in shown(to)

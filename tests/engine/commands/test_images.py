@@ -15,14 +15,16 @@ from ldm_engine.errors import InvalidArgumentError
 from ldm_engine.sampling.recipes import IMAGE_FORMATS, RECIPE_KEY, Recipe, encode_image, read_recipe
 
 RECIPE = Recipe(
-    prompt='a "quoted" 🐿 [bold]\nprompt',
-    negative_prompt="é",
-    seed=2**32 - 1,
-    num_inference_steps=50,
-    guidance_scale=6.5,
-    eta=0.3,
-    height=64,
-    width=128,
+    settings={
+        "prompt": 'a "quoted" 🐿 [bold]\nprompt',
+        "negative_prompt": "é",
+        "seed": 2**32 - 1,
+        "num_inference_steps": 50,
+        "guidance_scale": 6.5,
+        "eta": 0.3,
+        "height": 64,
+        "width": 128,
+    },
     model="m",
     bundle="0" * 64,
     runtime="paddle",
@@ -36,7 +38,7 @@ def test_a_picture_carries_its_recipe(tmp_path):
     assert save_png(Image.fromarray(pixels), tmp_path, "a", RECIPE) == path
     assert read_recipe(path) == RECIPE
     with Image.open(path) as image:
-        assert image.info["Description"] == RECIPE.prompt
+        assert image.info["Description"] == RECIPE.settings["prompt"]
         np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
@@ -81,7 +83,8 @@ def test_a_contact_sheet_shows_every_image_in_order():
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
 def test_every_format_carries_a_recipe(tmp_path, image_format):
     pixels = np.random.RandomState(0).randint(0, 256, (64, 128, 3)).astype(np.uint8)
-    recipe = replace(RECIPE, prompt="é🐿\0" * 1000, negative_prompt="\x01" * 5000)
+    long = {"prompt": "é🐿\0" * 1000, "negative_prompt": "\x01" * 5000}
+    recipe = replace(RECIPE, settings={**RECIPE.settings, **long})
     path = tmp_path / f"a{IMAGE_FORMATS[image_format]}"
     path.write_bytes(encode_image(Image.fromarray(pixels), recipe, image_format, 90))
     assert read_recipe(path) == recipe

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from forked import run_command
 from ldm_engine import LDMTextToImagePipeline, __version__
 from ldm_engine.bundle.bundle import FileInfo, hash_file
 from ldm_engine.bundle.contract import PROGRAMS
@@ -26,16 +27,15 @@ COMMAND = Path(sys.executable).parent / "ldm-engine"
 
 
 def run(*arguments, code=0, **options):
-    done = subprocess.run(
-        [COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **options
-    )
+    done = run_command(*arguments, **options)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
 
 
 def test_version_and_help():
-    assert run("--version").stdout.strip() == f"ldm-engine, version {__version__}"
+    shown = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == f"ldm-engine, version {__version__}"
     for command in ("export", "verify", "info", "generate", "render"):
         assert command in run("--help").stdout
         assert "Usage" in run(command, "--help").stdout
@@ -87,14 +87,11 @@ def test_generate_writes_pictures_that_can_be_made_again(tiny_bundle, tmp_path):
     with Image.open(tmp_path / "grid.png") as sheet:
         assert sheet.size == (2 * 66 + 2, 2 * 66 + 2)
     recipe = read_recipe(tmp_path / "a-bold-dog-9.png")
-    assert (recipe.prompt, recipe.seed, recipe.bundle) == ("a [bold] dog", 9, tiny_bundle.digest)
+    assert (recipe.settings["prompt"], recipe.settings["seed"]) == ("a [bold] dog", 9)
+    assert recipe.bundle == tiny_bundle.digest
     pipe = LDMTextToImagePipeline.from_pretrained(tiny_bundle.path)
     (again,) = pipe(
-        recipe.prompt,
-        num_inference_steps=recipe.num_inference_steps,
-        guidance_scale=recipe.guidance_scale,
-        eta=recipe.eta,
-        seed=recipe.seed,
+        **recipe.settings,
     ).images
     with Image.open(tmp_path / "a-bold-dog-9.png") as written:
         difference = np.abs(np.asarray(written, int) - np.asarray(again, int))
@@ -216,8 +213,7 @@ def test_a_signal_ends_an_export_in_order(tiny_checkpoint, tmp_path, number):
     ("words", "code"), [(["info"], 1), (["generate", "--from-image", "nowhere.png"], 2)]
 )
 def test_debug_shows_the_traceback(tmp_path, words, code):
-    command = [COMMAND, *words, str(tmp_path), "--debug"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command(*words, tmp_path, "--debug")
     assert done.returncode == code
     assert "Traceback" in done.stderr
 

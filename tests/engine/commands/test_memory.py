@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ldm_engine import LDMTextToImagePipeline
@@ -9,11 +11,11 @@ from ldm_engine.commands import main as cli
 from ldm_engine.commands import memory
 from ldm_engine.commands.memory import choose_memory
 from ldm_engine.machine.gpu import GPU
-from ldm_engine.runtimes.choice import choose_runtime
+from ldm_engine.sampling.opening import open_to_run
 
 
 @pytest.mark.parametrize(
-    ("asked", "free", "sequential"),
+    ("mode", "free", "sequential"),
     [
         ("auto", 1000, True),
         ("auto", 0, True),
@@ -23,41 +25,42 @@ from ldm_engine.runtimes.choice import choose_runtime
         ("sequential", 1 << 50, True),
     ],
 )
-def test_memory_is_chosen_and_told(
-    tiny_onnx_bundle, tmp_path, monkeypatch, capsys, asked, free, sequential
+def test_memory_is_chosen_and_printed(
+    tiny_onnx_bundle, tmp_path, monkeypatch, capsys, mode, free, sequential
 ):
-    opened = {}
+    modes = []
 
-    def from_pretrained(path, **options):
-        opened.update(options)
-        return open_pipeline(path, **options)
+    def from_opened(opened, memory):
+        modes.append(memory)
+        return open_pipeline(opened, memory)
 
-    open_pipeline = LDMTextToImagePipeline.from_pretrained
-    monkeypatch.setattr(LDMTextToImagePipeline, "from_pretrained", from_pretrained)
+    open_pipeline = LDMTextToImagePipeline.from_opened
+    monkeypatch.setattr(LDMTextToImagePipeline, "from_opened", from_opened)
     monkeypatch.setattr(memory, "free_memory_bytes", lambda: free)
     arguments = ["generate", tiny_onnx_bundle.path, "a", "-o", tmp_path, "--seed", 0]
-    arguments += ["--num-inference-steps", 1, "--memory", asked, "--runtime", "onnxruntime"]
+    arguments += ["--num-inference-steps", 1, "--memory", mode, "--runtime", "onnxruntime"]
     cli.cli.main([str(a) for a in arguments], standalone_mode=False)
-    assert opened["memory"] == ("sequential" if sequential else "resident")
-    told = "--memory sequential" in capsys.readouterr().err
-    assert told == (sequential and asked == "auto")
+    assert modes == ["sequential" if sequential else "resident"]
+    is_printed = "--memory sequential" in capsys.readouterr().err
+    assert is_printed == (sequential and mode == "auto")
     assert (tmp_path / "a-0.png").exists()
 
 
 def test_half_of_the_free_memory_is_enough(tiny_onnx_bundle, monkeypatch):
     """Counted are the files of the runtime that is used, not all of the bundle's."""
-    choice = choose_runtime(tiny_onnx_bundle, "onnxruntime")
+    opened = open_to_run(tiny_onnx_bundle.path, runtime="onnxruntime")
     files = tiny_onnx_bundle.files
     needed = sum(files[n].bytes for n in files if "/model.onnx" in n)
     for free, expected in ((2 * needed, "resident"), (2 * needed - 1, "sequential")):
         monkeypatch.setattr(memory, "free_memory_bytes", lambda free=free: free)
-        assert choose_memory("auto", tiny_onnx_bundle, choice, "fp32", "cpu") == expected
+        assert choose_memory("auto", opened) == expected
 
 
 def test_on_a_gpu_its_own_memory_counts(tiny_onnx_bundle, monkeypatch):
-    choice = choose_runtime(tiny_onnx_bundle, "onnxruntime")
+    opened = open_to_run(tiny_onnx_bundle.path, runtime="onnxruntime")
+    opened = replace(opened, options=replace(opened.options, device="gpu:0"))
     for size, expected in ((1000, "sequential"), (24 << 30, "resident")):
         gpu = GPU(0, "NVIDIA A10", (8, 6), size)
         monkeypatch.setattr(memory, "find_gpu", lambda index, gpu=gpu: gpu)
-        assert choose_memory("auto", tiny_onnx_bundle, choice, "fp32", "gpu:0") == expected
-    assert choose_memory("resident", tiny_onnx_bundle, choice, "fp32", "gpu:0") == "resident"
+        assert choose_memory("auto", opened) == expected
+    assert choose_memory("resident", opened) == "resident"

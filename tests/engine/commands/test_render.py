@@ -14,9 +14,10 @@ from pathlib import Path
 import click
 import pytest
 
+from forked import run_command
 from ldm_engine.commands import console, display
 from ldm_engine.errors import OutputError
-from ldm_engine.rendering.progress import Counter
+from ldm_engine.rendering.execution import Counter
 from ldm_engine.rendering.run import Summary
 from rendering_runs import files_of, images_of, read_lines, records_of
 
@@ -133,7 +134,7 @@ def test_a_reader_of_the_progress_may_go_away(runs):
         process.stdout.close()
         told = process.stderr.read()
         assert process.wait(60) == 0, told
-    assert "Nobody reads the progress" in told
+    assert "reader of the progress has gone" in told
     assert len(records_of(runs.folder / "out")) == 9
 
 
@@ -177,7 +178,7 @@ def test_a_part_without_images_is_no_failure(runs):
     jobs = runs.jobs([{"prompt": 1}, {"prompt": 2}])
     told = runs(jobs, runs.folder / "out", "--shard", "1/2")
     assert "0 of 0 images" in told
-    assert "1 failure is told in failures-1-of-2.jsonl" in told
+    assert "1 failure is listed in failures-1-of-2.jsonl" in told
 
 
 def test_what_went_wrong_is_told_also_after_an_interrupt(monkeypatch, capsys):
@@ -197,7 +198,8 @@ def test_what_went_wrong_is_told_also_after_an_interrupt(monkeypatch, capsys):
 def test_workers_do_not_look_for_modules_in_the_current_folder(runs, monkeypatch):
     (runs.folder / "tokenizers.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(runs.folder)
-    told = runs(runs.jobs(ROWS[:4]), runs.folder / "out", *OPTIONS[2:], "--workers", 2)
+    run = runs.start(runs.jobs(ROWS[:4]), runs.folder / "out", *OPTIONS[2:], "--workers", 2)
+    told, _ = run.communicate()
     assert "4 of 4 images" in told
 
 
@@ -246,7 +248,7 @@ def test_hostile_ids_stay_inside(runs):
         (["JOBS", "-o", "JOBS"], 1, "a folder"),
         (["/dev/null", "-o", "out"], 1, "no regular file"),
         (["JOBS", "-o", "out", "--ray-address", "auto"], 2, "`executor` ray"),
-        (["bad.jsonl", "-o", "out"], 1, "Not one of the jobs"),
+        (["bad.jsonl", "-o", "out"], 1, "None of the jobs"),
         (["bad.jsonl", "-o", "out", "--strict"], 1, "--strict stops"),
         (["JOBS", "-o", "memory://x", "--workers", "2"], 2, "memory://"),
     ],
@@ -256,8 +258,7 @@ def test_mistakes_end_in_one_paragraph(runs, arguments, code, message, monkeypat
     jobs = runs.jobs(ROWS[:1])
     (runs.folder / "bad.jsonl").write_text("nonsense\n")
     words = [str(jobs) if word == "JOBS" else word for word in arguments]
-    command = [runs.command(jobs, "x")[0], "render", str(runs.bundle), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command("render", runs.bundle, *words)
     assert done.returncode == code, done.stderr
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -268,10 +269,7 @@ def test_an_image_is_made_again_from_its_own_file(runs):
     output, again = runs.folder / "out", runs.folder / "again"
     runs(jobs, output, "--num-inference-steps", 3, "--batch-size", 4)
     for name, content in images_of(output).items():
-        command = [runs.command(jobs, "x")[0], "generate", runs.bundle, "-o", again]
-        subprocess.run(
-            [*map(str, command), "--from-image", str(output / name)],
-            check=True,
-            capture_output=True,
-        )
+        run_command(
+            "generate", runs.bundle, "-o", again, "--from-image", output / name
+        ).check_returncode()
         assert content in files_of(again).values()  # the whole file, recipe and all

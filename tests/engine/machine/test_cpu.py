@@ -57,7 +57,7 @@ def test_threads_where_there_is_no_affinity(monkeypatch):
         (" avx512_bf16x", False),  # not by part of a word
     ],
 )
-def test_bf16_is_told_by_the_flags(files, flags, expected):
+def test_bf16_follows_from_the_flags(files, flags, expected):
     text = "processor\t: 0\nbugs\t\t: avx512_bf16\n" + FLAGS.format(flags)
     files["/proc/cpuinfo"] = text + "\nprocessor\t: 1\n" + FLAGS.format(flags)
     assert cpu.supports_bf16() is expected

@@ -50,12 +50,12 @@ def has_gpu():
 
 
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
-def test_on_a_machine_without_one_it_is_told_what_is_missing():
+def test_on_a_machine_without_one_the_error_names_what_is_missing():
     with pytest.raises(RuntimeUnavailableError, match="NVIDIA driver"):
         find_gpu(0)
 
 
-def test_a_missing_library_is_told_by_its_name():
+def test_a_missing_library_is_named():
     def load(name):
         return ctypes.CDLL(f"{name}.nowhere")
 
@@ -72,12 +72,12 @@ def test_a_missing_library_is_told_by_its_name():
         (Driver([A10], name_status=1), "cuDeviceGetName gives error 1"),
     ],
 )
-def test_a_driver_without_a_gpu_or_with_a_fault_is_told(driver, message):
+def test_a_driver_without_a_gpu_or_with_a_fault_is_an_error(driver, message):
     with pytest.raises(RuntimeUnavailableError, match=message):
         read_driver(lambda name: driver)
 
 
-def test_what_the_driver_tells():
+def test_what_the_driver_reports():
     assert read_driver(lambda name: Driver([A10, T4])) == (A10, T4)
     assert A10.supports_bf16
     assert not T4.supports_bf16

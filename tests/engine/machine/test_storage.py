@@ -75,7 +75,7 @@ def test_a_torn_line_is_cut_off(tmp_path):
     assert (tmp_path / "records.jsonl").read_bytes() == b"{}\n"
 
 
-def test_journals_are_told_from_files_with_like_names(storage):
+def test_journals_are_not_files_with_like_names(storage):
     for name in ("records.jsonl", "records-1-of-2.jsonl", "records-backup.jsonl"):
         storage.append(name, [b"{}\n"])
     assert storage.journals("records") == ["records-1-of-2.jsonl", "records.jsonl"]
@@ -180,7 +180,7 @@ def test_folders_are_made_from_the_root_on(tmp_path, monkeypatch):
     assert (tmp_path / "new" / "run" / "images" / "a.png").read_bytes() == b"x"
 
 
-def test_a_line_at_a_url_is_told_by_its_part(memory):
+def test_a_line_at_a_url_is_named_by_its_part(memory):
     url, _ = memory
     storage = open_storage(url, "run")
     storage.append("records.jsonl", [b"{}\n"] * 1001)
@@ -241,7 +241,7 @@ def test_a_journal_at_a_url_is_rewritten_from_itself_in_little_memory(memory):
     assert list(open_storage(url, "run").lines("records.jsonl")) == [*lines, b"end\n"]
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     storage = open_storage(str(tmp_path / "file" / "out"), "run")
     with pytest.raises(OutputError, match="start the same command again"):
@@ -283,7 +283,7 @@ def test_a_lock_is_taken_again_where_flock_is_made_of_record_locks(tmp_path, mon
             pass
 
 
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 

@@ -1,25 +1,37 @@
-"""Killed at any instant and started again, a run ends as if nothing had happened."""
+"""Killed at any instant and started again, a run ends as if nothing had happened.
+
+Each kind of change that a run makes to its files is killed by itself; a few kills come at random.
+"""
 
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import pytest
 
+import ldm_engine
+from kill_points import kill_points, render_apart
+from ldm_engine.errors import OutputError
 from rendering_runs import files_of, images_of, read_lines, records_of
 
-JOBS = 200
-KILLS = 40
+JOBS = 60
+KILLS = 5
 #: ONNX Runtime starts fastest, and a process lives for a few batches only.
-OPTIONS = ("--batch-size", 4, "--runtime", "onnxruntime")
-DEADLINE_S = 900
+OPTIONS = ("--batch-size", 4, "--runtime", "onnxruntime", "--num-inference-steps", 10)
 FAR_BELOW_AN_IMAGE = 5000  #: bytes; far above the first file, run.json
+SETTINGS = {"num_inference_steps": 1, "batch_size": 2, "runtime": "onnxruntime", "threads": 1}
+ARCHIVES = {"layout": "webdataset", "images_per_tar": 3}
 
 
-@pytest.fixture(scope="module")
-def jobs(crash_runs):
+def make_rows(count):
     """Three groups that share no batches, ids of all kinds, and two rows that fail."""
     rows = [
         {
@@ -27,12 +39,91 @@ def jobs(crash_runs):
             "prompt": f"a {i % 7} thing",
             "guidance_scale": (1, 2, 3.5)[i % 3],
             "eta": (0, 0.5)[i % 2],
-            "num_inference_steps": 20 + (i % 5 == 0),
             "note": i,
         }
-        for i in range(JOBS)
+        for i in range(count)
     ]
-    return crash_runs.jobs([*rows[:50], {"prompt": 7}, *rows[50:], rows[3]])
+    return [*rows[:5], {"prompt": 7}, *rows[5:], rows[3]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A start of a run, to be killed at each of its kinds of changes."""
+
+    names: tuple[str, ...]  #: how the names of the files begin that are changed
+    options: Mapping[str, Any] = field(default_factory=dict)
+    killed_at: tuple[str, str] | None = None  #: change and name of an earlier start's kill
+    shards: int = 0  #: that have rendered before
+
+
+CASES = {
+    "first start": Case((".locks", ".tmp", "failures", "run.json")),
+    "images": Case(("images", "records", "gallery", "index", ".tmp"), {}, ("open", "images")),
+    "archives": Case(("staged", "shards", "records", ".tmp"), ARCHIVES, ("open", "staged")),
+    "second start": Case((".tmp", "failures", "records"), {}, ("torn", "records.jsonl")),
+    "second start with archives": Case(
+        (".tmp", "failures", "staged.", "shards", "records"), ARCHIVES, ("torn", "records.jsonl")
+    ),
+    "after shards": Case((".tmp", "failures", "records"), shards=2),
+}
+
+
+def _assert_same(output, whole):
+    assert files_of(output) == files_of(whole)
+    assert records_of(output) == records_of(whole)
+    failures = [
+        {f["row"]: f["error"] for f in read_lines(o / "failures.jsonl")} for o in (output, whole)
+    ]
+    assert failures[0] == failures[1]
+    assert len(failures[0]) == len(read_lines(output / "failures.jsonl")) == 2
+    left = {p.name for p in output.iterdir()}
+    assert left == {p.name for p in whole.iterdir()}
+
+
+def _check_what_is_there(output):
+    """At every instant an image is whole, and what has a record is there."""
+    for record in read_lines(output / "records.jsonl"):
+        size = record.get("archive_bytes", record["bytes"])
+        assert (output / record["path"]).stat().st_size == size
+    for content in images_of(output).values():
+        assert content.endswith(b"IEND\xaeB`\x82")
+
+
+def _first(points, change, name):
+    return next(p for p in points if p.change == change and p.name.startswith(name))
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_kill_at_any_change_changes_nothing(tiny_onnx_bundle, tmp_path, case):
+    jobs = make_rows(7)
+    settings = {**SETTINGS, **case.options}
+    render = partial(ldm_engine.render, tiny_onnx_bundle.path, jobs, **settings)
+    apart = partial(render_apart, tiny_onnx_bundle.path, jobs, **settings)
+    points = partial(kill_points, tiny_onnx_bundle.path, jobs, **settings)
+    whole, begun = tmp_path / "whole", tmp_path / "begun"
+    found = points(output=whole)
+    if case.killed_at:
+        change, name = case.killed_at
+        apart(output=begun, point=_first(found, change, name))
+    for number in range(case.shards):
+        deque(render(output=begun, shard=f"{number + 1}/{case.shards}"), maxlen=0)
+    if begun.exists():
+        found = points(output=shutil.copytree(begun, tmp_path / "continued"))
+    for point in found:
+        if not point.name.startswith(case.names):
+            continue
+        output = tmp_path / f"{point.number}-{point.change}"
+        if begun.exists():
+            shutil.copytree(begun, output)
+        apart(output=output, point=point)
+        _check_what_is_there(output)
+        deque(render(output=output), maxlen=0)
+        _assert_same(output, whole)
+
+
+@pytest.fixture(scope="module")
+def jobs(crash_runs):
+    return crash_runs.jobs(make_rows(JOBS))
 
 
 @pytest.fixture(scope="module")
@@ -66,59 +157,23 @@ def _count_lines(output, journal):
     return sum(len(read_lines(path)) for path in output.glob(f"{journal}*.jsonl"))
 
 
-def _assert_same(output, whole):
-    assert files_of(output) == files_of(whole)
-    assert records_of(output) == records_of(whole)
-    failures = [
-        {f["row"]: f["error"] for f in read_lines(o / "failures.jsonl")} for o in (output, whole)
-    ]
-    assert failures[0] == failures[1]
-    assert len(failures[0]) == len(read_lines(output / "failures.jsonl")) == 2
-    left = {p.name for p in output.iterdir()}
-    assert left == {p.name for p in whole.iterdir()}
-
-
-def test_forty_kills_change_nothing(crash_runs, jobs, whole, tmp_path):
-    chance, counts = random.Random(0), {}
-    end = time.monotonic() + DEADLINE_S
-    while counts.get(-signal.SIGKILL, 0) < KILLS and time.monotonic() < end:
-        # A fast machine is through before the 40th kill, and begins another run.
-        output = tmp_path / f"out-{counts.get(0, 0)}"
+def test_kills_at_random_change_nothing(crash_runs, jobs, whole, tmp_path):
+    chance, counts, output = random.Random(0), {}, tmp_path / "out"
+    while sum(counts.values()) < KILLS:
         _kill_at_random(crash_runs.start(jobs, output, *OPTIONS), output, chance, counts)
         _check_what_is_there(output)
-    for output in tmp_path.glob("out-*"):
-        crash_runs(jobs, output, *OPTIONS)
-        _assert_same(output, whole)
-    assert counts[-signal.SIGKILL] >= KILLS
-
-
-def _check_what_is_there(output):
-    """At every instant an image is whole, and what has a record is there."""
-    for record in read_lines(output / "records.jsonl"):
-        assert (output / record["path"]).stat().st_size == record["bytes"]
-    for content in images_of(output).values():
-        assert content.endswith(b"IEND\xaeB`\x82")
-
-
-def test_kills_change_no_archive(crash_runs, jobs, tmp_path):
-    options = (*OPTIONS, "--layout", "webdataset", "--images-per-tar", 32)
-    whole, output = tmp_path / "whole", tmp_path / "out"
-    crash_runs(jobs, whole, *options)
-    chance, counts = random.Random(3), {}
-    for _ in range(8):
-        _kill_at_random(crash_runs.start(jobs, output, *options), output, chance, counts, "staged")
-    crash_runs(jobs, output, *options)
-    assert len(list((output / "shards").iterdir())) == 7
+    crash_runs(jobs, output, *OPTIONS)
     _assert_same(output, whole)
+    assert counts[-signal.SIGKILL] >= 3
 
 
 def test_two_shards_that_are_killed_end_as_one_run(crash_runs, jobs, whole, tmp_path):
     chance, counts, output = random.Random(1), {}, tmp_path / "out"
-    for _ in range(4):
+    for _ in range(2):
         both = [crash_runs.start(jobs, output, *OPTIONS, "--shard", f"{i}/2") for i in (1, 2)]
         for run in both:
             _kill_at_random(run, output, chance, counts)
-    assert counts[-signal.SIGKILL] >= 6
+    assert counts[-signal.SIGKILL] >= 3
     shards = [crash_runs.start(jobs, output, *OPTIONS, "--shard", f"{i}/2") for i in (1, 2)]
     for run in shards:
         assert run.wait() == 0, run.stdout.read()
@@ -140,13 +195,16 @@ def test_a_worker_that_cannot_write_its_last_batch_stops_the_run(crash_runs, tmp
     assert "cannot be written" in shown
 
 
-def test_a_disk_that_fills_up_stops_the_run_until_there_is_room(crash_runs, jobs, whole, tmp_path):
+def test_a_disk_that_fills_up_stops_the_run_until_there_is_room(tiny_onnx_bundle, tmp_path):
     """With a limit on their size, files are written in part and then refused, as on a full disk."""
-    chance, output = random.Random(2), tmp_path / "out"
-    for limit in [1000, *(chance.randint(9000, 40_000) for _ in range(4)), 60_000]:
-        shown = crash_runs(jobs, output, *OPTIONS, code=1, file_size_limit=limit)
-        assert "cannot be written" in shown
-        assert "start the same command again" in " ".join(shown.split())
+    chance, jobs = random.Random(2), make_rows(JOBS)
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    for limit in [1000, *sorted(chance.randint(9000, 22_000) for _ in range(5))]:
+        with pytest.raises(OutputError, match=r"cannot be written.*start the same command again"):
+            render_apart(
+                tiny_onnx_bundle.path, jobs, output=output, file_size_limit=limit, **SETTINGS
+            )
         _check_what_is_there(output)
-    crash_runs(jobs, output, *OPTIONS)
+    for folder in (whole, output):
+        deque(ldm_engine.render(tiny_onnx_bundle.path, jobs, output=folder, **SETTINGS), maxlen=0)
     _assert_same(output, whole)

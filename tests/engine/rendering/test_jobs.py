@@ -10,14 +10,28 @@ from hypothesis import strategies as st
 
 from ldm_engine.bundle.model import ModelInfo
 from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError
-from ldm_engine.rendering.identity import identify
-from ldm_engine.rendering.jobs import FIELDS, MAX_EXTRA_BYTES, MAX_TEXT, Defaults, RowReader
-from ldm_engine.rendering.known import KnownIds
-from ldm_engine.rendering.selection import Selection, Shard, Survey
+from ldm_engine.rendering.jobs import (
+    MAX_EXTRA_BYTES,
+    MAX_TEXT,
+    Defaults,
+    RowReader,
+    identify,
+    job_fields,
+)
+from ldm_engine.rendering.options import Shard
+from ldm_engine.rendering.selection import Selection, States, Survey
 from ldm_engine.rendering.sources import JobsError, check_jobs, read_rows
+from ldm_engine.sampling.settings import Limits, default_values
 
-MODEL = ModelInfo("m", 4, 8, 8, 32, 77, 100, True, 8, 8)
-READER = RowReader(MODEL, 1000, Defaults(num_inference_steps=5, guidance_scale=3.0))
+MODEL = ModelInfo("m", 4, 8, 8, 32, 77, 100, 8, 8)
+LIMITS = Limits(MODEL, 1000)
+
+
+def defaults(**settings):
+    return Defaults(settings={**default_values(), **settings})
+
+
+READER = RowReader(LIMITS, defaults(num_inference_steps=5, guidance_scale=3.0))
 
 
 def rows_of(path, format_name=None):
@@ -25,7 +39,7 @@ def rows_of(path, format_name=None):
 
 
 def survey(jobs, shard="1/1", jobs_format=None):
-    selection = Selection(jobs, jobs_format, READER, KnownIds(), Shard.parse(shard))
+    selection = Selection(jobs, jobs_format, READER, States(), Shard.parse(shard))
     *failures, found = selection.survey()
     assert isinstance(found, Survey)
     return failures, found, list(selection.tasks())
@@ -34,9 +48,10 @@ def survey(jobs, shard="1/1", jobs_format=None):
 def test_defaults_are_filled_in():
     (task,) = READER.tasks(7, {"prompt": "a"})
     assert task.identity.id == "7"
-    assert task.seed == identify("7").seed
-    assert (task.num_inference_steps, task.guidance_scale, task.eta) == (5, 3.0, 0.0)
-    assert (task.height, task.width, task.negative_prompt) == (256, 256, "")
+    assert task.values == {
+        "prompt": "a", "negative_prompt": "", "seed": identify("7").seed,
+        "num_inference_steps": 5, "guidance_scale": 3.0, "eta": 0.0, "height": 256, "width": 256,
+    }  # fmt: skip
 
 
 def test_what_a_row_says_goes_before_defaults_and_text_is_read_as_numbers():
@@ -46,14 +61,15 @@ def test_what_a_row_says_goes_before_defaults_and_text_is_read_as_numbers():
     }  # fmt: skip
     first, second = READER.tasks(1, fields)
     assert (first.identity.id, second.identity.id) == ("5", "5-2")
-    assert (first.seed, second.seed) == (7, 8)
-    assert first.group == (64, 128, 9, False)
+    assert (first.values["seed"], second.values["seed"]) == (7, 8)
+    assert first.group == second.group == (9, False, 64, 128)
     assert first.extra == {"note": [1]}
 
 
 def test_images_without_a_seed_have_those_of_their_ids():
     first, second = READER.tasks(1, {"prompt": "a", "id": "cat", "num_images": 2})
-    assert (first.seed, second.seed) == (identify("cat").seed, identify("cat-2").seed)
+    seeds = (first.values["seed"], second.values["seed"])
+    assert seeds == (identify("cat").seed, identify("cat-2").seed)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +118,7 @@ def test_what_is_not_accepted_is_told(fields, message):
 
 def test_a_default_out_of_range_is_told_before_any_row():
     with pytest.raises(InvalidArgumentError, match="default"):
-        RowReader(MODEL, 1000, Defaults(eta=3))
+        RowReader(LIMITS, defaults(eta=3))
 
 
 def test_jsonl(tmp_path):
@@ -173,7 +189,7 @@ def test_parquet(tmp_path):
     rows = rows_of(tmp_path / "a.parquet")
     assert [r.number for r in rows] == [1, 2, 3]
     (task,) = READER.tasks(1, rows[0].fields)
-    assert (task.seed, task.extra["tags"]) == (1, ["x"])
+    assert (task.values["seed"], task.extra["tags"]) == (1, ["x"])
     assert "1970" in task.extra["when"]
     assert READER.tasks(3, rows[2].fields)[0].seed == identify("3").seed
     (tmp_path / "b.parquet").write_bytes(b"PAR1 nonsense")
@@ -297,7 +313,7 @@ def test_a_shard_is_i_of_n(text):
 def test_numbers_that_python_does_not_write_are_failures(name):
     failures, found, _ = survey([{"prompt": "a", name: 10**5000}, "b"])
     assert (found.total, found.bad_rows) == (1, 1)
-    assert f"'{name}' is a number of thousands of digits" in failures[0]["error"]
+    assert f"'{name}' has thousands of digits" in failures[0]["error"]
 
 
 def test_what_is_told_of_a_row_is_short():
@@ -312,7 +328,7 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-ROWS = st.dictionaries(st.sampled_from([*FIELDS, "note", ""]), JSON, max_size=6)
+ROWS = st.dictionaries(st.sampled_from([*job_fields(), "note", ""]), JSON, max_size=6)
 
 
 def _hold(failures, found, tasks, rows):

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from ldm_engine.rendering.identity import identify
+from ldm_engine.rendering.jobs import identify
 from ldm_engine.rendering.journals import Journals
-from ldm_engine.rendering.known import DONE, FAILED, KnownIds
 from ldm_engine.rendering.places import open_storage
-from ldm_engine.rendering.selection import Shard
+from ldm_engine.rendering.selection import DONE, FAILED, Shard, States
 from rendering_runs import read_lines
 
 WHOLE = Shard()
@@ -19,7 +18,7 @@ def begin(tmp_path):
     def start(shard=WHOLE):
         storage = open_storage(str(tmp_path), shard.label)
         storage.prepare()
-        known, journals = KnownIds(), Journals(storage, shard)
+        known, journals = States(), Journals(storage, shard)
         journals.load(known)
         return storage, known, journals
 
@@ -43,11 +42,11 @@ def render(storage, name, prompt="p"):
 
 def test_the_last_failure_of_an_image_counts(begin, tmp_path):
     _, _, journals = begin()
-    journals.tell_bad_rows([{"row": 2, "id": None, "error": "no prompt"}])
+    journals.record_bad_rows([{"row": 2, "id": None, "error": "no prompt"}])
     journals.commit([failure("a", "first"), failure("b")])
     journals.finish(True)
     _, _, journals = begin()
-    journals.tell_bad_rows([{"row": 3, "id": None, "error": "no prompt"}])
+    journals.record_bad_rows([{"row": 3, "id": None, "error": "no prompt"}])
     journals.commit([failure("a", "second")])
     journals.finish(True)
     lines = read_lines(tmp_path / "failures.jsonl")

@@ -6,9 +6,8 @@ import pytest
 
 from ldm_engine.errors import InvalidArgumentError
 from ldm_engine.machine.lock import locked
-from ldm_engine.rendering.places import find_place, open_storage
+from ldm_engine.rendering.places import FingerprintError, RunFile, find_place, open_storage
 from ldm_engine.rendering.plan import Costs
-from ldm_engine.rendering.run_file import FingerprintError, RunFile
 
 HELD, WANTED = {"steps": 1}, {"steps": 2}
 

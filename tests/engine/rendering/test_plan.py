@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldm_engine.rendering.identity import identify
-from ldm_engine.rendering.jobs import Task
+from ldm_engine.rendering.jobs import Task, identify
 from ldm_engine.rendering.plan import MIN_ROWS, Costs, plan_batches
 
-TASK = Task(identify("x"), 1, "", "", 0, 10, 2.0, 0.0, 64, 64)
+VALUES = {
+    "prompt": "", "negative_prompt": "", "seed": 0, "num_inference_steps": 10,
+    "guidance_scale": 2.0, "eta": 0.0, "height": 64, "width": 64,
+}  # fmt: skip
 COSTS = Costs(compile_s=1.0, image_step_s=0.01)
 
 groups = st.lists(st.integers(0, 3), max_size=60)
@@ -17,7 +17,7 @@ groups = st.lists(st.integers(0, 3), max_size=60)
 
 def _tasks(groups):
     return [
-        replace(TASK, identity=identify(str(i)), row=i, num_inference_steps=10 + group)
+        Task(identify(str(i)), i, {**VALUES, "num_inference_steps": 10 + group})
         for i, group in enumerate(groups)
     ]
 

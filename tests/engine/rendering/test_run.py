@@ -12,13 +12,15 @@ import ldm_engine
 from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError
 from ldm_engine.machine.cpu import supports_bf16
 from ldm_engine.machine.gpu import GPU
-from ldm_engine.rendering import measuring
-from ldm_engine.rendering import run as running
+from ldm_engine.rendering import execution, places, plan
+from ldm_engine.rendering.jobs import Task, identify
+from ldm_engine.rendering.places import FingerprintError
 from ldm_engine.rendering.plan import Costs
 from ldm_engine.rendering.renderer import Renderer
-from ldm_engine.rendering.run_file import FingerprintError
 from ldm_engine.rendering.sources import JobsError
 from ldm_engine.runtimes.base import RuntimeOptions
+from ldm_engine.runtimes.choice import RUNTIMES
+from ldm_engine.sampling import settings
 from ldm_engine.sampling.recipes import read_recipe
 from rendering_runs import files_of, images_of, read_lines, records_of
 
@@ -59,7 +61,8 @@ def test_images_and_records(whole, tiny_onnx_bundle):
         record = records[job["id"]]
         assert (record["prompt"], record["eta"]) == (job["prompt"], job["eta"])
         recipe = read_recipe(whole / record["path"])
-        assert (recipe.seed, recipe.guidance_scale) == (record["seed"], job["guidance_scale"])
+        assert recipe.settings["seed"] == record["seed"]
+        assert recipe.settings["guidance_scale"] == job["guidance_scale"]
         assert recipe.bundle == tiny_onnx_bundle.digest
         (alone,) = pipe(
             job["prompt"], seed=record["seed"], num_inference_steps=2, eta=job["eta"],
@@ -144,9 +147,9 @@ def test_jobs_from_a_url(render):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"num_inference_steps": 3}, "default_num_inference_steps: 2 there, 3 asked for"),
+        ({"num_inference_steps": 3}, "default_num_inference_steps: 2 there, 3 now"),
         ({"precision": "bf16", "runtime": "openvino"}, "precision"),
-        ({"batch_size": 5}, "batch_size: 4 there, 5 asked for"),
+        ({"batch_size": 5}, "batch_size: 4 there, 5 now"),
         ({"image_format": "webp"}, "image_format"),
         ({"layout": "webdataset"}, "layout"),
         ({"threads": 2}, "threads"),
@@ -163,10 +166,31 @@ def test_a_run_with_other_settings_is_refused(render, change, told):
 
 def test_a_run_may_move_to_another_gpu_of_the_same_kind(monkeypatch):
     gpus = [GPU(i, name, (8, 6), 1 << 30) for i, name in enumerate(["A10", "A10", "H200"])]
-    monkeypatch.setattr(running, "find_gpu", gpus.__getitem__)
-    assert running._describe_device("cpu") == "cpu"  # as runs of before say
-    assert running._describe_device("gpu") == running._describe_device("gpu:1") == "gpu: A10"
-    assert running._describe_device("gpu:2") == "gpu: H200"
+    monkeypatch.setattr(places, "find_gpu", gpus.__getitem__)
+    assert places._describe_device("cpu") == "cpu"  # as in runs of before
+    assert places._describe_device("gpu") == places._describe_device("gpu:1") == "gpu: A10"
+    assert places._describe_device("gpu:2") == "gpu: H200"
+
+
+def test_a_change_of_any_field_of_a_job_that_is_done_is_noticed(render, tmp_path):
+    """Each setting in turn; one that is added to the list must be added here."""
+    job = {
+        "id": "x", "prompt": "a", "negative_prompt": "b", "seed": 1, "num_inference_steps": 2,
+        "guidance_scale": 2.0, "eta": 0.5, "height": 64, "width": 64,
+    }  # fmt: skip
+    other = {
+        "prompt": "c", "negative_prompt": "", "seed": 2, "num_inference_steps": 3,
+        "guidance_scale": 1.0, "eta": 0.0, "height": 128, "width": 128,
+    }  # fmt: skip
+    assert [setting.name for setting in settings.SETTINGS] == list(other)
+    assert len(render([job])) == 1
+    before = images_of(tmp_path / "out")
+    for name, value in other.items():
+        assert render([{**job, name: value}]) == []
+        (failure,) = read_lines(tmp_path / "out" / "failures.jsonl")
+        assert "rendered before with another" in failure["error"], name
+    assert render([job]) == []
+    assert images_of(tmp_path / "out") == before
 
 
 def test_force_starts_beside_and_goes_on_there(render, tmp_path):
@@ -193,14 +217,14 @@ def test_the_gallery_shows_what_shards_and_earlier_runs_left(render, tmp_path):
 def test_the_batch_size_is_measured_with_the_largest_images(render, tmp_path, monkeypatch):
     measured = []
 
-    def measure(renderer, group, images, limit):
-        measured.append((group[:2], images, limit))
+    def measure(pipe, group, limit):
+        measured.append((group.pixels, group.images, limit))
         return 2, Costs(0.0, 0.0), {"2": 0.0}
 
-    monkeypatch.setattr(running, "choose_batch_size", measure)
+    monkeypatch.setattr(execution, "choose_batch_size", measure)
     large = {"prompt": "a large thing", "height": 128, "width": 192}
     render([*JOBS, large], batch_size=None, memory_limit="2GiB", workers=2)
-    assert measured == [((128, 192), 1, 1 << 30)]
+    assert measured == [(128 * 192, 1, 1 << 30)]
 
 
 def test_what_may_be_left_open_is_taken_from_the_run(render):
@@ -284,14 +308,14 @@ def test_a_bad_image_is_rendered_again_in_fp32(render, tmp_path, monkeypatch, ti
     records = {r["id"]: r for r in render(JOBS[:3], precision="bf16", runtime="openvino")}
     precisions = {name: record["precision"] for name, record in records.items()}
     assert precisions == {"j0": "fp32", "j1": "fp32", "j2": "bf16"}  # j0 has a batch of its own
-    wide = records["j1"]
-    recipe = read_recipe(tmp_path / "out" / wide["path"])
+    in_fp32 = records["j1"]
+    recipe = read_recipe(tmp_path / "out" / in_fp32["path"])
     assert (recipe.precision, recipe.batch_size) == ("fp32", 1)
     pipe = ldm_engine.LDMTextToImagePipeline.from_pretrained(
         tiny_onnx_bundle.path, runtime="openvino", threads=1
     )
-    (alone,) = pipe(recipe.prompt, seed=recipe.seed, **recipe.settings()).images
-    with Image.open(tmp_path / "out" / wide["path"]) as image:
+    (alone,) = pipe(**recipe.settings).images
+    with Image.open(tmp_path / "out" / in_fp32["path"]) as image:
         np.testing.assert_array_equal(np.asarray(image), np.asarray(alone))
 
 
@@ -340,7 +364,7 @@ def test_other_formats_carry_their_recipe(render, tmp_path, image_format):
     jobs = [{"prompt": "é 🐿 \0 \n" + "x " * 2490, "negative_prompt": "\1" * 5000}]
     (record,) = render(jobs, image_format=image_format, quality=80)
     recipe = read_recipe(tmp_path / "out" / record["path"])
-    assert recipe.prompt == jobs[0]["prompt"]
+    assert recipe.settings["prompt"] == jobs[0]["prompt"]
     assert record["prompt_truncated"]
     with Image.open(tmp_path / "out" / record["path"]) as image:
         assert image.format == image_format.upper()
@@ -377,9 +401,10 @@ def test_a_batch_size_is_measured(render, tmp_path):
 
 def test_a_disturbed_measurement_is_not_taken_for_speed(monkeypatch):
     """The short batches were held up: four steps seem to take as long as one."""
-    monkeypatch.setattr(measuring, "_seconds", lambda renderer, task, size, steps: 0.4)
-    renderer = SimpleNamespace(pipe=SimpleNamespace(runtime="paddle", options=RuntimeOptions()))
-    costs = measuring.measure_costs(renderer, (64, 64, 2, True), 2)
+    monkeypatch.setattr(plan, "_seconds", lambda pipe, task, rows, steps: 0.4)
+    opened = SimpleNamespace(choice=SimpleNamespace(runtime=RUNTIMES["paddle"]))
+    pipe = SimpleNamespace(opened=opened, options=RuntimeOptions())
+    costs = plan.measure_costs(pipe, Task(identify("a"), 1, {}), 2)
     assert costs.image_step_s == pytest.approx(0.4 / 4 / 2 / 2)
 
 

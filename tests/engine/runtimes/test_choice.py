@@ -209,7 +209,7 @@ def test_the_time_encoder_is_never_in_less_than_full_precision(runtime, bundle):
     np.testing.assert_array_equal(*results)
 
 
-def test_the_precision_is_the_one_asked_for(runtime, bundle):
+def test_the_precision_is_the_one_given(runtime, bundle):
     """Left to itself, OpenVINO takes bf16 where the CPU has it."""
     outputs = {}
     for precision in runtime.precisions["cpu"]:

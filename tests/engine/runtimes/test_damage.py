@@ -1,4 +1,4 @@
-"""Files that are not whole, opened without looking at their hashes: told, without a crash."""
+"""Files that are not whole, opened without hashing: an error, without a crash."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ for path in sys.argv[2:]:
         )
         pipe("a", num_inference_steps=1, seed=0)
     except LDMEngineError as error:
-        print("told:", " ".join(str(error).split()), flush=True)
+        print("error:", " ".join(str(error).split()), flush=True)
     except Exception as error:
         print("raw:", type(error).__name__, " ".join(str(error).split()), flush=True)
     else:
@@ -64,7 +64,7 @@ def open_all(runtime, paths, cache):
 @pytest.mark.parametrize("program", ["time_encoder", "vae_decoder"])
 @pytest.mark.parametrize("part", ["graph", "weights"])
 @pytest.mark.parametrize("runtime", FILES)
-def test_a_file_that_is_not_whole_is_told(
+def test_a_file_that_is_cut_short_is_named(
     tiny_bundle, tiny_onnx_bundle, tmp_path, runtime, part, program
 ):
     bundle = tiny_bundle if runtime == "paddle" else tiny_onnx_bundle
@@ -74,10 +74,10 @@ def test_a_file_that_is_not_whole_is_told(
         paths.append(shutil.copytree(bundle.path, tmp_path / kind))
         cut(paths[-1] / program / damaged, kind)
     lines = open_all(runtime, paths, "off")
-    assert [line for line in lines if " told: " not in line] == []
+    assert [line for line in lines if " error: " not in line] == []
 
 
-def test_weights_that_are_not_whole_are_told_though_the_cache_holds_the_model(
+def test_weights_that_are_cut_short_are_named_though_the_cache_holds_the_model(
     tiny_onnx_bundle, tmp_path
 ):
     cache, path = tmp_path / "cache", tmp_path / "whole"
@@ -89,4 +89,4 @@ def test_weights_that_are_not_whole_are_told_though_the_cache_holds_the_model(
         paths.append(shutil.copytree(path, tmp_path / kind))
         cut(paths[-1] / "vae_decoder" / FORMAT_FILES["openvino"][1], kind)
     lines = open_all("openvino", paths, cache)
-    assert [line for line in lines if " told: " not in line] == []
+    assert [line for line in lines if " error: " not in line] == []

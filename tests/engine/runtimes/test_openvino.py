@@ -136,7 +136,7 @@ def expected(tiny_onnx_bundle):
 # In memory
 
 
-def test_the_library_is_told_the_precision(tiny_onnx_bundle):
+def test_the_library_gets_the_precision(tiny_onnx_bundle):
     for precision, wanted in (("fp32", "f32"), ("bf16", "bf16")):
         if precision == "bf16" and not supports_bf16():
             continue

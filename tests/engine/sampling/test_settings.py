@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import DATA
-from ldm_engine.bundle.bundle import ModelInfo
+from ldm_engine.bundle.model import ModelInfo
 from ldm_engine.errors import LDMEngineError
 from ldm_engine.sampling.settings import (
     MAX_SEED,

@@ -21,7 +21,7 @@ def safetensors_file(path: Path, header: Any, data: bytes = b"") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "git-lfs pointer"),
@@ -32,9 +32,9 @@ def safetensors_file(path: Path, header: Any, data: bytes = b"") -> Path:
         (b"\x02\0", "truncated"),
     ],
 )
-def test_no_weights_file(tmp_path: Path, content: bytes, told: str) -> None:
+def test_no_weights_file(tmp_path: Path, content: bytes, message: str) -> None:
     (path := tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=told) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         open_tensors(path)
     assert str(path) in str(caught.value)
 
@@ -73,7 +73,7 @@ def test_bfloat16_at_an_odd_offset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         ({"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "truncated"),
         ({"dtype": "F32", "shape": [1 << 60], "data_offsets": [0, 4]}, "damaged"),
@@ -93,9 +93,9 @@ def test_bfloat16_at_an_odd_offset(tmp_path: Path) -> None:
         ("text", "unknown way"),
     ],
 )
-def test_bad_safetensors_entries(tmp_path: Path, entry: Any, told: str) -> None:
+def test_bad_safetensors_entries(tmp_path: Path, entry: Any, message: str) -> None:
     path = safetensors_file(tmp_path / "model.safetensors", {"a": entry}, b"\0" * 4)
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         open_tensors(path)
 
 

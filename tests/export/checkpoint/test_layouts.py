@@ -293,7 +293,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("removed", "told"),
+    ("removed", "message"),
     [
         ("unet", "no folder for the component unet; accepted: `unet/`"),
         ("bert", "no folder for the component text_encoder; accepted: `bert/` or `text_encoder/`"),
@@ -303,12 +303,12 @@ def test_nothing_there(tmp_path: Path) -> None:
         ("tokenizer/vocab.txt", "no vocabulary"),
     ],
 )
-def test_incomplete(diffusers_folder: Path, removed: str, told: str) -> None:
+def test_incomplete(diffusers_folder: Path, removed: str, message: str) -> None:
     import shutil
 
     target = diffusers_folder / removed
     shutil.rmtree(target) if target.is_dir() else target.unlink()
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         open_checkpoint(diffusers_folder)
 
 
@@ -326,12 +326,12 @@ def test_broken_config(diffusers_folder: Path) -> None:
 
 def test_other_model_family(diffusers_folder: Path) -> None:
     config = diffusers_folder / "bert" / "config.json"
-    for given, told in (
+    for given, message in (
         (["CLIPTextModel"], "holds a CLIPTextModel;"),
         ("CLIPTextModel", "holds a CLIPTextModel;"),
         ({"a": 1}, "holds a model of the class {'a': 1};"),
         ([["LDMBertModel"]], r"holds a model of the class \['LDMBertModel'\];"),
     ):
         config.write_text(json.dumps({"architectures": given}))
-        with pytest.raises(CheckpointError, match=told):
+        with pytest.raises(CheckpointError, match=message):
             open_checkpoint(diffusers_folder)

@@ -295,7 +295,9 @@ CONVERT = paddle2onnx.export
 
 
 @pytest.mark.parametrize("failure", [nothing, none, leaving, raising])
-def test_a_failing_converter_is_told_with_what_it_said(tiny, tmp_path, monkeypatch, capfd, failure):
+def test_a_failing_converter_is_reported_with_its_output(
+    tiny, tmp_path, monkeypatch, capfd, failure
+):
     monkeypatch.setattr(paddle2onnx, "export", failure)
     with pytest.raises(GraphFormError, match=r"time_encoder.*C\+\+ it was too large") as caught:
         write_onnx(tiny.programs["time_encoder"], tmp_path)
@@ -305,7 +307,7 @@ def test_a_failing_converter_is_told_with_what_it_said(tiny, tmp_path, monkeypat
     assert "works again" in capfd.readouterr().out
 
 
-def test_a_converter_that_raises_is_told_with_its_reason(tiny, tmp_path, monkeypatch):
+def test_a_converter_that_raises_is_reported_with_its_reason(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(paddle2onnx, "export", raising)
     with pytest.raises(GraphFormError, match="inner reason"):
         write_onnx(tiny.programs["time_encoder"], tmp_path)

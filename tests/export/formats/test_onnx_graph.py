@@ -59,7 +59,7 @@ def types(graph):
     return [node.op_type for node in graph.node]
 
 
-def test_the_error_tells_what_to_install():
+def test_the_error_names_what_to_install():
     assert issubclass(GraphFormError, LDMEngineError)
     assert "3 outputs" in str(GraphFormError("3 outputs"))
     assert "pip install 'ldm-engine[export]'" in str(GraphFormError("3 outputs"))
@@ -285,7 +285,7 @@ def end_early(graph):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (swap_scale, "'c', which is no normalisation|'b', which is no normalisation"),
         (scale_directly, r"'norm\.weight', which is no reshaped weight"),
@@ -294,10 +294,10 @@ def end_early(graph):
         (end_early, "nothing after InstanceNormalization of a GroupNorm, not one Reshape"),
     ],
 )
-def test_a_group_norm_of_another_form_is_refused(change, told):
+def test_a_group_norm_of_another_form_is_refused(change, message):
     graph = group_norm(0.0).graph
     change(graph)
-    with pytest.raises(GraphFormError, match=told):
+    with pytest.raises(GraphFormError, match=message):
         set_norm_epsilons(graph, {"norm.weight": 1e-5})
 
 
@@ -377,7 +377,7 @@ def bias_computed(graph):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (without_bias, r"no bias after the convolution with 'conv\.weight'"),
         (activated_first, r"no bias after the convolution with 'conv\.weight'"),
@@ -388,10 +388,10 @@ def bias_computed(graph):
         (bias_computed, r"'computed' added to the convolution with 'conv\.weight'"),
     ],
 )
-def test_a_convolution_of_another_form_is_refused(change, told):
+def test_a_convolution_of_another_form_is_refused(change, message):
     graph = convolution().graph
     change(graph)
-    with pytest.raises(GraphFormError, match=told):
+    with pytest.raises(GraphFormError, match=message):
         fold_conv_biases(graph)
 
 

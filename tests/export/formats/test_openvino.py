@@ -67,7 +67,7 @@ def test_the_files_are_those_that_the_manifest_lists(converted, name):
     assert {p.name for p in (converted[1] / name).iterdir()} == {GRAPH, DATA}
 
 
-def test_the_graph_tells_nothing_of_the_machine_and_the_time(converted, written, name):
+def test_the_graph_holds_nothing_of_the_machine_and_the_time(converted, written, name):
     text = (converted[1] / name / GRAPH).read_text()
     for trace in (str(written[1]), str(converted[1]), "/tmp", "/home", ".onnx", "conversion_param"):
         assert trace not in text
@@ -175,7 +175,7 @@ def test_constants_that_were_not_written_whole_are_found(written, tmp_path, monk
 
 
 @pytest.mark.parametrize("room", [20_000, 100_000])
-def test_a_full_disk_is_told(written, tmp_path, room):
+def test_a_full_disk_is_reported(written, tmp_path, room):
     """First the graph does not fit (34 kB), then the constants (125 kB, or 63 in fp16)."""
     if written[0] == "fp16":
         pytest.skip("as in fp32")
@@ -190,7 +190,7 @@ def test_a_full_disk_is_told(written, tmp_path, room):
     assert "disk is full" in done.stdout or "not written whole" in done.stdout
 
 
-def test_a_graph_that_cannot_be_converted_is_told(tmp_path):
+def test_a_graph_that_cannot_be_converted_is_an_error(tmp_path):
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "model.onnx").write_bytes(b"garbage")
     with pytest.raises(LDMEngineError, match="could not convert text_encoder"):

@@ -78,7 +78,7 @@ def test_a_request_survives_the_way_to_another_process():
     assert Request.from_json(REQUEST.to_json()) == REQUEST
 
 
-def test_what_is_asked_of_paddle():
+def test_the_calls_of_paddle():
     library = PaddleTensorRT()
     convert(REQUEST, library)
     ((model, config),) = library.calls
@@ -200,7 +200,7 @@ def test_another_form_than_the_known_one_is_an_error(draft, build, content):
     assert not list((draft.path / "unet").glob("*tensorrt*"))
 
 
-def test_a_conversion_that_fails_tells_the_end_of_what_was_said(tmp_path):
+def test_a_conversion_that_fails_reports_the_end_of_its_output(tmp_path):
     """Really run: without ``paddle.tensorrt``, or without such a model."""
     request = replace(REQUEST, model=str(tmp_path / "nowhere"), output=str(tmp_path / "out"))
     with pytest.raises(LDMEngineError, match=r"could not convert .*nowhere to TensorRT: .*Error"):

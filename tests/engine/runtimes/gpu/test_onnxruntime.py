@@ -44,7 +44,7 @@ FP32, FP16 = 1e-4, 2e-2  # relative L2 of a program's outputs, the gate's own
 def test_sessions_with_cuda_compute_in_fp32_and_run_the_unet_as_a_graph():
     for program in ("text_encoder", "time_encoder", "unet", "vae_decoder"):
         plan = cuda_plan(program, 2, "fp32")
-        assert not plan.in_half
+        assert not plan.in_fp16
         assert plan.device == ("cuda", 2)
         ((name, options),) = plan.providers
         assert (name, options["device_id"], options["use_tf32"]) == (CUDA, 2, 0)
@@ -67,7 +67,7 @@ def test_sessions_with_tensorrt_fall_back_to_cuda():
     assert not [name for name in options if "cache" in name]
 
 
-def test_engines_are_kept_where_tensorrt_is_told(tmp_path):
+def test_engines_are_kept_in_the_folder_given(tmp_path):
     plan = tensorrt_plan("unet", 0, "name")
     (_, options), second = keep_engines(plan.providers, tmp_path)
     assert options["trt_engine_cache_enable"] is True
@@ -139,9 +139,9 @@ def test_shapes_are_fixed_and_outputs_right(make, tiny_onnx_bundle, expected):
     unet = make()
     for batch, rows, size in ((1, 2, 8), (3, 3, 8), (2, 4, 16), (1, 2, 8)):
         unet.allocate(shapes(tiny_onnx_bundle, batch, rows, size))
-        told = {i.name: i.shape for i in unet._bound.session.get_inputs()}
-        assert told["latents"] == [batch, 4, size, size]
-        assert told["text_kv"][0] == rows
+        inputs = {i.name: i.shape for i in unet._bound.session.get_inputs()}
+        assert inputs["latents"] == [batch, 4, size, size]
+        assert inputs["text_kv"][0] == rows
         fill(unet)
         output = unet.outputs["noise_pred"]
         unet.run()
@@ -216,7 +216,7 @@ def test_in_fp16_the_graph_is_rewritten(tiny_onnx_bundle, tmp_path, tiny_checkpo
         if value.name != "input_ids":
             assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
-    plan = replace(ON_CPU, in_half=True)
+    plan = replace(ON_CPU, in_fp16=True)
     program = ONNXRuntimeGPUProgram(name, bundle, Sessions(bundle, name, plan, 1))
     reference = RUNTIMES["onnxruntime"].open(bundle, name, RuntimeOptions(threads=1))
     model, results = bundle.model, []
@@ -380,7 +380,7 @@ def test_without_a_graph_it_goes_on_with_a_warning(make, tiny_onnx_bundle, expec
     assert relative_error(unet.outputs["noise_pred"], expected(1, 2)) < FP32
 
 
-def test_a_graph_that_cannot_be_loaded_is_told(make, tiny_onnx_bundle, tmp_path):
+def test_a_graph_that_cannot_be_loaded_is_an_error(make, tiny_onnx_bundle, tmp_path):
     import shutil
 
     path = shutil.copytree(tiny_onnx_bundle.path, tmp_path / "bundle")
@@ -392,14 +392,14 @@ def test_a_graph_that_cannot_be_loaded_is_told(make, tiny_onnx_bundle, tmp_path)
         program.allocate(shapes(bundle, 1, 2))
 
 
-def test_shapes_that_no_memory_holds_are_told(make, tiny_onnx_bundle):
+def test_shapes_that_no_memory_holds_are_an_error(make, tiny_onnx_bundle):
     program = make()
     wanted = {**shapes(tiny_onnx_bundle, 1, 1), "noise_pred": (1 << 55, 4, 8, 8)}
     with pytest.raises(LDMEngineError, match="cannot make buffers for the program unet on"):
         program._sessions.get(wanted)
 
 
-def test_what_cannot_be_run_is_told_in_one_paragraph(make, tiny_onnx_bundle):
+def test_what_cannot_be_run_is_an_error_of_one_paragraph(make, tiny_onnx_bundle):
     program, model = make("text_encoder"), tiny_onnx_bundle.model
     program.allocate(
         {
@@ -413,7 +413,7 @@ def test_what_cannot_be_run_is_told_in_one_paragraph(make, tiny_onnx_bundle):
     assert "\n" not in str(caught.value)
 
 
-def test_packages_that_overwrote_each_other_are_told(tiny_onnx_bundle, monkeypatch):
+def test_packages_that_overwrote_each_other_are_refused(tiny_onnx_bundle, monkeypatch):
     """Pip has both, and the files are those for CPUs."""
     versions = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
     for module in (base, library):

@@ -147,7 +147,7 @@ def test_a_clone_has_buffers_of_its_own(unet, tiny_bundle, expected):
         np.testing.assert_array_equal(program.outputs["noise_pred"], expected(1, 2, seed))
 
 
-def test_what_cannot_be_run_is_told_in_one_paragraph(unet, tiny_bundle):
+def test_what_cannot_be_run_is_an_error_of_one_paragraph(unet, tiny_bundle):
     unet.allocate({**shapes(tiny_bundle, 1, 2), "noise_pred": (1, 4, 8, 8)})
     fill(unet)
     with pytest.raises(LDMEngineError, match=r"noise_pred.*\(2, 4, 8, 8\)"):

@@ -7,10 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from forked import run_command
 from ldm_engine import LDMTextToImagePipeline, open_bundle
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError
 from ldm_engine.machine.device import Device
@@ -23,7 +23,6 @@ from ldm_engine.runtimes.choice import (
     select_runtimes,
 )
 
-COMMAND = Path(sys.executable).with_name("ldm-engine")
 GPU_0 = Device("gpu", 0)
 PADDLE = (
     "paddlepaddle-gpu is not installed",
@@ -96,13 +95,7 @@ def test_every_command_refuses_in_one_paragraph(
     jobs = tmp_path / "jobs.txt"
     jobs.write_text("a\n")
     places = {"BUNDLE": broken, "CHECKPOINT": tiny_checkpoint, "JOBS": jobs}
-    done = subprocess.run(
-        [COMMAND, *(str(places.get(a, a)) for a in arguments)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command(*(places.get(a, a) for a in arguments), cwd=tmp_path)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert message in done.stderr
     assert not (tmp_path / "out").exists()

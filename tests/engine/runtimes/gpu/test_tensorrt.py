@@ -141,7 +141,7 @@ def test_shapes_that_they_were_not_built_for_are_refused(bundle):
 
 
 @pytest.mark.parametrize(
-    ("fact", "value", "told"),
+    ("fact", "value", "message"),
     [
         ("gpu", "NVIDIA H200", "another GPU NVIDIA A10, and here is NVIDIA H200"),
         ("tensorrt", "10.9.0", "another TensorRT 10.5.0, and here is 10.9.0"),
@@ -149,12 +149,12 @@ def test_shapes_that_they_were_not_built_for_are_refused(bundle):
     ],
 )
 def test_another_machine_is_refused_with_the_command_that_builds_them_again(
-    bundle, build, gpu_machine, monkeypatch, fact, value, told
+    bundle, build, gpu_machine, monkeypatch, fact, value, message
 ):
     assert RUNTIME.mismatch(bundle, "fp16", GPU_0) is None
     monkeypatch.setattr(tensorrt, "facts_here", lambda index: {**HERE, fact: value})
     refusal = RUNTIME.mismatch(bundle, "fp16", GPU_0)
-    assert told in refusal
+    assert message in refusal
     assert refusal.endswith(rebuild_command(bundle, build))
     assert difference(build, HERE, "again") is None
 
@@ -174,7 +174,7 @@ def test_a_folder_with_spaces_is_one_argument(bundle, build):
     assert f"CHECKPOINT '{spaced.path}' --force" in rebuild_command(spaced, build)
 
 
-def test_a_package_that_cannot_be_imported_is_told(tmp_path, monkeypatch):
+def test_a_package_that_cannot_be_imported_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: no such file')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RuntimeUnavailableError, match=r"libnvinfer.*pip install 'tensorrt==10"):
@@ -217,7 +217,7 @@ MISSING = RuntimeError("TensorRT dynamic library (libnvinfer.so) is not configur
 
 
 @pytest.mark.parametrize(
-    ("answers", "told"),
+    ("answers", "message"),
     [
         (
             {"found": MISSING},
@@ -227,9 +227,9 @@ MISSING = RuntimeError("TensorRT dynamic library (libnvinfer.so) is not configur
         ({}, r"10\.5\.0, cannot use TensorRT here: it finds no libnvinfer\.so"),
     ],
 )
-def test_a_tensorrt_that_paddle_cannot_use_is_told(bundle, probed, answers, told):
+def test_a_tensorrt_that_paddle_cannot_use_is_refused(bundle, probed, answers, message):
     probed(**answers)
-    with pytest.raises(RuntimeUnavailableError, match=told) as caught:
+    with pytest.raises(RuntimeUnavailableError, match=message) as caught:
         tensorrt.facts_here(0)
     assert "pip install 'tensorrt==10.*'" in str(caught.value)
     assert "LD_LIBRARY_PATH" in str(caught.value)
@@ -238,7 +238,7 @@ def test_a_tensorrt_that_paddle_cannot_use_is_told(bundle, probed, answers, told
     assert "LD_LIBRARY_PATH" in choice.reason
 
 
-def test_a_paddle_without_tensorrt_is_told(probed):
+def test_a_paddle_without_tensorrt_is_refused(probed):
     probed(wanted=(0, 0, 0))
     with pytest.raises(RuntimeUnavailableError, match=r"has no TensorRT in it; .*package index"):
         tensorrt.facts_here(0)

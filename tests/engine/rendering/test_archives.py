@@ -8,10 +8,9 @@ import pytest
 
 from ldm_engine.errors import OutputError
 from ldm_engine.rendering.archives import TarJournals
-from ldm_engine.rendering.identity import identify
-from ldm_engine.rendering.known import DONE, FAILED, KnownIds
+from ldm_engine.rendering.jobs import identify
 from ldm_engine.rendering.places import open_storage
-from ldm_engine.rendering.selection import Shard
+from ldm_engine.rendering.selection import DONE, FAILED, Shard, States
 from rendering_runs import read_lines
 
 NAMES = ["a", "b", "c", "d", "e"]
@@ -30,7 +29,7 @@ class Archives:
     def begin(self, shard=Shard()):  # noqa: B008 - it is frozen
         self.storage = open_storage(self.output, shard.label)
         self.storage.prepare()
-        self.known, self.journals = KnownIds(), TarJournals(self.storage, shard, 2)
+        self.known, self.journals = States(), TarJournals(self.storage, shard, 2)
         self.journals.load(self.known)
 
     def render(self, names=NAMES):

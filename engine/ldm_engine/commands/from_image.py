@@ -1,4 +1,4 @@
-"""Rendering an image again from the recipe in its own file, pixel for pixel."""
+"""Rendering an image once more from the recipe in its own file, pixel for pixel."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def check_given(context: click.Context) -> None:
         )
 
 
-def generate_again(
+def generate_from_image(
     bundle_path: Path, image_path: Path, output: Path, device: str, memory: str
 ) -> Path:
-    """Render the image of a file again and return where it was written.
+    """Render the image of a file once more and return where it was written.
 
     Raises:
         InvalidArgumentError: if the file has no recipe, or one of another bundle.

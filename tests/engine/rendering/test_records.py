@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 import re
 
-from ldm_engine.rendering import gallery
-from ldm_engine.rendering.gallery import write_gallery
+from ldm_engine.rendering import records
 from ldm_engine.rendering.places import open_storage
+from ldm_engine.rendering.records import write_gallery
 
 RECORD = {
     "path": "images/aa/x.png", "prompt": "p", "negative_prompt": "", "seed": 7, "sha256": "0",
@@ -14,10 +14,10 @@ RECORD = {
 }  # fmt: skip
 
 
-def _write(tmp_path, records):
+def _write(tmp_path, outcomes):
     storage = open_storage(str(tmp_path), "run")
     storage.prepare()
-    write_gallery(storage, iter(records), {"bundle": "</script>", "threads": 2, "x": 1})
+    write_gallery(storage, iter(outcomes), {"bundle": "</script>", "threads": 2, "x": 1})
     parts = []
     for path in sorted((tmp_path / "gallery").glob("*.js")):
         parts.append(json.loads(re.fullmatch(r"addImages\((.*)\);\n", path.read_text())[1]))
@@ -40,7 +40,7 @@ def test_the_data_lie_in_parts(tmp_path):
 
 
 def test_a_large_run_is_shown_in_part(tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery, "MAX_IMAGES", 3000)
+    monkeypatch.setattr(records, "MAX_IMAGES", 3000)
     parts, facts = _write(tmp_path, ({**RECORD, "id": f"i{i}"} for i in range(3001)))
     assert sum(map(len, parts)) == 3000
     assert facts["isCut"]
