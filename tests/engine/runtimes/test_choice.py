@@ -556,4 +556,5 @@ def test_closing_frees_weights_without_garbage_collection(shapes_bundle, runtime
         check=True,
     )
     weights = shapes_bundle.program_files("unet", runtime.format)[1].stat().st_size
-    assert int(done.stdout.split()[-1]) < weights  # one copy; five would be left else
+    # Seen: up to 1.7 by blocks that malloc keeps; 16 or more where nothing is closed.
+    assert int(done.stdout.split()[-1]) < 4 * weights
