@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Python compiles the modules that are imported when they are; there are ten times as many.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 DEMO ?= demo-output
 
 # Paddle's wheel needs the system's libgomp, which a minimal Debian lacks. The OpenMP library that

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from conftest import ROOT
 
@@ -66,10 +67,17 @@ def require_tools(*names):
         )
 
 
-def configure_and_build(source, tree, *options, target="all"):
-    """Configure `source` into `tree`, and build it."""
+def configure_and_build(source, tree, *options, prefix=None):
+    """Configure `source` into `tree`, build it, and install it if there is a `prefix`.
+
+    One process at a time: others find that there is nothing left to do.
+    """
     from openvino.utils import get_cmake_path
 
     require_tools("cmake", "make", "c++")
-    run("cmake", "-S", source, "-B", tree, f"-DOpenVINO_DIR={get_cmake_path()}", *options)
-    run("cmake", "--build", tree, "--parallel", JOBS, "--target", target)
+    tree.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{tree}.lock"):
+        run("cmake", "-S", source, "-B", tree, f"-DOpenVINO_DIR={get_cmake_path()}", *options)
+        run("cmake", "--build", tree, "--parallel", JOBS)
+        if prefix is not None:
+            run("cmake", "--install", tree, "--prefix", prefix)

@@ -9,8 +9,8 @@ import signal
 import stat
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,47 +26,51 @@ _REFUSED = 3  #: exit status
 
 @dataclass(frozen=True)
 class KillPoint:
-    """The moment before a run's change number `number`, from 0."""
+    """The moment before a change to a file or folder."""
 
-    number: int
     change: str  #: an audit event of Python's; "fsync"; "torn" is the middle of a write before it
-    name: str  #: of what is changed, relative to the output; a temporary file has its later name
+    name: str  #: relative to the output
 
 
 class _Watch:
     """Counts the changes that this process makes to files below `output`; one kills it."""
 
     def __init__(self, output: Path, point: KillPoint | None) -> None:
-        self.changes: list[tuple[str, str, str]] = []  # what, where, new name
+        self.changes: list[tuple[str, str]] = []
         self._prefix, self._point, self._fsync = f"{output}/", point, os.fsync
         os.fsync = self._watched_fsync
         sys.addaudithook(self._watch)
 
     def _watch(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in ("os.rename", "os.link"):
-            self._count(event, str(arguments[0]), new=str(arguments[1]))
+            self._count(event, arguments[1])
         elif event in ("os.mkdir", "os.remove", "os.rmdir"):
             folder = arguments[-1]  # what the path is relative to, or -1
             parent = f"{_path_of(folder)}/" if folder >= 0 else ""
             self._count(event, f"{parent}{arguments[0]}")
         elif event == "open" and arguments[2] & _WRITING:
-            self._count(event, str(arguments[0]))
+            self._count(event, arguments[0])
 
     def _watched_fsync(self, file: int) -> None:
         if stat.S_ISREG(os.fstat(file).st_mode):
-            self._count("fsync", str(_path_of(file)), file)
+            path = _path_of(file)
+            self._count("fsync", path)
+            if self._is_at("torn", path):
+                os.truncate(file, os.fstat(file).st_size - _TORN_BYTES)
+                self._kill()
         self._fsync(file)
 
-    def _count(self, change: str, path: str, file: int | None = None, *, new: str = "") -> None:
-        if not path.startswith(self._prefix):
-            return
-        point, number = self._point, len(self.changes)
-        names = (name.removeprefix(self._prefix) for name in (path, new))
-        self.changes.append((change, *names))
-        if point is not None and point.number == number:
-            if point.change == "torn" and file is not None:
-                os.truncate(file, os.fstat(file).st_size - _TORN_BYTES)
-            os.kill(os.getpid(), signal.SIGKILL)
+    def _count(self, change: str, path: object) -> None:
+        if str(path).startswith(self._prefix):
+            self.changes.append((change, str(path).removeprefix(self._prefix)))
+            if self._is_at(change, path):
+                self._kill()
+
+    def _is_at(self, change: str, path: object) -> bool:
+        return KillPoint(change, str(path).removeprefix(self._prefix)) == self._point
+
+    def _kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _path_of(file: int) -> Path:
@@ -97,8 +101,8 @@ def render_apart(
     point: KillPoint | None = None,
     file_size_limit: int | None = None,
     **options: Any,
-) -> None:
-    """``ldm_engine.render`` in a process of its own, which is killed at `point`.
+) -> bool:
+    """``ldm_engine.render`` in a process of its own; returns whether it was killed, at `point`.
 
     Raises:
         OutputError: as it is raised there.
@@ -109,29 +113,23 @@ def render_apart(
     process.join()
     if process.exitcode == _REFUSED:
         raise OutputError(Path(f"{output}.error").read_text())
-    assert process.exitcode == (0 if point is None else -signal.SIGKILL), point
+    assert process.exitcode in (0, -signal.SIGKILL), point
+    return process.exitcode != 0
 
 
 def kill_points(*arguments: Any, output: Path, **options: Any) -> list[KillPoint]:
-    """Render, and list the first and the last change of each kind to each kind of file."""
+    """Render, and list the first and the last change of each kind to each kind of file.
+
+    Temporary files are none of them: each lies there, whole, before it is renamed.
+    """
     render_apart(*arguments, output=output, **options)
-    changes = json.loads(Path(f"{output}.changes").read_text())
-    kinds: dict[tuple[str, str], list[KillPoint]] = {}
-    for point in _named(changes):
-        kinds.setdefault((point.change, point.name.partition("/")[0]), []).append(point)
-    found = {p for kind in kinds.values() for p in (kind[0], kind[-1])}
-    appended = {p for p in found if changes[p.number][1].endswith(".jsonl")}
-    found |= {replace(p, change="torn") for p in appended if p.change == "fsync"}
-    return sorted(found, key=lambda p: (p.number, p.change))
-
-
-def _named(changes: Sequence[tuple[str, str, str]]) -> list[KillPoint]:
-    """All points, from the last to the first, as a temporary file is named before it is renamed."""
-    points, later = [], {}
-    for number, (change, name, new) in reversed(list(enumerate(changes))):
-        if new:
-            later[name] = new
-        elif change == "os.remove" and changes[number - 1][:2] == ["os.rename", name]:
-            continue  # there is nothing left to remove
-        points.append(KillPoint(number, change, later.get(name, name)))
-    return points[::-1]
+    points: dict[KillPoint, tuple[str, str]] = {}  # with their kind, in order
+    for change, name in json.loads(Path(f"{output}.changes").read_text()):
+        folder = name.partition("/")[0]
+        is_temporary = name.count("/") > 1 and folder == ".tmp"
+        for sort in (change, "torn") if change == "fsync" else (change,):
+            if not is_temporary:
+                points.setdefault(KillPoint(sort, name), (sort, folder))
+    first = {kind: point for point, kind in reversed(points.items())}
+    last = {kind: point for point, kind in points.items()}
+    return [point for point, kind in points.items() if point in (first[kind], last[kind])]

@@ -26,7 +26,8 @@ def sanitized():
     tree = BUILD / "sanitized"
     configure_and_build(
         CPP, tree, f"-DCMAKE_C_COMPILER={CLANG}", f"-DCMAKE_CXX_COMPILER={CLANGXX}",
-        "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DLDM_ENGINE_WERROR=ON", "-DLDM_ENGINE_SANITIZE=ON",
+        "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1 -gline-tables-only",
+        "-DCMAKE_UNITY_BUILD=ON", "-DLDM_ENGINE_WERROR=ON", "-DLDM_ENGINE_SANITIZE=ON",
         "-DLDM_ENGINE_FUZZ=ON",
     )  # fmt: skip
     return tree

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import ldm_engine
-from kill_points import kill_points, render_apart
+from kill_points import KillPoint, kill_points, render_apart
 from ldm_engine.errors import OutputError
 from rendering_runs import files_of, images_of, read_lines, records_of
 
@@ -48,23 +48,19 @@ def make_rows(count):
 
 @dataclass(frozen=True)
 class Case:
-    """A start of a run, to be killed at each of its kinds of changes."""
+    """A start of a run, whose kinds of changes are those to be killed at."""
 
-    names: tuple[str, ...]  #: how the names of the files begin that are changed
     options: Mapping[str, Any] = field(default_factory=dict)
-    killed_at: tuple[str, str] | None = None  #: change and name of an earlier start's kill
+    killed_at: KillPoint | None = None  #: an earlier start was
     shards: int = 0  #: that have rendered before
 
 
 CASES = {
-    "first start": Case((".locks", ".tmp", "failures", "run.json")),
-    "images": Case(("images", "records", "gallery", "index", ".tmp"), {}, ("open", "images")),
-    "archives": Case(("staged", "shards", "records", ".tmp"), ARCHIVES, ("open", "staged")),
-    "second start": Case((".tmp", "failures", "records"), {}, ("torn", "records.jsonl")),
-    "second start with archives": Case(
-        (".tmp", "failures", "staged.", "shards", "records"), ARCHIVES, ("torn", "records.jsonl")
-    ),
-    "after shards": Case((".tmp", "failures", "records"), shards=2),
+    "first start": Case(),
+    "first start with archives": Case(ARCHIVES),
+    "second start": Case(killed_at=KillPoint("torn", "records.jsonl")),
+    "second start with archives": Case(ARCHIVES, killed_at=KillPoint("torn", "records.jsonl")),
+    "after shards": Case(shards=2),
 }
 
 
@@ -89,36 +85,32 @@ def _check_what_is_there(output):
         assert content.endswith(b"IEND\xaeB`\x82")
 
 
-def _first(points, change, name):
-    return next(p for p in points if p.change == change and p.name.startswith(name))
-
-
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_kill_at_any_change_changes_nothing(tiny_onnx_bundle, tmp_path, case):
     jobs = make_rows(7)
     settings = {**SETTINGS, **case.options}
     render = partial(ldm_engine.render, tiny_onnx_bundle.path, jobs, **settings)
     apart = partial(render_apart, tiny_onnx_bundle.path, jobs, **settings)
-    points = partial(kill_points, tiny_onnx_bundle.path, jobs, **settings)
     whole, begun = tmp_path / "whole", tmp_path / "begun"
-    found = points(output=whole)
+    points = kill_points(tiny_onnx_bundle.path, jobs, output=whole, **settings)
+    begun.mkdir()
     if case.killed_at:
-        change, name = case.killed_at
-        apart(output=begun, point=_first(found, change, name))
+        assert apart(output=begun, point=case.killed_at)
     for number in range(case.shards):
         deque(render(output=begun, shard=f"{number + 1}/{case.shards}"), maxlen=0)
-    if begun.exists():
-        found = points(output=shutil.copytree(begun, tmp_path / "continued"))
-    for point in found:
-        if not point.name.startswith(case.names):
-            continue
-        output = tmp_path / f"{point.number}-{point.change}"
-        if begun.exists():
+    if any(begun.iterdir()):
+        copy = shutil.copytree(begun, tmp_path / "continued")
+        points = kill_points(tiny_onnx_bundle.path, jobs, output=copy, **settings)
+    output = shutil.copytree(begun, tmp_path / "out")
+    for point in points:
+        if not apart(output=output, point=point):  # which was not on the way from the last kill
+            _assert_same(output, whole)
+            shutil.rmtree(output)
             shutil.copytree(begun, output)
-        apart(output=output, point=point)
+            assert apart(output=output, point=point), point
         _check_what_is_there(output)
-        deque(render(output=output), maxlen=0)
-        _assert_same(output, whole)
+    deque(render(output=output), maxlen=0)
+    _assert_same(output, whole)
 
 
 @pytest.fixture(scope="module")
