@@ -22,9 +22,10 @@ from ..sampling.settings import (
     Setting,
     Values,
     batch_key,
-    check_texts,
+    check_image,
     default_values,
 )
+from ..sampling.values import check_texts
 
 MAX_IMAGES = 10_000  #: of one row
 MAX_TEXT = 5_000  #: characters of a prompt; twice that fits the metadata of a JPEG
@@ -139,21 +140,24 @@ class RowReader:
         if "prompt" not in given:
             raise InvalidArgumentError("`prompt` is missing; every job needs one, '' is accepted.")
         read = {**self._defaults, **{n: given[n] for n in self._fields if n in given}}
-        values = {s.name: self._value(s, read.get(s.name)) for s in SETTINGS if s.name != "seed"}
+        values = {s.name: _parsed(s, read.get(s.name)) for s in SETTINGS if s.name != "seed"}
         extra = {name: value for name, value in given.items() if name not in self._fields}
         _check_extra(extra)
+        (first, seed), *others = _images(row, read)
+        values = check_image({**values, "seed": seed}, self._limits)
         return [
-            Task(identity, row, {**values, "seed": seed}, extra)
-            for identity, seed in _images(row, read)
+            Task(first, row, values, extra),
+            *(Task(identity, row, {**values, "seed": seed}, extra) for identity, seed in others),
         ]
 
-    def _value(self, setting: Setting, value: Any) -> Any:
-        if value is not None or setting.default is not None:
-            if setting.kind is str:
-                value = _text(setting.name, value)
-            else:
-                value = _number(setting.name, value, whole=setting.kind is int)
-        return setting.checked(value, self._limits)
+
+def _parsed(setting: Setting, value: Any) -> Any:
+    """The `value` of a field, which may be text, as the setting's type."""
+    if value is None and setting.default is None:
+        return None
+    if setting.kind is str:
+        return _text(setting.name, value)
+    return _number(setting.name, value, whole=setting.kind is int)
 
 
 def _images(row: int, fields: Mapping[str, Any]) -> list[tuple[Identity, int]]:

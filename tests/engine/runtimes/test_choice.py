@@ -59,6 +59,10 @@ BF16_MEAN_STEPS = 4
 FP32, BF16 = 1e-4, 3e-2  # relative L2 of a program's outputs, the gate's own
 
 
+def test_every_runtime_has_a_place_in_an_order_of_preference():
+    assert {name for names in PREFERENCE.values() for name in names} == set(RUNTIMES)
+
+
 @pytest.fixture(params=PREFERENCE["cpu"])
 def runtime(request):
     return RUNTIMES[request.param]
