@@ -17,7 +17,7 @@ import numpy as np
 
 from ..bundle.model import MAX_SIZE, ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
-from .values import check_texts, is_number, is_whole, list_texts
+from .values import check_texts, is_number, is_whole, list_texts, shown
 
 MAX_SEED = 2**32 - 1
 MAX_GUIDANCE = 10_000  #: far beyond use; keeps float32 finite
@@ -84,7 +84,7 @@ class Setting:
         low, high = self.minimum, maximum
         if not (fits and (low is None or low <= value) and (high is None or value <= high)):
             accepted = self.accepted.format(minimum=low, maximum=high)
-            raise InvalidArgumentError(f"`{self.name}` is {value!r}; {accepted}")
+            raise InvalidArgumentError(f"`{self.name}` is {shown(value)}; {accepted}")
         return self.kind(value)
 
     def is_recorded(self, value: Any) -> bool:
@@ -105,9 +105,9 @@ def _check_size(setting: Setting, value: Any, limits: Limits) -> int:
     multiple = model.pixel_multiple
     if not is_whole(value) or not 0 < value <= MAX_SIZE or value % multiple:
         raise ShapeError(
-            f"`{setting.name}` is {value!r}; multiples of {multiple} up to {MAX_SIZE} pixels are "
-            f"accepted: the autoencoder shrinks by {model.scale_factor}, and the UNet's levels by "
-            f"{model.size_multiple} more. The model was trained at {model.default_size}."
+            f"`{setting.name}` is {shown(value)}; multiples of {multiple} up to {MAX_SIZE} pixels "
+            f"are accepted: the autoencoder shrinks by {model.scale_factor}, and the UNet's levels "
+            f"by {model.size_multiple} more. The model was trained at {model.default_size}."
         )
     return int(value)
 
@@ -241,7 +241,8 @@ SETTINGS: list[Setting] = [
         default=0.0,
         minimum=0,
         maximum=1,
-        accepted="a number from 0 (deterministic) to 1 (as noisy as DDPM) is accepted.",
+        accepted="a number from {minimum} (deterministic) to {maximum} (as noisy as DDPM) "
+        "is accepted.",
         spread=_spread_numbers,
         is_later=False,
     ),

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import LDMEngineError
 from .schedule import NoiseSchedule, Transition
 
 #: One number for all images, or [B, 1, 1, 1] where images differ.
@@ -72,6 +73,9 @@ def join_rows(solvers: Sequence[Sequence[Row]]) -> tuple[Row, ...]:
     """The rows of a batch whose image i follows `solvers[i]`.
 
     Images share timesteps, p, q and a; their b and s may differ.
+
+    Raises:
+        LDMEngineError: if the rows differ in anything else.
     """
     return tuple(_join(rows) for rows in zip(*solvers, strict=True))
 
@@ -81,6 +85,12 @@ def _join(rows: Sequence[Row]) -> Row:
     first = rows[0]
     if all(row == first for row in rows):
         return first
+    shared = {(row.timestep, row.p, row.q, row.a, len(row.b)) for row in rows}
+    if len(shared) > 1:
+        raise LDMEngineError(
+            f"Images of one batch have solver rows that differ in more than b and s: {shared}. "
+            "Render them in batches of their own."
+        )
     weights = zip(*([*row.b, row.s] for row in rows), strict=True)
     *b, s = (np.asarray(w, dtype=np.float32).reshape(len(rows), 1, 1, 1) for w in weights)
     drawing = tuple(row.adds_noise for row in rows)

@@ -48,3 +48,12 @@ def list_texts(name: str, value: Any) -> list[Any]:
     if not value:
         raise InvalidArgumentError(f"`{name}` is an empty list; give at least one text.")
     return list(value)
+
+
+def shown(value: Any) -> str:
+    """`value` as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        text = "a huge number"
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from conftest import DATA
 from ldm_engine.bundle.model import ModelInfo
 from ldm_engine.errors import LDMEngineError
+from ldm_engine.sampling import settings
 from ldm_engine.sampling.settings import (
     MAX_SEED,
     SETTINGS,
     Limits,
+    Setting,
     as_call,
+    batch_key,
     default_values,
     recorded,
     settings_hash,
@@ -100,6 +103,15 @@ def test_every_setting_changes_the_hash_and_stands_in_the_record(name):
     changed = {**VALUES, name: other.get(name, 64)}
     assert settings_hash(changed) != settings_hash(VALUES)
     assert recorded(changed) == {n: changed[n] for n in FIRST}
+
+
+def test_images_that_differ_in_a_setting_of_the_whole_call_share_no_batch(monkeypatch):
+    """Also where the author of a setting gave no key."""
+    made_up = Setting("style", str, "Which.", default="plain")
+    monkeypatch.setattr(settings, "SETTINGS", [*SETTINGS, made_up])
+    keys = [batch_key({**VALUES, "style": style}) for style in ("plain", "other", "plain")]
+    assert keys[0] == keys[2] != keys[1]
+    assert batch_key({**VALUES, "style": "plain", "seed": 9}) == keys[0]
 
 
 def test_a_call_for_several_images():
