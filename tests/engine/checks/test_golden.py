@@ -15,7 +15,7 @@ def published_bundle(tiny_bundle, tmp_path):
     words = ["[PAD]", *(f"[unused{i}]" for i in range(1, 30522))]
     for index, word in {100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}.items():
         words[index] = word
-    for word, index in golden._KNOWN_IDS.items():
+    for word, index in golden._PUBLISHED_IDS.items():
         words[index] = word
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     return replace(tiny_bundle, path=tmp_path, model=replace(tiny_bundle.model, **golden._LARGE))
