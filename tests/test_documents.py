@@ -18,6 +18,7 @@ DOCUMENTS = [
     ROOT / "examples/shapes/README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+SOURCES = ("engine", "export", "tests", "benchmarks", "examples")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 
@@ -59,3 +60,21 @@ def test_links_lead_somewhere(path: Path):
     for target in LINK.findall(FENCE.sub("", path.read_text())):  # C++ has brackets like a link's
         if not target.startswith(("http://", "https://")):
             assert (path.parent / target).exists(), target
+
+
+def test_every_file_that_is_named_is_there():
+    """In documents, docstrings and comments; a path is meant from the root or from its package."""
+    pattern = re.compile(
+        r"(?<![\w/.-])((?:engine|export|ldm_engine|ldm_export|tests|docs|benchmarks|examples)/"
+        r"[\w./-]+\.(?:py|md|json|html))\b"
+    )
+    sources = [*DOCUMENTS, *(p for d in SOURCES for p in (ROOT / d).rglob("*.py"))]
+    for path in sources:
+        for name in pattern.findall(path.read_text()):
+            places = (
+                ROOT / name,
+                path.parent / name,
+                ROOT / "engine" / name,
+                ROOT / "export" / name,
+            )
+            assert "NAME" in name or any(p.exists() for p in places), f"{path} names {name}"

@@ -41,7 +41,7 @@ def _imports(path: Path) -> set[str]:
 MODULES = {_module(path): path for path in sorted(ENGINE.rglob("*.py"))}
 #: Of each module of the engine, the others that it imports; packages are no one's to define things.
 IMPORTS = {
-    name: {n for n in _imports(path) if n in MODULES and n != name} - {"ldm_engine"}
+    name: {n for n in _imports(path) if n in MODULES and n not in (name, "ldm_engine")}
     for name, path in MODULES.items()
 }
 
@@ -65,6 +65,16 @@ def test_a_wing_imports_only_the_wings_below_it(wing):
         if _wing(name) == wing and _wing(other) not in lower
     }
     assert not upward
+
+
+def test_nobody_imports_the_public_names_from_within():
+    """Of the package itself only ``errors`` and ``version``, which import no wing."""
+    for name, path in MODULES.items():
+        taken = {n for n in _imports(path) if n.startswith("ldm_engine.") and n.count(".") == 1}
+        if name != "ldm_engine":
+            assert taken <= {"ldm_engine.errors", "ldm_engine.version", *MODULES}, name
+        if name in ("ldm_engine.errors", "ldm_engine.version"):
+            assert not taken, name
 
 
 def test_no_modules_import_each_other_in_a_circle():

@@ -21,16 +21,16 @@ struct ldm_engine_result {
 namespace ldm_engine {
 namespace {
 
-// What the first version of the interface had; later ones only add.
+// What the first version of the interface had, which never changes; later ones add fields behind.
 constexpr std::size_t kFirstOptionsBytes = 56;
 constexpr std::size_t kFirstRequestBytes = 120;
 constexpr std::size_t kFirstTimingsBytes = 48;
 constexpr std::size_t kFirstInfoBytes = 72;
 constexpr std::size_t kLargestBytes = 4096;  // no version will have more: the size is not set
-static_assert(sizeof(ldm_engine_options) == kFirstOptionsBytes);
-static_assert(sizeof(ldm_engine_request) == kFirstRequestBytes);
-static_assert(sizeof(ldm_engine_timings) == kFirstTimingsBytes);
-static_assert(sizeof(ldm_engine_info) == kFirstInfoBytes);
+static_assert(sizeof(ldm_engine_options) >= kFirstOptionsBytes);
+static_assert(sizeof(ldm_engine_request) >= kFirstRequestBytes);
+static_assert(sizeof(ldm_engine_timings) >= kFirstTimingsBytes);
+static_assert(sizeof(ldm_engine_info) >= kFirstInfoBytes);
 
 thread_local std::string last_error;
 

@@ -1,3 +1,3 @@
-"""The version, kept in this one place (setup.py and the bundles read it)."""
+"""The version, kept in this one place (pyproject.toml and the bundles read it)."""
 
 __version__ = "0.1.0"

@@ -50,7 +50,7 @@ def gate(bundle: Bundle, references: References, progress: Progress) -> list[Fin
 
     Raises:
         VerificationError: naming each program outside its tolerance.
-        RuntimeUnavailableError: if no installed runtime reads one of the formats.
+        RuntimeUnavailableError: if a runtime that reads one of the formats cannot be used here.
     """
     for name in PREFERENCE["cpu"]:
         if RUNTIMES[name].format in bundle.formats:

@@ -1,6 +1,6 @@
 """Writes tokenizer.json and its vocabulary: texts, and the ids that the Python engine gives them.
 
-tests/engine/test_tokenizer.py holds the Python engine to them, and to Hugging Face's own
+tests/engine/sampling/test_tokenizer.py holds the Python engine to them, and to Hugging Face's own
 tokenizer beside them; cpp/tests/test_tokenizer.cpp holds the C++ one.
 """
 

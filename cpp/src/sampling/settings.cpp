@@ -136,45 +136,35 @@ struct Show {
   }
 };
 
-std::vector<Setting> make_settings() {
-  Setting prompt = {"prompt", {}, ""};
-  Setting negative_prompt = {"negative_prompt", &Request::negative_prompt,
-                             "What to guide away from."};
-  Setting seed = {"seed", &Request::seed, "Images get the seeds S, S+1, ... Default: at random."};
-  seed.minimum = 0;
-  seed.maximum = kMaxSeed;
-  seed.check = check_any_seed;
-  Setting num_inference_steps = {"num_inference_steps", &Request::num_inference_steps,
-                                 "Denoising steps, each a call of the UNet.",
-                                 "a whole number from {minimum} to {maximum} is accepted."};
-  num_inference_steps.minimum = 1;
-  num_inference_steps.model_maximum = &Limits::max_steps;
-  Setting guidance_scale = {"guidance_scale", &Request::guidance_scale,
-                            "How closely to follow the prompt; 1.0 is off.",
-                            "a number, or a list of one an image, is accepted, between {minimum} "
-                            "and {maximum}. 1.0 turns guidance off."};
-  guidance_scale.minimum = -kMaxGuidance;
-  guidance_scale.maximum = kMaxGuidance;
-  guidance_scale.command_default = "6.0";
-  Setting eta = {"eta", &Request::eta,
-                 "Noise added at each step: 0 (deterministic) to 1 (as noisy as DDPM).",
-                 "a number from 0 (deterministic) to 1 (as noisy as DDPM) is accepted."};
-  eta.minimum = 0;
-  eta.maximum = 1;
-  Setting height = {"height", &Request::height, "Height in pixels. Default: as trained."};
-  Setting width = {"width", &Request::width, "Width in pixels. Default: as trained."};
-  height.check = width.check = check_size;
-  std::vector<Setting> all = {prompt, negative_prompt, seed, num_inference_steps, guidance_scale,
-                              eta,    height,          width};
-  for (Setting& setting : all) setting.is_later = false;
-  return all;
-}
+constexpr bool kInEveryRecipe = false;
 
 }  // namespace
 
 const std::vector<Setting>& settings() {
-  static const std::vector<Setting> all = make_settings();
-  return all;
+  static const std::vector<Setting> list = {
+      {"prompt", std::monostate(), kInEveryRecipe, ""},
+      {"negative_prompt", &Request::negative_prompt, kInEveryRecipe, "What to guide away from."},
+      {"seed", &Request::seed, kInEveryRecipe,
+       "Images get the seeds S, S+1, ... Default: at random.", nullptr, "", 0, kMaxSeed, nullptr,
+       check_any_seed},
+      {"num_inference_steps", &Request::num_inference_steps, kInEveryRecipe,
+       "Denoising steps, each a call of the UNet.", nullptr,
+       "a whole number from {minimum} to {maximum} is accepted.", 1, std::nullopt,
+       &Limits::max_steps},
+      {"guidance_scale", &Request::guidance_scale, kInEveryRecipe,
+       "How closely to follow the prompt; 1.0 is off.", "6.0",
+       "a number, or a list of one an image, is accepted, between {minimum} and {maximum}. 1.0 "
+       "turns guidance off.",
+       -kMaxGuidance, kMaxGuidance},
+      {"eta", &Request::eta, kInEveryRecipe,
+       "Noise added at each step: 0 (deterministic) to 1 (as noisy as DDPM).", nullptr,
+       "a number from 0 (deterministic) to 1 (as noisy as DDPM) is accepted.", 0, 1},
+      {"height", &Request::height, kInEveryRecipe, "Height in pixels. Default: as trained.",
+       nullptr, "", std::nullopt, std::nullopt, nullptr, check_size},
+      {"width", &Request::width, kInEveryRecipe, "Width in pixels. Default: as trained.", nullptr,
+       "", std::nullopt, std::nullopt, nullptr, check_size},
+  };
+  return list;
 }
 
 Json setting_value(const Setting& setting, const Request& request) {

@@ -30,17 +30,17 @@ using SettingField = std::variant<std::monostate, int Request::*, std::optional<
 struct Setting {
   const char* name;
   SettingField field;
-  const char* help;           ///< of ldm-generate's option; empty: it has none
+  /// Whether recipes written before the setting existed are right without it: none then holds its
+  /// default.
+  bool is_later;
+  const char* help;                       ///< of ldm-generate's option; empty: it has none
+  const char* command_default = nullptr;  ///< of ldm-generate, where it is another one
   const char* accepted = "";  ///< ends the range's error, with {minimum} and {maximum} filled in
   std::optional<double> minimum = {};
   std::optional<double> maximum = {};
-  int Limits::*model_maximum = nullptr;   ///< in the place of `maximum`
-  const char* command_default = nullptr;  ///< of ldm-generate, where it is another one
+  int Limits::*model_maximum = nullptr;  ///< in the place of `maximum`
   /// Throws unless it accepts the value; for what a range cannot say.
   void (*check)(const Setting& setting, std::int64_t value, const Limits& limits) = nullptr;
-  /// Whether recipes written before the setting existed are right without it: none then holds its
-  /// default.
-  bool is_later = true;
 };
 
 /// All settings, in the order of recipes.

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import BundleError
 from ..machine.cpu import available_threads
-from .contract import TensorSpec
+from .contract import PROGRAMS, TensorSpec
 from .formats import FORMAT_FILES
 from .model import ModelInfo, TokenizerInfo
 from .stamps import remember_files, stamp_files, unchanged_files
@@ -80,8 +80,9 @@ class Bundle:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats that every program is present in."""
-        return tuple(f for f in FORMAT_FILES if all(f in p.formats for p in self.programs.values()))
+        """The formats that every program which a bundle must have is present in."""
+        needed = [self.programs[name] for name in PROGRAMS]
+        return tuple(f for f in FORMAT_FILES if all(f in p.formats for p in needed))
 
     @property
     def program_files_listed(self) -> tuple[str, ...]:

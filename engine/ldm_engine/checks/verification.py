@@ -53,18 +53,18 @@ def check_runtime(
     choice: Choice,
     options: RuntimeOptions,
     references: References,
-    prepare: Callable[[NDArray[Any]], NDArray[Any]] = lambda values: values,
+    reduce: Callable[[NDArray[Any]], NDArray[Any]] = lambda values: values,
     on_check: Callable[[str], None] = lambda label: None,
 ) -> list[Finding]:
     """Run every case and the short loop with one runtime.
 
-    `prepare` maps an output to what `references` holds of it: itself, or ``sample`` of it.
+    `reduce` maps an output to what `references` holds of it: itself, or ``sample`` of it.
 
     Raises:
         RuntimeUnavailableError: if this machine turns out to lack what the runtime needs.
     """
     # Without the cache: what is checked is the bundle, not what was compiled from it earlier.
-    check = _Check(bundle, choice, replace(options, cache=False), references, prepare)
+    check = _Check(bundle, choice, replace(options, cache=False), references, reduce)
     title = choice.runtime.name + (f" {options.precision}" if options.precision != "fp32" else "")
     title += f" on {options.device}" if options.device != "cpu" else ""
     findings: list[Finding] = []
@@ -85,7 +85,7 @@ class _Check:
     choice: Choice
     options: RuntimeOptions
     references: References
-    prepare: Callable[[NDArray[Any]], NDArray[Any]]
+    reduce: Callable[[NDArray[Any]], NDArray[Any]]
 
     def program(self, name: str) -> list[Finding]:
         """All cases of one program."""
@@ -128,7 +128,7 @@ class _Check:
         except LDMEngineError as failure:
             return self._finding(key, float("inf"), tolerance, str(failure))
         expected = self.references[key]
-        error = max(measure(self.prepare(v), expected[name]) for name, v in outputs.items())
+        error = max(measure(self.reduce(v), expected[name]) for name, v in outputs.items())
         return self._finding(key, error, tolerance)
 
     def _finding(

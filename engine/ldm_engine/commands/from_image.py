@@ -52,8 +52,13 @@ def generate_from_image(
     recipe = read_recipe(image_path)
     bundle = open_bundle(bundle_path)
     _check_origin(image_path, recipe, bundle, device)
-    opened = choose_for(bundle, recipe.runtime, recipe.precision, device, recipe.threads)
-    request = _request(image_path, recipe, opened)
+    try:
+        opened = choose_for(bundle, recipe.runtime, recipe.precision, device, recipe.threads)
+        request = _request(recipe, opened)
+    except (InvalidArgumentError, ArgumentTypeError) as error:
+        raise InvalidArgumentError(
+            f"The recipe in {image_path} is not one that ldm-engine wrote: {error}"
+        ) from error
     with (
         opened_pipeline(opened, output, memory) as pipe,
         console.step_bar(len(request.rows)) as advance,
@@ -77,16 +82,11 @@ def _check_origin(path: Path, recipe: Recipe, bundle: Bundle, device: str) -> No
         )
 
 
-def _request(path: Path, recipe: Recipe, opened: Opened) -> Request:
+def _request(recipe: Recipe, opened: Opened) -> Request:
     """The image, in as many rows as decide about its last bits."""
-    try:
-        rows = recipe.batch_size
-        if type(rows) is not int or not 1 <= rows <= MAX_BATCH:
-            raise InvalidArgumentError(f"`batch_size` is {rows!r}.")
-        if opened.choice.runtime.rounds_alike(opened.options.device):
-            rows = min(rows, MIN_ROWS)
-        return opened.request(as_call([recipe.settings] * rows))
-    except (InvalidArgumentError, ArgumentTypeError) as error:
-        raise InvalidArgumentError(
-            f"The recipe in {path} is not one that ldm-engine wrote: {error}"
-        ) from error
+    rows = recipe.batch_size
+    if type(rows) is not int or not 1 <= rows <= MAX_BATCH:
+        raise InvalidArgumentError(f"`batch_size` is {rows!r}.")
+    if opened.choice.runtime.rounds_alike(opened.options.device):
+        rows = min(rows, MIN_ROWS)
+    return opened.request(as_call([recipe.settings] * rows))

@@ -44,11 +44,19 @@ _FOLDER = click.Path(path_type=Path)
     show_default=True,
     help="Images a prompt.",
 )
-@click.option("--batch-size", type=click.IntRange(1, MAX_BATCH), default=4, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, MAX_BATCH),
+    default=4,
+    show_default=True,
+    help="Images rendered at a time.",
+)
 @click.option("--grid", is_flag=True, help="Write a contact sheet, grid.png, too.")
 @runtime_options
 @click.option(
-    "--threads", type=click.IntRange(1, MAX_THREADS), help="Default: all cores of this process."
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    help="Threads. Default: all cores of this process.",
 )
 @click.option(
     "--memory",

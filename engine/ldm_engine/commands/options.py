@@ -31,13 +31,22 @@ def runtime_options(command: Command) -> Command:
     for option in reversed(
         (
             click.option(
-                "--runtime", default="auto", show_default=True, help="auto, or the name of one."
+                "--runtime",
+                default="auto",
+                show_default=True,
+                help="Runtime: auto, or the name of one.",
             ),
             click.option(
-                "--precision", default="fp32", show_default=True, help="fp32, fp16, bf16 or int8."
+                "--precision",
+                default="fp32",
+                show_default=True,
+                help="Precision: fp32, fp16, bf16 or int8.",
             ),
             click.option(
-                "--device", default="cpu", show_default=True, help="cpu, or gpu:0, gpu:1, ..."
+                "--device",
+                default="cpu",
+                show_default=True,
+                help="The CPU, or gpu:0, gpu:1, ...",
             ),
         )
     ):

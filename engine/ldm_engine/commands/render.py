@@ -42,7 +42,13 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option(
     "--image-format", type=click.Choice(list(IMAGE_FORMATS)), default="png", show_default=True
 )
-@click.option("--quality", type=int, default=QUALITY, show_default=True, help="Of jpeg and webp.")
+@click.option(
+    "--quality",
+    type=int,
+    default=QUALITY,
+    show_default=True,
+    help="Quality of jpeg and webp, 1 to 100.",
+)
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
@@ -50,7 +56,9 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     show_default=True,
     help="A file an image, or tar archives for training pipelines.",
 )
-@click.option("--images-per-tar", type=int, default=1000, show_default=True)
+@click.option(
+    "--images-per-tar", type=int, default=1000, show_default=True, help="Images of one archive."
+)
 @click.option(
     "--batch-size",
     callback=_batch_size,
@@ -66,9 +74,11 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option(
     "--threads",
     type=click.IntRange(1, MAX_THREADS),
-    help="Of each process. Default: all cores, divided evenly.",
+    help="Threads of each process. Default: all cores, divided evenly.",
 )
-@click.option("--workers", type=int, default=1, show_default=True, help="Processes here.")
+@click.option(
+    "--workers", type=int, default=1, show_default=True, help="Rendering processes on this machine."
+)
 @click.option("--shard", default="1/1", metavar="I/N", help="Render part I of N, split by id.")
 @click.option(
     "--executor",
@@ -77,7 +87,9 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     show_default=True,
     help="ray spreads --workers actors over a Ray cluster.",
 )
-@click.option("--ray-address", help="Default: a Ray of this machine's own.")
+@click.option(
+    "--ray-address", help="Address of a Ray cluster. Default: a Ray of this machine's own."
+)
 @click.option("--json-progress", is_flag=True, help="Print progress as JSON lines on stdout.")
 @console.debug_option
 def render(

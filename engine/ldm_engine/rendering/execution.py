@@ -132,8 +132,14 @@ class Execution:
             check_same(storage, existing.fingerprint, fingerprint)
             return cls(opened, options, storage, settings, existing, None)
         renderer = Renderer(settings, storage, opened)
-        run_file = _measure(renderer, {**fingerprint, "threads": threads}, survey, options)
-        if not run_file.save(storage):  # another shard was faster, and decides
+        try:
+            recorded = {**fingerprint, "threads": resolved.threads}
+            run_file = _measure(renderer, recorded, survey, options)
+            is_saved = run_file.save(storage)
+        except BaseException:
+            renderer.close()
+            raise
+        if not is_saved:  # another shard was faster, and decides
             renderer.close()
             if load_run_file(storage) is None:
                 raise LDMEngineError(

@@ -22,9 +22,10 @@ from ..sampling.settings import (
     Setting,
     Values,
     batch_key,
-    check_texts,
+    check_image,
     default_values,
 )
+from ..sampling.values import check_texts, shown
 
 MAX_IMAGES = 10_000  #: of one row
 MAX_TEXT = 5_000  #: characters of a prompt; twice that fits the metadata of a JPEG
@@ -46,7 +47,7 @@ class Identity:
 
     @property
     def key(self) -> bytes:
-        """16 bytes that stand for the id where a million of them are held."""
+        """16 bytes that stand for the id where a million of them are kept."""
         return self.digest[:16]
 
     @property
@@ -139,21 +140,24 @@ class RowReader:
         if "prompt" not in given:
             raise InvalidArgumentError("`prompt` is missing; every job needs one, '' is accepted.")
         read = {**self._defaults, **{n: given[n] for n in self._fields if n in given}}
-        values = {s.name: self._value(s, read.get(s.name)) for s in SETTINGS if s.name != "seed"}
+        values = {s.name: _parsed(s, read.get(s.name)) for s in SETTINGS if s.name != "seed"}
         extra = {name: value for name, value in given.items() if name not in self._fields}
         _check_extra(extra)
+        (first, seed), *others = _images(row, read)
+        values = check_image({**values, "seed": seed}, self._limits)
         return [
-            Task(identity, row, {**values, "seed": seed}, extra)
-            for identity, seed in _images(row, read)
+            Task(first, row, values, extra),
+            *(Task(identity, row, {**values, "seed": seed}, extra) for identity, seed in others),
         ]
 
-    def _value(self, setting: Setting, value: Any) -> Any:
-        if value is not None or setting.default is not None:
-            if setting.kind is str:
-                value = _text(setting.name, value)
-            else:
-                value = _number(setting.name, value, whole=setting.kind is int)
-        return setting.checked(value, self._limits)
+
+def _parsed(setting: Setting, value: Any) -> Any:
+    """The `value` of a field, which may be text, as the setting's type."""
+    if value is None and setting.default is None:
+        return None
+    if setting.kind is str:
+        return _text(setting.name, value)
+    return _number(setting.name, value, whole=setting.kind is int)
 
 
 def _images(row: int, fields: Mapping[str, Any]) -> list[tuple[Identity, int]]:
@@ -178,7 +182,7 @@ def _images(row: int, fields: Mapping[str, Any]) -> list[tuple[Identity, int]]:
 def _id(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ArgumentTypeError(
-            f"`id` is {_shown(value)} ({type(value).__name__}); text or a whole number is accepted."
+            f"`id` is {shown(value)} ({type(value).__name__}); text or a whole number is accepted."
         )
     text = str(value)
     if not text:
@@ -190,7 +194,7 @@ def _id(value: Any) -> str:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ArgumentTypeError(
-            f"`{name}` is {_shown(value)} ({type(value).__name__}); text is accepted."
+            f"`{name}` is {shown(value)} ({type(value).__name__}); text is accepted."
         )
     if len(value) > MAX_TEXT:
         raise InvalidArgumentError(
@@ -217,7 +221,7 @@ def _number(name: str, value: Any, whole: bool = False) -> Any:
     if number is None:
         kind = "a whole number" if whole else "a number"
         raise ArgumentTypeError(
-            f"`{name}` is {_shown(value)} ({type(value).__name__}); {kind} is accepted."
+            f"`{name}` is {shown(value)} ({type(value).__name__}); {kind} is accepted."
         )
     return number
 
@@ -227,19 +231,10 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
         size = len(json.dumps(extra, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgumentError(
-            f"the fields {_shown(list(extra))} cannot be kept as JSON: {error}"
+            f"the fields {shown(list(extra))} cannot be kept as JSON: {error}"
         ) from error
     if size > MAX_EXTRA_BYTES:
         raise InvalidArgumentError(
-            f"the fields {_shown(list(extra))} have {size} bytes as JSON; up to {MAX_EXTRA_BYTES} "
+            f"the fields {shown(list(extra))} have {size} bytes as JSON; up to {MAX_EXTRA_BYTES} "
             "are accepted. Keep what is longer elsewhere, by the id."
         )
-
-
-def _shown(value: Any) -> str:
-    """`value` as Python writes it, cut where it is long."""
-    try:
-        shown = repr(value)
-    except ValueError:  # Python writes no whole number of thousands of digits
-        shown = "a huge number"
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -126,7 +126,7 @@ class Journals:
                     yield to_line(outcome)
 
     def _counts(self, outcome: Outcome, identity: Identity, flag: int) -> bool:
-        """Whether a line is what is known of its image."""
+        """Whether a line agrees with the state of its image."""
         flags, settings = self._states.get(identity.key)
         return (
             flags & (DONE | FAILED | STAGED) == flag

@@ -12,6 +12,7 @@ from ..runtimes.choice import check_options
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
 from ..sampling.request import MAX_BATCH
 from .jobs import Identity
+from .sources import FORMATS
 
 LAYOUTS = ("files", "webdataset")
 EXECUTORS = ("local", "ray")
@@ -62,7 +63,7 @@ def parse_bytes(text: str) -> int:
 class RunOptions:
     """The options of a run, beside the jobs' defaults."""
 
-    output: str
+    output: str = ""  #: a folder or URL, which every run needs
     batch_size: int | None = None  #: None: chosen by a short measurement
     memory_limit: str | None = None  #: for all workers here, where that is measured
     image_format: str = "png"
@@ -92,6 +93,7 @@ class RunOptions:
             *check_options(self.runtime, self.precision, self.device, self.threads),
             *self._names(),
             *self._numbers(),
+            *self._others(),
             *_faults(Shard.parse, self.shard),
             *(_faults(parse_bytes, self.memory_limit) if self.memory_limit is not None else ()),
         ]
@@ -119,6 +121,15 @@ class RunOptions:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in accepted:
                 yield f"`{name}` is {value!r}; {', '.join(accepted)} is accepted."
+
+    def _others(self) -> Iterator[str]:
+        if self.jobs_format is not None and self.jobs_format not in FORMATS:
+            yield f"`jobs_format` is {self.jobs_format!r}; {', '.join(FORMATS)} is accepted."
+        for name in ("strict", "force"):
+            if not isinstance(getattr(self, name), bool):
+                yield f"`{name}` is {getattr(self, name)!r}; True or False is accepted."
+        if not isinstance(self.ray_address, (str, type(None))):
+            yield f"`ray_address` is {self.ray_address!r}; text is accepted."
 
     def _numbers(self) -> Iterator[str]:
         for name, low, high in (

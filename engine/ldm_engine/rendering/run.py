@@ -59,7 +59,7 @@ def render(
 
     Raises:
         ArgumentTypeError: if there is no option of that name, at once.
-        InvalidArgumentError: naming all options that are outside what is accepted, at once.
+        InvalidArgumentError: naming all fields of ``RunOptions`` that are not accepted, at once.
         LDMEngineError: whatever stops the run; a later call goes on from there.
     """
     settings = default_values()

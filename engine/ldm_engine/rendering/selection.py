@@ -9,13 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..sampling.settings import HASH_BYTES, settings_hash
 from .jobs import RowReader, Task
 from .options import Shard
-from .records import row_failure
+from .records import Outcome, row_failure
 from .sources import Jobs, Row, read_rows
 
 #: States of an id, which may be in several; 0: never seen.
@@ -74,7 +73,7 @@ class Survey:
 
     @property
     def to_do(self) -> int:
-        """Images that are neither there nor known to fail."""
+        """Images that are neither there nor recorded as failures."""
         return self.total - self.done - self.failed
 
 
@@ -88,7 +87,7 @@ class Selection:
     states: States
     shard: Shard
 
-    def survey(self, of_all_shards: bool = False) -> Iterator[Survey | dict[str, Any]]:
+    def survey(self, of_all_shards: bool = False) -> Iterator[Survey | Outcome]:
         """Read all rows; gives each bad row's failure and, last, the counts.
 
         Each bad row is reported by one shard, or with `of_all_shards` by every one.

@@ -49,7 +49,7 @@ def check_jobs(jobs: Jobs, format_name: str | None) -> str | None:
 
     Raises:
         ArgumentTypeError: if `jobs` is neither a path nor rows.
-        InvalidArgumentError: if the format is neither given nor known by the file's name.
+        InvalidArgumentError: if the format is neither given nor recognised by the file's name.
         JobsError: if there is no such file.
     """
     if not isinstance(jobs, (str, os.PathLike)):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -152,9 +152,9 @@ def _serve(connection: Connection[Any, Any]) -> None:
             connection.send(message)
 
     try:
-        renderer = Renderer(settings, open_storage(output, label))
-        for _ in renderer.render(_received(connection, send), send):
-            pass
+        with closing(Renderer(settings, open_storage(output, label))) as renderer:
+            for _ in renderer.render(_received(connection, send), send):
+                pass
     except LDMEngineError as error:
         send(error)
     except (EOFError, ConnectionError):

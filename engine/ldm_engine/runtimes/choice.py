@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle.bundle import Bundle
+from ..bundle.contract import PROGRAMS
 from ..errors import InvalidArgumentError, RuntimeUnavailableError
 from ..machine.cpu import available_threads
 from ..machine.device import Device
@@ -212,8 +213,8 @@ def _no_format(bundle: Bundle, runtime: Runtime) -> str | None:
 
 
 def _no_program(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:
-    for name, program in bundle.programs.items():
-        if runtime.format_of(name, precision) not in program.formats:
+    for name in PROGRAMS:  # an optional one is looked at when it is used
+        if runtime.format_of(name, precision) not in bundle.programs[name].formats:
             return _no_format(bundle, runtime) or (
                 f"the bundle holds no {precision} {name}; "
                 f"export again with --formats {','.join(bundle.formats)} --{precision}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..bundle.bundle import Bundle
+from ..bundle.contract import PROGRAMS
 from ..bundle.manifest import open_bundle
 from ..runtimes.base import Program, RuntimeOptions
 from ..runtimes.choice import (
@@ -53,8 +54,10 @@ class Opened:
         runtime, precision = self.choice.runtime, self.options.precision
         programs = [
             name
-            for program, info in self.bundle.programs.items()
-            for name in info.formats[runtime.format_of(program, precision)].files
+            for program in PROGRAMS
+            for name in self.bundle.programs[program]
+            .formats[runtime.format_of(program, precision)]
+            .files
         ]
         others = [name for name in self.bundle.files if "/" not in name]
         self.bundle.check_changed_files(programs + others)

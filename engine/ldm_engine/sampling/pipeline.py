@@ -18,6 +18,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.contract import PROGRAMS
 from ..errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, NonFiniteError
 from ..runtimes.base import RuntimeOptions
+from ..runtimes.choice import check_options, require
 from .encoding import encode_text, encode_time, unet_shapes
 from .loop import denoise
 from .noise import NoiseStream
@@ -105,13 +106,15 @@ class LDMTextToImagePipeline:
             ConfigError: if its scheduler config is not supported.
             RuntimeUnavailableError: if the runtime, device or precision is not available here.
         """
+        violations = check_options(runtime, precision, device, threads)
+        if not isinstance(memory, str) or memory not in MEMORY_MODES:
+            violations.append(
+                f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
+            )
+        require(violations)
         opened = open_to_run(
             path, runtime=runtime, precision=precision, device=device, threads=threads
         )
-        if not isinstance(memory, str) or memory not in MEMORY_MODES:
-            raise InvalidArgumentError(
-                f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
-            )
         if check_hashes:
             opened.check_hashes()
         return cls.from_opened(opened, memory)
@@ -141,10 +144,12 @@ class LDMTextToImagePipeline:
             self._programs.close()
 
     def __enter__(self) -> LDMTextToImagePipeline:
+        self._programs.require_open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        with self._in_use:  # another thread may be rendering still
+            self._programs.close()
 
     @property
     def bundle(self) -> Bundle:
@@ -262,7 +267,7 @@ class LDMTextToImagePipeline:
         with self._used():
             latents, steps_run = self._denoise(request, callback_on_step_end)
             _check_finite(latents, request, "the UNet", self.options.precision)
-            pixels = self.decode(latents)
+            pixels = self._decode(latents)
         _check_finite(pixels, request, "the decoder", self.options.precision)
         _warn_of_flat_images(pixels, request.seeds)
         images = pixels if output_type == "np" else to_pil(pixels)
@@ -271,16 +276,27 @@ class LDMTextToImagePipeline:
     def denoise(self, request: Request) -> NDArray[np.float32]:
         """The final latents [B, 4, h, w] of a request, the first half of a call.
 
-        It looks for no NaN; one thread may call it at a time.
+        It looks for no NaN.
+
+        Raises:
+            LDMEngineError: as ``render``.
         """
-        latents, _ = self._denoise(request, None)
-        return np.array(latents)
+        with self._used():
+            latents, _ = self._denoise(request, None)
+            return np.array(latents)
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Pixels [B, H, W, 3] in [0, 1], one image at a time: memory does not grow with B.
 
-        It looks for no NaN; one thread may call it at a time.
+        It looks for no NaN.
+
+        Raises:
+            LDMEngineError: as ``render``.
         """
+        with self._used():
+            return self._decode(latents)
+
+    def _decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         program = self._programs["vae_decoder"]
         height, width = (side * self.bundle.model.scale_factor for side in latents.shape[2:])
         program.allocate({"latents": (1, *latents.shape[1:]), "image": (1, height, width, 3)})

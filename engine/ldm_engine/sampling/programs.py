@@ -22,19 +22,29 @@ class Programs:
             self._open_all()
 
     def __getitem__(self, name: str) -> Program:
-        """The program called `name`; in "sequential" mode the last one is freed for it."""
+        """The program called `name`; in "sequential" mode the last one is freed for it.
+
+        Raises:
+            ClosedError: after ``close()``.
+            KeyError: if this pipeline has no such program.
+        """
+        self.require_open()
+        if name not in self._opened and self._memory == "sequential" and name in self._names:
+            self._close_all()  # frees the weights of the last program before the next ones come
+            self._opened[name] = self._open(name)
+        return self._opened[name]
+
+    def require_open(self) -> None:
+        """Raise ``ClosedError`` after ``close()``."""
         if self._is_closed:
             raise ClosedError(
                 "This pipeline was closed, and its programs are gone. Open the bundle again with "
                 "LDMTextToImagePipeline.from_pretrained()."
             )
-        if name not in self._opened:
-            self._close_all()  # frees the weights of the last program before the next ones come
-            self._opened[name] = self._open(name)
-        return self._opened[name]
 
     def clone(self) -> Programs:
         """Other handles for another thread."""
+        self.require_open()
         if self._memory != "resident":
             return Programs(self._names, self._open, self._memory)
         return Programs(self._names, lambda name: self[name].clone(), "resident")

@@ -65,7 +65,7 @@ class Recipe:
         Raises:
             TypeError, ValueError, KeyError, AttributeError: if it is something else.
         """
-        facts = json.loads(text)
+        facts = dict(json.loads(text).items())
         settings = {
             s.name: facts.pop(s.name, s.default) if s.is_later else facts.pop(s.name)
             for s in SETTINGS

@@ -1,4 +1,4 @@
-"""One call's settings for B images, checked: values as columns, and the arrays that the loop needs.
+"""A checked request for B images: their settings as columns, and the loop's arrays and rows.
 
 Its twin in C++ is ``cpp/src/sampling/request.cpp``; ``tests/data/requests.json`` holds what both
 refuse.
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ..bundle.model import ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
 from .schedule import NoiseSchedule
-from .settings import SETTINGS, Limits, list_texts
+from .settings import SETTINGS, Limits, check_image
 from .solvers import Row, ddim_rows, join_rows
+from .values import list_texts
 
 MAX_BATCH = 1024  #: images of one batch that a command accepts
 
@@ -115,14 +116,18 @@ def resolve_request(
         )
     count = len(list_texts("prompt", settings.get("prompt")))
     limits = Limits(model, schedule.num_train_timesteps)
-    columns = {}
+    spread = {}
     for setting in SETTINGS:
         value = settings.get(setting.name, setting.default)
-        if setting.spread is None:
-            columns[setting.name] = [setting.checked(value, limits)] * count
-        else:
-            values = setting.spread(setting, value, count)
-            columns[setting.name] = [setting.checked(v, limits) for v in values]
+        values = (
+            [value] * count if setting.spread is None else setting.spread(setting, value, count)
+        )
+        spread[setting.name] = values
+    images = [
+        check_image(dict(zip(spread, values, strict=True)), limits)
+        for values in zip(*spread.values(), strict=True)
+    ]
+    columns = {name: [values[name] for values in images] for name in spread}
     request = Request(model, schedule, columns)
     if latents is None:
         return request

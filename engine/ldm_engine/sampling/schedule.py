@@ -2,10 +2,10 @@
 
 Notation, as in the papers and in diffusers' schedulers:
 
-=====================  ===================================================================
-``alphas_cumprod[t]``   product of ``1 - beta`` up to timestep t, written a below
-``a_prev``              the same at the previous (less noisy) timestep of the schedule
-=====================  ===================================================================
+======================  ==================================================================
+``alphas_cumprod[t]``    product of ``1 - beta`` up to timestep t
+``alpha_cumprod_prev``   the same at the previous (less noisy) timestep of the schedule
+======================  ==================================================================
 
 The twin in C++ is ``cpp/src/sampling/schedule.cpp``; ``tests/data/scheduler_configs.json`` holds
 what both refuse, ``solvers.json`` the timesteps.
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .settings import is_number, is_whole
+from .values import is_number, is_whole
 
 _BETA_SCHEDULES = ("linear", "scaled_linear")
 #: Keys of the published files that must have exactly this value; the second is diffusers' default.
@@ -40,8 +40,8 @@ class Transition(NamedTuple):
     """One step of a sampler: from a timestep to the next, less noisy one."""
 
     timestep: int
-    a: float  #: ``alphas_cumprod`` there
-    a_prev: float  #: where the step leads
+    alpha_cumprod: float  #: at the timestep
+    alpha_cumprod_prev: float  #: where the step leads
 
 
 @dataclass(frozen=True)

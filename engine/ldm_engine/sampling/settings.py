@@ -17,6 +17,7 @@ import numpy as np
 
 from ..bundle.model import MAX_SIZE, ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
+from .values import check_texts, is_number, is_whole, list_texts, shown
 
 MAX_SEED = 2**32 - 1
 MAX_GUIDANCE = 10_000  #: far beyond use; keeps float32 finite
@@ -52,12 +53,13 @@ class Setting:
     accepted: str = ""
     #: Gives the checked value of one image, or raises.
     check: Callable[[Setting, Any, Limits], Any] | None = None
-    #: Gives each image of a call its value; None: one value is for the whole call.
+    #: Where a call takes one value an image: spreads what a call gives over B images, as
+    #: ``_spread_numbers`` does. None: a call has one value, and so has a batch.
     spread: Callable[[Setting, Any, int], Sequence[Any]] | None = None
-    #: What images must have in common to share a batch; None: they may differ.
+    #: Of a value that is spread, what images must have in common to share a batch nevertheless.
     batch_key: Callable[[Any], Hashable] | None = None
-    #: Whether files written before the setting existed are right without it: its default then
-    #: stands in no recipe, hash or fingerprint.
+    #: True for all that is added: files that were written before it have no such setting, so its
+    #: default is left out of recipes, hashes and fingerprints.
     is_later: bool = True
 
     @property
@@ -82,39 +84,12 @@ class Setting:
         low, high = self.minimum, maximum
         if not (fits and (low is None or low <= value) and (high is None or value <= high)):
             accepted = self.accepted.format(minimum=low, maximum=high)
-            raise InvalidArgumentError(f"`{self.name}` is {value!r}; {accepted}")
+            raise InvalidArgumentError(f"`{self.name}` is {shown(value)}; {accepted}")
         return self.kind(value)
 
     def is_recorded(self, value: Any) -> bool:
         """Whether `value` takes part in recipes, hashes and fingerprints."""
         return not self.is_later or value != self.default
-
-
-def is_whole(value: Any) -> bool:
-    """Whether `value` is a whole number, of Python or NumPy, and no boolean."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """Whether `value` is a real number, of Python or NumPy, and no boolean."""
-    real = isinstance(value, (int, float, np.integer, np.floating))
-    return real and not isinstance(value, bool)
-
-
-def check_texts(name: str, texts: Sequence[Any]) -> None:
-    """Raise an error that calls them `name` unless all `texts` are Unicode text."""
-    for text in texts:
-        if not isinstance(text, str):
-            raise ArgumentTypeError(
-                f"`{name}` holds {text!r} ({type(text).__name__}); text is accepted."
-            )
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidArgumentError(
-                f"`{name}` holds {text!r}, which is not valid Unicode ({error.reason}). "
-                "Decode the input as UTF-8 first."
-            ) from error
 
 
 def _check_negative_prompt(setting: Setting, value: Any, limits: Limits) -> str:
@@ -130,9 +105,9 @@ def _check_size(setting: Setting, value: Any, limits: Limits) -> int:
     multiple = model.pixel_multiple
     if not is_whole(value) or not 0 < value <= MAX_SIZE or value % multiple:
         raise ShapeError(
-            f"`{setting.name}` is {value!r}; multiples of {multiple} up to {MAX_SIZE} pixels are "
-            f"accepted: the autoencoder shrinks by {model.scale_factor}, and the UNet's levels by "
-            f"{model.size_multiple} more. The model was trained at {model.default_size}."
+            f"`{setting.name}` is {shown(value)}; multiples of {multiple} up to {MAX_SIZE} pixels "
+            f"are accepted: the autoencoder shrinks by {model.scale_factor}, and the UNet's levels "
+            f"by {model.size_multiple} more. The model was trained at {model.default_size}."
         )
     return int(value)
 
@@ -149,19 +124,6 @@ def _check_seed(setting: Setting, value: Any, limits: Limits) -> int:
 
 def _spread_prompts(setting: Setting, value: Any, count: int) -> Sequence[Any]:
     return list_texts(setting.name, value)
-
-
-def list_texts(name: str, value: Any) -> list[Any]:
-    """One text or a list of texts, as a list that is not empty."""
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, (list, tuple)):
-        raise ArgumentTypeError(
-            f"`{name}` is {value!r} ({type(value).__name__}); text or a list of texts is accepted."
-        )
-    if not value:
-        raise InvalidArgumentError(f"`{name}` is an empty list; give at least one text.")
-    return list(value)
 
 
 def _spread_texts(setting: Setting, value: Any, count: int) -> Sequence[Any]:
@@ -220,10 +182,6 @@ def _not_a_seed(value: Any) -> ArgumentTypeError:
     )
 
 
-def _itself(value: Any) -> Hashable:
-    return value  # type: ignore[no-any-return]
-
-
 #: In the order of recipes and records.
 SETTINGS: list[Setting] = [
     Setting(
@@ -260,7 +218,6 @@ SETTINGS: list[Setting] = [
         minimum=1,
         maximum=lambda limits: limits.max_steps,
         accepted="a whole number from {minimum} to {maximum} is accepted.",
-        batch_key=_itself,
         is_later=False,
     ),
     Setting(
@@ -284,7 +241,8 @@ SETTINGS: list[Setting] = [
         default=0.0,
         minimum=0,
         maximum=1,
-        accepted="a number from 0 (deterministic) to 1 (as noisy as DDPM) is accepted.",
+        accepted="a number from {minimum} (deterministic) to {maximum} (as noisy as DDPM) "
+        "is accepted.",
         spread=_spread_numbers,
         is_later=False,
     ),
@@ -294,7 +252,6 @@ SETTINGS: list[Setting] = [
             int,
             f"{name.capitalize()} in pixels. Default: as trained.",
             check=_check_size,
-            batch_key=_itself,
             is_later=False,
         )
         for name in ("height", "width")
@@ -305,6 +262,16 @@ SETTINGS: list[Setting] = [
 def common_settings() -> list[Setting]:
     """Those that the images of a run may share a default of."""
     return [setting for setting in SETTINGS if setting.is_common]
+
+
+def check_image(values: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """The checked values of one image, which has all settings; a rule between two belongs here.
+
+    Raises:
+        InvalidArgumentError: if a value is outside its range (``ShapeError`` for sizes).
+        ArgumentTypeError: if a text is none.
+    """
+    return {s.name: s.checked(values[s.name], limits) for s in SETTINGS}
 
 
 def default_values() -> dict[str, Any]:
@@ -340,4 +307,6 @@ def settings_hash(values: Values) -> bytes:
 
 def batch_key(values: Values) -> tuple[Hashable, ...]:
     """What an image has in common with those that it can share a batch with."""
-    return tuple(s.batch_key(values[s.name]) for s in SETTINGS if s.batch_key is not None)
+    shared = [values[s.name] for s in SETTINGS if s.spread is None]
+    keys = [s.batch_key(values[s.name]) for s in SETTINGS if s.batch_key is not None]
+    return *shared, *keys

@@ -7,9 +7,9 @@ One row is applied to the latents x, the prediction eps and fresh standard norma
 
 DDIM (Song et al. 2021, arXiv:2010.02502) keeps the noise form (p = 0, q = 1) and no history::
 
-    x0 = (x - sqrt(1-a_t) eps) / sqrt(a_t)
-    x' = sqrt(a_prev) x0 + sqrt(1 - a_prev - sigma^2) eps + sigma z
-    sigma = eta sqrt((1-a_prev)/(1-a_t) (1 - a_t/a_prev))
+    x0 = (x - sqrt(1-A) eps) / sqrt(A)                      A: alphas_cumprod at the timestep
+    x' = sqrt(A') x0 + sqrt(1 - A' - sigma^2) eps + sigma z A': the same where the step leads
+    sigma = eta sqrt((1-A')/(1-A) (1 - A/A'))
 
 The twin in C++ is ``cpp/src/sampling/solvers.cpp``; ``tests/data/solvers.json`` holds both to the
 same rows.
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import LDMEngineError
 from .schedule import NoiseSchedule, Transition
 
 #: One number for all images, or [B, 1, 1, 1] where images differ.
@@ -60,17 +61,21 @@ def ddim_rows(schedule: NoiseSchedule, num_inference_steps: int, eta: float) -> 
 
 
 def _ddim_row(step: Transition, eta: float) -> Row:
-    timestep, a, a_prev = step
-    sigma = eta * math.sqrt(max((1 - a_prev) / (1 - a) * (1 - a / a_prev), 0.0))
-    direction = math.sqrt(max(1 - a_prev - sigma**2, 0.0))
-    of_latents = math.sqrt(a_prev / a)
-    return Row(timestep, 0.0, 1.0, of_latents, (direction - math.sqrt(1 - a) * of_latents,), sigma)
+    now, prev = step.alpha_cumprod, step.alpha_cumprod_prev
+    sigma = eta * math.sqrt(max((1 - prev) / (1 - now) * (1 - now / prev), 0.0))
+    direction = math.sqrt(max(1 - prev - sigma**2, 0.0))
+    a = math.sqrt(prev / now)
+    b = direction - math.sqrt(1 - now) * a
+    return Row(timestep=step.timestep, p=0.0, q=1.0, a=a, b=(b,), s=sigma)
 
 
 def join_rows(solvers: Sequence[Sequence[Row]]) -> tuple[Row, ...]:
     """The rows of a batch whose image i follows `solvers[i]`.
 
     Images share timesteps, p, q and a; their b and s may differ.
+
+    Raises:
+        LDMEngineError: if the rows differ in anything else.
     """
     return tuple(_join(rows) for rows in zip(*solvers, strict=True))
 
@@ -80,6 +85,12 @@ def _join(rows: Sequence[Row]) -> Row:
     first = rows[0]
     if all(row == first for row in rows):
         return first
+    shared = {(row.timestep, row.p, row.q, row.a, len(row.b)) for row in rows}
+    if len(shared) > 1:
+        raise LDMEngineError(
+            f"Images of one batch have solver rows that differ in more than b and s: {shared}. "
+            "Render them in batches of their own."
+        )
     weights = zip(*([*row.b, row.s] for row in rows), strict=True)
     *b, s = (np.asarray(w, dtype=np.float32).reshape(len(rows), 1, 1, 1) for w in weights)
     drawing = tuple(row.adds_noise for row in rows)

@@ -62,7 +62,7 @@ def test_what_a_row_says_goes_before_defaults_and_text_is_read_as_numbers():
     first, second = READER.tasks(1, fields)
     assert (first.identity.id, second.identity.id) == ("5", "5-2")
     assert (first.values["seed"], second.values["seed"]) == (7, 8)
-    assert first.group == second.group == (9, False, 64, 128)
+    assert first.group == second.group == (9, 64, 128, False)
     assert first.extra == {"note": [1]}
 
 
@@ -191,7 +191,7 @@ def test_parquet(tmp_path):
     (task,) = READER.tasks(1, rows[0].fields)
     assert (task.values["seed"], task.extra["tags"]) == (1, ["x"])
     assert "1970" in task.extra["when"]
-    assert READER.tasks(3, rows[2].fields)[0].seed == identify("3").seed
+    assert READER.tasks(3, rows[2].fields)[0].values["seed"] == identify("3").seed
     (tmp_path / "b.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(JobsError, match="not Parquet"):
         rows_of(tmp_path / "b.parquet")

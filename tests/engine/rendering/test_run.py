@@ -14,6 +14,7 @@ from ldm_engine.machine.cpu import supports_bf16
 from ldm_engine.machine.gpu import GPU
 from ldm_engine.rendering import execution, places, plan
 from ldm_engine.rendering.jobs import Task, identify
+from ldm_engine.rendering.options import RunOptions
 from ldm_engine.rendering.places import FingerprintError
 from ldm_engine.rendering.plan import Costs
 from ldm_engine.rendering.renderer import Renderer
@@ -408,7 +409,20 @@ def test_a_disturbed_measurement_is_not_taken_for_speed(monkeypatch):
     assert costs.image_step_s == pytest.approx(0.4 / 4 / 2 / 2)
 
 
-def test_an_unknown_option_is_told_by_the_call_itself(tiny_onnx_bundle, tmp_path):
+def test_all_wrong_options_are_named_where_they_are_made():
+    with pytest.raises(InvalidArgumentError) as caught:
+        RunOptions(shard="9/3", precision="banana", threads=-4, device="moon", memory_limit="soon")
+    names = ("shard", "precision", "threads", "device", "memory_limit", "output")
+    assert all(f"`{name}` is " in str(caught.value) for name in names)
+    with pytest.raises(InvalidArgumentError) as caught:
+        RunOptions(output="x", jobs_format="xml", strict="no", workers="2", quality=None)
+    assert all(
+        f"`{name}` is " in str(caught.value)
+        for name in ("jobs_format", "strict", "workers", "quality")
+    )
+
+
+def test_an_unknown_option_is_named_by_the_call_itself(tiny_onnx_bundle, tmp_path):
     with pytest.raises(ArgumentTypeError, match="batchsize is no option of render; batch_size, "):
         ldm_engine.render(tiny_onnx_bundle.path, JOBS, output=tmp_path / "out", batchsize=4)
 

@@ -59,6 +59,10 @@ BF16_MEAN_STEPS = 4
 FP32, BF16 = 1e-4, 3e-2  # relative L2 of a program's outputs, the gate's own
 
 
+def test_every_runtime_has_a_place_in_an_order_of_preference():
+    assert {name for names in PREFERENCE.values() for name in names} == set(RUNTIMES)
+
+
 @pytest.fixture(params=PREFERENCE["cpu"])
 def runtime(request):
     return RUNTIMES[request.param]
@@ -556,4 +560,5 @@ def test_closing_frees_weights_without_garbage_collection(shapes_bundle, runtime
         check=True,
     )
     weights = shapes_bundle.program_files("unet", runtime.format)[1].stat().st_size
-    assert int(done.stdout.split()[-1]) < weights  # one copy; five would be left else
+    # Seen: up to 1.7 by blocks that malloc keeps; 16 or more where nothing is closed.
+    assert int(done.stdout.split()[-1]) < 4 * weights

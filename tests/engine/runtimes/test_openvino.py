@@ -172,8 +172,8 @@ def test_the_latest_shapes_are_kept_and_no_more(tiny_onnx_bundle):
     first = time_shift(tiny_onnx_bundle, program, 1)
     for count in (2, 3, 1, 4, 5, 6):
         time_shift(tiny_onnx_bundle, program, count)
-        assert len(program._models._made) <= by_shape._KEPT_SHAPES
-    kept = [dict(key)["timesteps"] for key in program._models._made]
+        assert len(program._models._entries) <= by_shape._MAX_ENTRIES
+    kept = [dict(key)["timesteps"] for key in program._models._entries]
     assert kept == [(1,), (4,), (5,), (6,)]  # the one used again stayed, 2 and 3 went
     for count in (1, 2, 6):
         np.testing.assert_allclose(
@@ -182,15 +182,15 @@ def test_the_latest_shapes_are_kept_and_no_more(tiny_onnx_bundle):
 
 
 def test_of_large_models_the_latest_alone_is_kept(tiny_onnx_bundle, monkeypatch):
-    monkeypatch.setattr(by_shape, "_KEPT_BYTES", 1)
+    monkeypatch.setattr(by_shape, "_MAX_BYTES", 1)
     program = RUNTIME.open(tiny_onnx_bundle, "time_encoder", OPTIONS)
     for count in (1, 2, 1):
         time_shift(tiny_onnx_bundle, program, count)
-        assert len(program._models._made) == 1
+        assert len(program._models._entries) == 1
 
 
 def test_clones_share_compiled_models_and_outlive_their_eviction(tiny_onnx_bundle, monkeypatch):
-    monkeypatch.setattr(by_shape, "_KEPT_BYTES", 1)
+    monkeypatch.setattr(by_shape, "_MAX_BYTES", 1)
     program = RUNTIME.open(tiny_onnx_bundle, "time_encoder", OPTIONS)
     twin = program.clone()
     first = time_shift(tiny_onnx_bundle, program, 3)

@@ -365,6 +365,45 @@ def test_a_pipeline_is_closed_once_and_for_all(tiny_bundle):
     np.testing.assert_array_equal(render(twin, "a"), expected)
 
 
+@pytest.mark.parametrize("memory", ["resident", "sequential"])
+def test_nothing_of_a_closed_pipeline_can_be_used(tiny_bundle, memory):
+    pipe = LDMTextToImagePipeline.from_pretrained(tiny_bundle.path, memory=memory)
+    request = pipe.opened.request({"prompt": "a", "seed": 0, "num_inference_steps": 1})
+    latents = pipe.denoise(request)
+    pipe.close()
+    for use in (
+        lambda: pipe.denoise(request),
+        lambda: pipe.decode(latents),
+        lambda: pipe.render(request),
+        pipe.clone,
+        pipe.__enter__,
+    ):
+        with pytest.raises(ClosedError):
+            use()
+
+
+def test_an_unknown_program_closes_no_other(tiny_bundle):
+    with LDMTextToImagePipeline.from_pretrained(tiny_bundle.path) as pipe:
+        unet = pipe.programs["unet"]
+        with pytest.raises(KeyError):
+            pipe.programs["vae_encoder"]
+        assert pipe.programs["unet"] is unet
+
+
+def test_leaving_a_block_waits_for_another_thread(tiny_bundle):
+    started, results = threading.Event(), []
+
+    def draw(pipe):
+        results.append(render(pipe, "a", callback_on_step_end=lambda *_: started.set()))
+
+    with LDMTextToImagePipeline.from_pretrained(tiny_bundle.path) as pipe:
+        thread = threading.Thread(target=draw, args=[pipe])
+        thread.start()
+        started.wait()
+    thread.join()
+    assert results[0].shape == (1, 64, 64, 3)
+
+
 def test_a_pipeline_is_not_closed_under_a_call(tiny_pipe):
     with pytest.raises(LDMEngineError, match="already rendering"):
         render(tiny_pipe, "a", callback_on_step_end=lambda *_: tiny_pipe.close())

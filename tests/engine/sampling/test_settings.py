@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 from conftest import DATA
 from ldm_engine.bundle.model import ModelInfo
 from ldm_engine.errors import LDMEngineError
+from ldm_engine.sampling import settings
 from ldm_engine.sampling.settings import (
     MAX_SEED,
     SETTINGS,
     Limits,
+    Setting,
     as_call,
+    batch_key,
+    default_values,
     recorded,
     settings_hash,
 )
@@ -24,10 +28,12 @@ from ldm_engine.sampling.settings import (
 REQUESTS = json.loads((DATA / "requests.json").read_text())
 LIMITS = Limits(ModelInfo(**REQUESTS["model"]), 1000)
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-VALUES = {
+#: Of the settings that there were first, which stand in every record.
+FIRST = {
     "prompt": "a fox", "negative_prompt": "", "seed": 7, "num_inference_steps": 50,
     "guidance_scale": 6.0, "eta": 0.0, "height": 256, "width": 256,
 }  # fmt: skip
+VALUES = {**default_values(), **FIRST}
 
 
 def _seeds(seed, count):
@@ -74,7 +80,7 @@ def test_seed_s_of_a_batch_is_seed_s_alone(seed, count):
 
 def test_are_those_of_the_shared_vectors():
     vectors = json.loads((DATA / "settings.json").read_text())
-    assert [vector["name"] for vector in vectors] == list(VALUES)
+    assert [vector["name"] for vector in vectors] == list(BY_NAME)
     for vector in vectors:
         setting = BY_NAME[vector["name"]]
         command_default = setting.command_default
@@ -91,12 +97,21 @@ def test_the_hash_is_that_of_records_written_before():
     assert settings_hash(VALUES).hex() == "8d59f80713057c"
 
 
-@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("name", FIRST)
 def test_every_setting_changes_the_hash_and_stands_in_the_record(name):
     other = {"prompt": "b", "negative_prompt": "c", "guidance_scale": 2.0, "eta": 0.5}
     changed = {**VALUES, name: other.get(name, 64)}
     assert settings_hash(changed) != settings_hash(VALUES)
-    assert recorded(changed) == changed
+    assert recorded(changed) == {n: changed[n] for n in FIRST}
+
+
+def test_images_that_differ_in_a_setting_of_the_whole_call_share_no_batch(monkeypatch):
+    """Also where the author of a setting gave no key."""
+    made_up = Setting("style", str, "Which.", default="plain")
+    monkeypatch.setattr(settings, "SETTINGS", [*SETTINGS, made_up])
+    keys = [batch_key({**VALUES, "style": style}) for style in ("plain", "other", "plain")]
+    assert keys[0] == keys[2] != keys[1]
+    assert batch_key({**VALUES, "style": "plain", "seed": 9}) == keys[0]
 
 
 def test_a_call_for_several_images():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import diffusers
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import DATA
 from ldm_engine import NoiseSchedule
+from ldm_engine.errors import LDMEngineError
 from ldm_engine.sampling.solvers import ddim_rows, join_rows
 
 VECTORS = json.loads((DATA / "solvers.json").read_text())
@@ -29,7 +31,9 @@ def _rows(config, count, eta):
     "vector", VECTORS, ids=lambda v: f"{v['file']}-{v['num_inference_steps']}-{v['eta']}"
 )
 def test_gives_the_shared_vectors(vector):
-    rows = _rows(vector["config"], vector["num_inference_steps"], vector["eta"])
+    schedule = NoiseSchedule.from_config(vector["config"])
+    make = {"ddim": ddim_rows}[vector["solver"]]
+    rows = make(schedule, vector["num_inference_steps"], vector["eta"])
     kept = rows if len(rows) <= 50 else rows[:5] + rows[-5:]
     for row, expected in zip(kept, vector["rows"], strict=True):
         assert row.timestep == expected["timestep"]
@@ -73,6 +77,13 @@ def test_any_step_count_and_eta_give_a_usable_schedule(name, count, eta):
     assert (scalars[:, 2] >= 0).all()
     if eta == 0:
         assert (scalars[:, 2] == 0).all()
+
+
+def test_rows_that_cannot_share_a_batch_are_refused():
+    row = _rows(CONFIGS["huggingface"], 4, 0.0)[0]
+    for other in (replace(row, a=0.5), replace(row, timestep=1), replace(row, b=(1.0, 2.0))):
+        with pytest.raises(LDMEngineError, match="batches of their own"):
+            join_rows([[row], [other]])
 
 
 def test_images_of_a_batch_differ_in_their_weights_alone():

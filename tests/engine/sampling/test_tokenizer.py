@@ -10,8 +10,8 @@ from transformers import BertTokenizer
 from conftest import SHAPES
 from ldm_engine import PromptTruncatedWarning
 from ldm_engine.errors import ArgumentTypeError, BundleError, InvalidArgumentError
-from ldm_engine.sampling.settings import check_texts
 from ldm_engine.sampling.tokenizer import Tokenizer
+from ldm_engine.sampling.values import check_texts
 
 LENGTH = 77
 VOCABULARY = SHAPES / "tokenizer" / "vocab.txt"

@@ -1,6 +1,6 @@
 """ONNX Runtime on a GPU: buffers bound once in its memory, fixed shapes, a step as one CUDA graph.
 
-A step sends latents and time shift and fetches the noise prediction, as in ``paddle_gpu.py``. This
+A step sends latents and time shift and fetches the noise prediction, as in ``paddle.py``. This
 file has not yet run on hardware; its programs are tested with buffers in the CPU's memory.
 """
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from forked import run_command
-from ldm_engine import LDMTextToImagePipeline, open_bundle
+from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError
 from ldm_engine.machine.device import Device
 from ldm_engine.runtimes import base
@@ -180,22 +180,22 @@ def test_info_shows_why_and_the_order(tiny_bundle, capsys):
     assert "order on GPUs tensorrt (needs the format tensorrt), else paddle" in shown
     assert "paddle (fp32, fp16, bf16), else onnxruntime (needs" in shown
     cli.cli.main(["info", str(tiny_bundle.path), "--json"], standalone_mode=False)
-    assert json.loads(capsys.readouterr().out)["tensorrt"] is None
+    assert json.loads(capsys.readouterr().out)["format_facts"] == {}
 
 
-def test_a_picture_from_a_gpu_is_not_made_again_on_the_cpu(tiny_bundle, tmp_path):
+def test_a_picture_from_a_gpu_is_not_rendered_again_on_the_cpu(tiny_bundle, tmp_path):
     from dataclasses import replace
 
-    from ldm_engine.commands.again import generate_again
+    from ldm_engine.commands.from_image import generate_from_image
     from ldm_engine.commands.images import save_png
+    from ldm_engine.sampling.opening import open_to_run
     from ldm_engine.sampling.recipes import Recipe
 
-    pipe = LDMTextToImagePipeline.from_pretrained(tiny_bundle.path)
-    (image,) = pipe("a", num_inference_steps=1, seed=0).images
-    recipe = Recipe(
-        "a", "", 0, 1, 1.0, 0.0, image.height, image.width, "tiny",
-        open_bundle(tiny_bundle.path).digest, "paddle", "fp32", 1,
-    )  # fmt: skip
+    opened = open_to_run(tiny_bundle.path)
+    request = opened.request({"prompt": "a", "num_inference_steps": 1, "seed": 0})
+    recipe = Recipe.of(request.values(0), opened, 1)
+    with LDMTextToImagePipeline.from_opened(opened) as pipe:
+        (image,) = pipe("a", num_inference_steps=1, seed=0).images
     path = save_png(image, tmp_path, "a", replace(recipe, device="gpu"))
     with pytest.raises(InvalidArgumentError, match=r"rendered on a gpu.*--device"):
-        generate_again(tiny_bundle.path, path, tmp_path, "cpu", None, "resident")
+        generate_from_image(tiny_bundle.path, path, tmp_path, "cpu", "resident")
