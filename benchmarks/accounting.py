@@ -63,11 +63,14 @@ def _count(pipe: LDMTextToImagePipeline) -> dict[str, int]:
         kept[step] = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
 
+    gc.collect()
+    gc.freeze()  # what is there already need not be looked through after each step
     tracemalloc.start()
     try:
         _render(pipe, COUNTED_STEPS, note)
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
     in_step = (peaks[1:] - kept[:-1])[SETTLED:]
     return {
         "counted_steps": COUNTED_STEPS - 1 - SETTLED,

@@ -14,6 +14,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
+import ldm_export
 from ldm_engine.bundle.formats import FORMAT_FILES
 from ldm_engine.errors import LDMEngineError, OutputError
 
@@ -43,6 +44,8 @@ def write_paddle(spec: ProgramSpec, folder: Path, weights: str = "fp32") -> None
     if weights == "fp16":
         layer, specs = _HalvedWeights(spec), [specs]
     layer.eval()
+    # No value in our functions decides what is computed: they need not be rewritten for that.
+    paddle.jit.ignore_module([ldm_export])
     static = paddle.jit.to_static(layer, input_spec=specs, full_graph=True)
     paddle.jit.save(static, str(graph.with_suffix("")))
     try:
