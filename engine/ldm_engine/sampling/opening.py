@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..bundle.bundle import Bundle
+from ..bundle.bundle import SCHEDULER_CONFIG, Bundle
 from ..bundle.contract import PROGRAMS
 from ..bundle.manifest import open_bundle
 from ..runtimes.base import Program, RuntimeOptions
@@ -93,6 +93,7 @@ def choose_for(
     """How to run a `bundle` that was read before."""
     require(check_options(runtime, precision, device, threads))
     choice = choose_runtime(bundle, runtime, precision, device)
+    bundle.check_files([SCHEDULER_CONFIG])  # before it is believed
     return prepare(bundle, choice, resolve_options(choice.runtime, device, precision, threads))
 
 
