@@ -41,8 +41,9 @@ demo: $(VENV)/.export
 
 # The tests in tests/cpp need a compiler and libraries of the distribution, which are installed where
 # that can be done (as root, with apt) and named where not; LDM_ENGINE_SKIP_CPP=1 passes them over.
+# Tests share the cores: a thread that waits for others of its library lets go of its core.
 test: lint types $(if $(LDM_ENGINE_SKIP_CPP),,cpp-packages)
-	$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal --durations 15
+	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal --durations 15
 
 cpp-packages:
 	cpp/install_packages.sh --tests
