@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
-from ldm_engine.bundle.bundle import MANIFEST
+from ldm_engine.bundle.bundle import MANIFEST, hash_file
 from ldm_engine.bundle.manifest import FORMAT_VERSION, seal
 from ldm_engine.commands.console import print_bundle
 from ldm_engine.commands.info import _as_json
@@ -156,9 +156,17 @@ def test_a_broken_manifest_is_refused(copy_bundle, content):
         open_bundle(path)
 
 
+def _rewrite(path, name, text):
+    """Replace a file as an export would have written it: the manifest has its hash."""
+    (path / name).write_text(text)
+    manifest = json.loads((path / MANIFEST).read_text())
+    manifest["files"][name] = {"sha256": hash_file(path / name), "bytes": len(text)}
+    (path / MANIFEST).write_bytes(seal(manifest))
+
+
 def test_an_unknown_scheduler_is_refused_when_the_bundle_is_loaded(copy_bundle):
     path = copy_bundle()
-    (path / "scheduler_config.json").write_text('{"_class_name": "LMSDiscreteScheduler"}')
+    _rewrite(path, "scheduler_config.json", '{"_class_name": "LMSDiscreteScheduler"}')
     with pytest.raises(ConfigError, match="LMSDiscreteScheduler"):
         LDMTextToImagePipeline.from_pretrained(path, check_hashes=False)
 

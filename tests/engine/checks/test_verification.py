@@ -132,19 +132,19 @@ def test_tolerances_of_the_loop(tiny_bundle, precision, weights, expected):
     assert end_to_end_tolerance(bundle, RUNTIMES["paddle"], precision) == expected
 
 
-@pytest.mark.parametrize("prepare", [lambda values: values, sample])
+@pytest.mark.parametrize("reduce", [lambda values: values, sample])
 @pytest.mark.parametrize("worse", [0, 1])
-def test_in_fp16_the_worse_image_is_held_by_its_psnr(tiny_bundle, prepare, worse):
+def test_in_fp16_the_worse_image_is_held_by_its_psnr(tiny_bundle, reduce, worse):
     """Also by samples, half of which are of each image: over both it would pass."""
     images = np.random.RandomState(0).uniform(size=(2, 64, 64, 3)).astype(np.float32)
     tolerance = end_to_end_tolerance(tiny_bundle, RUNTIMES["paddle"], "fp16")
     for psnr, passes in ((34.9, False), (35.1, True)):
         given = images.copy()
         given[worse] += 10 ** (-psnr / 20)  # that far in each value
-        error = worst_image_error(prepare(given), prepare(images))
+        error = worst_image_error(reduce(given), reduce(images))
         assert Finding("paddle", "fp16", "end_to_end", "", error, tolerance).passed is passes
     given[worse, 0] = np.nan
-    assert worst_image_error(prepare(given), prepare(images)) == float("inf")
+    assert worst_image_error(reduce(given), reduce(images)) == float("inf")
 
 
 def test_what_a_program_was_not_built_for_is_not_checked(tiny_bundle, monkeypatch):
@@ -154,7 +154,7 @@ def test_what_a_program_was_not_built_for_is_not_checked(tiny_bundle, monkeypatc
     )
     references = load_references(tiny_bundle)
     findings = check_runtime(
-        tiny_bundle, choice, RuntimeOptions(threads=1), references, prepare=sample
+        tiny_bundle, choice, RuntimeOptions(threads=1), references, reduce=sample
     )
     assert {f.program for f in findings} == {
         "text_encoder", "time_encoder", "unet", "end_to_end"
@@ -177,7 +177,7 @@ def test_a_wrong_reference_is_found(tiny_bundle):
     references[END_TO_END_KEY]["image"] = references[END_TO_END_KEY]["image"] + np.float32(0.01)
     options = RuntimeOptions(threads=1)
     findings = check_runtime(
-        tiny_bundle, choose_runtime(tiny_bundle), options, references, prepare=sample
+        tiny_bundle, choose_runtime(tiny_bundle), options, references, reduce=sample
     )
     assert [f.program for f in findings if not f.passed] == ["end_to_end"]
 
@@ -244,7 +244,7 @@ def test_an_optional_program_is_verified(with_encoder, change):
         latents = np.einsum("bhywxc,kc->bkhw", means, kernel) / factor**2
         references["vae_encoder", case.label] = {"latents": sample(latents + change)}
     choice = choose_runtime(bundle, "onnxruntime")
-    findings = check_runtime(bundle, choice, RuntimeOptions(threads=1), references, prepare=sample)
+    findings = check_runtime(bundle, choice, RuntimeOptions(threads=1), references, reduce=sample)
     of_encoder = [f for f in findings if f.program == "vae_encoder"]
     assert [f.label for f in of_encoder] == ["batch 1, 64x64", "batch 2, 128x64"]
     assert [f.passed for f in of_encoder] == [not change] * 2
