@@ -23,7 +23,7 @@ class UncountedProgram : public Program {
   UncountedProgram(const Bundle& bundle, std::unique_ptr<Program> inner)
       : Program("unet", bundle), inner_(std::move(inner)) {}
 
-  void run() override {
+  void compute() override {
     count_allocations(false);
     for (const Tensor& tensor : inputs()) copy(tensor, inner_->input(tensor.name()));
     inner_->run();

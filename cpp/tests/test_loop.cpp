@@ -15,7 +15,7 @@ class RecordedUNet : public Program {
   RecordedUNet(const Bundle& bundle, std::vector<std::vector<float>> predictions)
       : Program("unet", bundle), predictions_(std::move(predictions)) {}
 
-  void run() override {
+  void compute() override {
     const std::vector<float>& prediction = predictions_.at(steps_++);
     std::copy(prediction.begin(), prediction.end(), output("noise_pred").floats());
   }

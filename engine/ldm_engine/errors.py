@@ -36,7 +36,7 @@ class RuntimeUnavailableError(LDMEngineError, ImportError):
 
 
 class ClosedError(LDMEngineError, ValueError):
-    """A pipeline or program was used after it was closed."""
+    """A pipeline or program was used after it was closed, or in a child forked from its process."""
 
 
 class NonFiniteError(LDMEngineError, ArithmeticError):

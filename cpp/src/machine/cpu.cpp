@@ -4,10 +4,13 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <sstream>
 #include <string>
 #include <thread>
+
+#include "machine/cgroups.hpp"
 
 namespace ldm_engine {
 namespace {
@@ -30,8 +33,11 @@ bool has_bf16_flag() {
 int available_threads() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (::sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int cores = ::sched_getaffinity(0, sizeof(set), &set) == 0
+                        ? CPU_COUNT(&set)
+                        : static_cast<int>(std::thread::hardware_concurrency());
+  const double quota = std::ceil(cpu_limit().value_or(cores));
+  return std::max(1, static_cast<int>(std::min<double>(cores, quota)));
 }
 
 bool supports_bf16() {

@@ -4,7 +4,9 @@
 
 namespace ldm_engine {
 
-/// Cores that this process may use.
+/// Cores that this process may use: those it may run on, or fewer where a quota is less.
+///
+/// A quota of a fraction of a core counts as a whole one.
 int available_threads();
 
 /// Whether the CPU multiplies bfloat16 numbers by itself, rather than by detour over fp32.

@@ -6,6 +6,8 @@
 #include <sstream>
 #include <string>
 
+#include "machine/cgroups.hpp"
+
 namespace ldm_engine {
 namespace {
 
@@ -21,24 +23,14 @@ std::optional<std::int64_t> read_number(const char* path, const std::string& nam
   return std::nullopt;
 }
 
-std::optional<std::int64_t> read_number(const char* path) {
-  std::ifstream file(path);
-  std::int64_t value = 0;
-  if (file >> value) return value;
-  return std::nullopt;
-}
-
 }  // namespace
 
 std::optional<std::int64_t> free_memory_bytes() {
   std::optional<std::int64_t> free = read_number("/proc/meminfo", "MemAvailable:");
   if (free) *free *= 1024;
-  const auto limit = read_number("/sys/fs/cgroup/memory.max");  // no number where it says "max"
-  const auto used = read_number("/sys/fs/cgroup/memory.current");
-  if (!limit || !used) return free;
-  const std::int64_t cache = read_number("/sys/fs/cgroup/memory.stat", "inactive_file").value_or(0);
-  const std::int64_t left = std::max<std::int64_t>(0, *limit - *used + cache);
-  return free ? std::min(*free, left) : left;
+  const std::optional<std::int64_t> left = group_free_memory();
+  if (!free || !left) return free ? free : left;
+  return std::min(*free, *left);
 }
 
 }  // namespace ldm_engine

@@ -7,7 +7,7 @@
 namespace ldm_engine {
 
 /// What this process may still take without swapping, or none where it is not reported: the
-/// machine's or, inside a container, its control group's (version 2), whichever is less.
+/// machine's, or what its control groups leave, whichever is less.
 std::optional<std::int64_t> free_memory_bytes();
 
 }  // namespace ldm_engine

@@ -11,6 +11,7 @@
 
 #include "ldm_engine/errors.hpp"
 #include "machine/cpu.hpp"
+#include "machine/forks.hpp"
 
 namespace ldm_engine {
 namespace {
@@ -44,9 +45,19 @@ Tensor::Tensor(const TensorSpec& spec, Shape shape)
 }
 
 Program::Program(std::string name, const Bundle& bundle)
-    : name_(std::move(name)), bundle_(bundle) {}
+    : name_(std::move(name)), process_(process_number()), bundle_(bundle) {}
+
+void Program::run() {
+  check_process();
+  compute();
+}
+
+void Program::check_process() const {
+  if (process_ != process_number()) throw ClosedError(inherited("The program " + name_));
+}
 
 void Program::allocate(const Shapes& shapes) {
+  check_process();
   if (shapes == shapes_) return;
   const Tensors& tensors = bundle_.programs.at(name_).tensors;
   shapes_.clear();  // until all is bound again

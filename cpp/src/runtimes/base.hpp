@@ -60,7 +60,8 @@ class Program {
   const Tensor& output(const std::string& name) const { return find(outputs_, name); }
 
   /// Compute the outputs from the inputs.
-  virtual void run() = 0;
+  /// Throws ClosedError in a process forked from the one that opened the program.
+  void run();
 
   /// Another handle over the same weights, for another thread; call it in one thread only.
   virtual std::unique_ptr<Program> clone() const = 0;
@@ -68,6 +69,9 @@ class Program {
  protected:
   /// Connect inputs and outputs to the library, without copies where it can.
   virtual void bind() = 0;
+
+  /// What run() does.
+  virtual void compute() = 0;
 
   const std::string& name() const { return name_; }
   const Bundle& bundle() const { return bundle_; }
@@ -78,7 +82,10 @@ class Program {
  private:
   const Tensor& find(const std::vector<Tensor>& tensors, const std::string& name) const;
 
+  void check_process() const;
+
   std::string name_;
+  int process_;
   const Bundle& bundle_;  // outlives the programs: a pipeline and its clones share it
   Shapes shapes_;
   std::vector<Tensor> inputs_;

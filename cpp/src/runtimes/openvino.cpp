@@ -13,6 +13,7 @@
 #include "ldm_engine/errors.hpp"
 #include "machine/cache.hpp"
 #include "machine/cpu.hpp"
+#include "machine/forks.hpp"
 #include "machine/messages.hpp"
 
 namespace ldm_engine {
@@ -29,6 +30,23 @@ constexpr char kBlobs[] = ".blob";  // what OpenVINO calls the compiled models i
 std::string library_version() {
   const std::string build = ov::get_openvino_version().buildNumber;
   return build.substr(0, build.find('-'));
+}
+
+/// The one ov::Core of this process, which is never freed.
+///
+/// Its CPU plugin gives the thread that first compiles an alternate stack for signals, and unmaps
+/// that stack when the core goes: the next signal then ends the process with SIGSEGV.
+/// Throws RuntimeUnavailableError in a process forked from one that used it: a compilation would
+/// wait for threads that do not exist here.
+ov::Core& shared_core() {
+  static ov::Core* const core = new ov::Core;
+  static const int process = process_number();
+  if (process != process_number()) {
+    throw RuntimeUnavailableError(
+        "OpenVINO cannot be used: it was used before this process was forked, and its threads do "
+        "not exist here. Open the first bundle after the fork, or execute a program of its own.");
+  }
+  return *core;
 }
 
 /// One program compiled for the shapes in use; shared by a program and its clones.
@@ -98,7 +116,7 @@ class CompiledModels {
     }
   }
 
-  ov::Core core_;
+  ov::Core& core_ = shared_core();
   std::function<std::vector<fs::path>()> find_files_;
   ov::AnyMap config_;
   std::size_t capacity_;
@@ -113,7 +131,12 @@ class OpenVINOProgram : public Program {
                   std::shared_ptr<CompiledModels> models)
       : Program(name, bundle), models_(std::move(models)) {}
 
-  void run() override {
+  std::unique_ptr<Program> clone() const override {
+    return std::make_unique<OpenVINOProgram>(name(), bundle(), models_);
+  }
+
+ protected:
+  void compute() override {
     try {
       request_.infer();
     } catch (const std::exception& error) {
@@ -122,11 +145,6 @@ class OpenVINOProgram : public Program {
     }
   }
 
-  std::unique_ptr<Program> clone() const override {
-    return std::make_unique<OpenVINOProgram>(name(), bundle(), models_);
-  }
-
- protected:
   void bind() override {
     try {
       connect();

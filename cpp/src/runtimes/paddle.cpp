@@ -25,7 +25,7 @@ class PaddleProgram : public Program {
                 std::unique_ptr<paddle_infer::Predictor> predictor)
       : Program(name, bundle), predictor_(std::move(predictor)) {}
 
-  void run() override {
+  void compute() override {
     try {
       if (!predictor_->Run()) throw std::runtime_error("Run() failed.");
       copy_outputs();

@@ -90,6 +90,7 @@ class Pipeline::Impl {
   std::unique_ptr<Impl> clone() const { return std::make_unique<Impl>(shared_, programs_.clone()); }
 
   void close() {
+    if (programs_.are_inherited()) return;
     const InUse in_use(in_use_);
     programs_.close();
   }
@@ -102,6 +103,7 @@ class Pipeline::Impl {
     const Clock clock;
     const ResolvedRequest resolved =
         resolve_request(model(), shared_->opened.schedule, prompts, request);
+    programs_.check_open();  // a forked child's locks may be held by threads that are not there
     const InUse in_use(in_use_);
     Result result;
     result.seeds = resolved.seeds;

@@ -4,10 +4,12 @@
 #include <utility>
 
 #include "ldm_engine/errors.hpp"
+#include "machine/forks.hpp"
 
 namespace ldm_engine {
 
-Programs::Programs(Open open, bool resident) : open_(std::move(open)), resident_(resident) {
+Programs::Programs(Open open, bool resident)
+    : open_(std::move(open)), resident_(resident), process_(process_number()) {
   if (!resident_) return;
   for (const std::string& name : required_programs()) opened_[name] = open_(name);
 }
@@ -16,14 +18,25 @@ Program& Programs::operator[](const std::string& name) {
   check_open();
   const auto found = opened_.find(name);
   if (found != opened_.end()) return *found->second;
-  opened_.clear();  // frees the weights of the last program before the next ones come
+  free_all();  // before the next program's weights come
   return *(opened_[name] = open_(name));
 }
 
 void Programs::close() {
   is_closed_ = true;
+  free_all();
+}
+
+Programs::~Programs() { free_all(); }
+
+void Programs::free_all() {
+  if (are_inherited()) {  // they are left as they are: their library would wait for threads
+    for (auto& [name, program] : opened_) static_cast<void>(program.release());
+  }
   opened_.clear();
 }
+
+bool Programs::are_inherited() const { return process_ != process_number(); }
 
 Programs Programs::clone() const {
   check_open();
@@ -35,6 +48,7 @@ Programs Programs::clone() const {
 }
 
 void Programs::check_open() const {
+  if (are_inherited()) throw ClosedError(inherited("This pipeline"));
   if (is_closed_) {
     throw ClosedError(
         "This pipeline was closed, and its programs are gone. Open the bundle again.");

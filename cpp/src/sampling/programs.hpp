@@ -18,6 +18,8 @@ class Programs {
 
   /// With `resident` all are opened now; else each when it is its turn, which frees the last one.
   Programs(Open open, bool resident);
+  Programs(Programs&&) noexcept = default;
+  ~Programs();
 
   /// The program called `name`; without `resident` the last one is freed for it.
   Program& operator[](const std::string& name);
@@ -28,11 +30,18 @@ class Programs {
   /// Other handles over the same weights if they are resident, else programs of their own.
   Programs clone() const;
 
- private:
+  /// Throws ClosedError after close(), and in a forked child, where nothing can be used or freed.
   void check_open() const;
+
+  /// Whether this process was forked from the one that made them.
+  bool are_inherited() const;
+
+ private:
+  void free_all();
 
   Open open_;
   bool resident_;
+  int process_;
   bool is_closed_ = false;
   std::map<std::string, std::unique_ptr<Program>> opened_;
 };

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from pathlib import Path
+
+from . import cgroups
 
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def available_threads() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use: those it may run on, or fewer where a quota is less.
+
+    A quota of a fraction of a core counts as a whole one.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = cgroups.cpu_limit()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 @functools.cache

@@ -6,15 +6,17 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import cgroups
+
 PERIOD_S = 0.02
 
 
 def free_memory_bytes() -> int | None:
     """What this process may still take without swapping; None where it is not reported.
 
-    The machine's or, inside a container, its control group's (version 2), whichever is less.
+    The machine's, or what its control groups leave, whichever is less.
     """
-    free = [n for n in (_machine_free(), _cgroup_free()) if n is not None]
+    free = [n for n in (_machine_free(), cgroups.free_memory()) if n is not None]
     return min(free, default=None)
 
 
@@ -26,19 +28,6 @@ def _machine_free() -> int | None:
     values = dict(line.split(":", 1) for line in lines if ":" in line)
     available = values.get("MemAvailable", "").split()
     return int(available[0]) * 1024 if available else None
-
-
-def _cgroup_free() -> int | None:
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        if limit == "max":
-            return None
-        used = int((folder / "memory.current").read_text())
-        cache = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return max(0, int(limit) - used + int(cache.get("inactive_file", 0)))
-    except (OSError, ValueError):
-        return None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
 from ..errors import ClosedError, LDMEngineError, RuntimeUnavailableError, ShapeError
+from ..machine import forks
 from ..machine.cpu import supports_bf16
 from ..machine.device import Device
 from ..machine.gpu import find_gpu
@@ -71,6 +72,7 @@ class Program(ABC):
         self._output_names = {t.name for t in info.outputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._is_closed = False
+        self._process = forks.guard(self)
         self.inputs = {}
         self.outputs = {}
 
@@ -83,9 +85,12 @@ class Program(ABC):
     def close(self) -> None:
         """Free the arrays and all that the library made for them; a second call does nothing.
 
-        What clones share, such as weights, is freed when the last of them is closed.
+        What clones share, such as weights, is freed when the last of them is closed. In a process
+        forked after the program was opened nothing can be freed.
         """
         self._is_closed = True
+        if self._process != forks.number():
+            return
         self.inputs, self.outputs, self._shapes = {}, {}, {}
         self._release()
 
@@ -94,6 +99,8 @@ class Program(ABC):
         """Drop every object of the library; also called when there are none any more."""
 
     def _require_open(self) -> None:
+        if self._process != forks.number():
+            raise ClosedError(inherited(f"The program {self.name}"))
         if self._is_closed:
             raise ClosedError(
                 f"The program {self.name} was closed. Open the bundle again, and close it when "
@@ -108,7 +115,7 @@ class Program(ABC):
 
         Raises:
             ShapeError: if a name or a fixed dimension does not fit the program.
-            ClosedError: after ``close()``.
+            ClosedError: after ``close()``, or in a forked child.
         """
         self._require_open()
         wanted = {name: tuple(shape) for name, shape in shapes.items()}
@@ -139,7 +146,7 @@ class Program(ABC):
         a device with memory of its own they are there already.
 
         Raises:
-            ClosedError: after ``close()``.
+            ClosedError: after ``close()``, or in a forked child.
             LDMEngineError: if the library fails.
         """
         self._require_open()
@@ -164,7 +171,7 @@ class Program(ABC):
         Weights are shared where the library can do that.
 
         Raises:
-            ClosedError: after ``close()``.
+            ClosedError: after ``close()``, or in a forked child.
         """
         self._require_open()
         return self._clone()
@@ -172,6 +179,15 @@ class Program(ABC):
     @abstractmethod
     def _clone(self) -> Program:
         """What ``clone()`` does, on a program that is open."""
+
+
+def inherited(what: str) -> str:
+    """Why a forked child cannot use `what`, and what to do."""
+    return (
+        f"{what} was opened before this process was forked, and the threads of its library do not "
+        "exist here. Open the bundle in each process after the fork, or start processes with "
+        'multiprocessing\'s "spawn".'
+    )
 
 
 def _fits(given: tuple[int, ...], accepted: tuple[int, ...]) -> bool:

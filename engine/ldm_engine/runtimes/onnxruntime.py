@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Collection
 from typing import Any, ClassVar
 
@@ -89,6 +90,9 @@ class _ONNXRuntimeLibrary(Runtime):
             remedy = f"{self.gpu_distribution} is needed; {self.gpu_install}."
             if installed_version(self.gpu_distribution):
                 remedy = _REPAIR
+        # Its telemetry writes an identifier into the home folder, sends over the network, and has a
+        # thread for which a forked child waits without end when it exits.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             import onnxruntime
 

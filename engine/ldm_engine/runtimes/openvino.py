@@ -6,6 +6,7 @@ Inputs and outputs are shared with the library, so that a step copies nothing. T
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,12 +14,41 @@ from typing import Any, ClassVar
 from ..bundle.bundle import Bundle
 from ..bundle.formats import INT8_FORMAT
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
+from ..machine import forks
 from ..machine.cache import cache_folder, drop_unsealed, seal_files
 from ..machine.cpu import supports_bf16
+from ..machine.device import Device
 from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
 from .by_shape import ByShape, Shapes, describe
 
 _BLOBS = "*.blob"  # OpenVINO's names for compiled models in its cache
+
+
+_FORKED = (
+    "it was used before this process was forked, and its threads do not exist here; open the first "
+    'bundle after the fork, or start processes with multiprocessing\'s "spawn"'
+)
+_cores: dict[int, Any] = {}  # by the number of the process that made it
+
+
+def shared_core() -> Any:
+    """The one ``openvino.Core`` of this process, which is never freed.
+
+    Its CPU plugin gives the thread that first compiles an alternate stack for signals, and unmaps
+    that stack when the core goes: the next signal then ends the process with SIGSEGV.
+    """
+    from openvino import Core
+
+    if forks.number() not in _cores:
+        core = Core()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(core))  # also not when the interpreter ends
+        _cores[forks.number()] = core
+    return _cores[forks.number()]
+
+
+def _was_used_before_fork() -> bool:
+    """Whether a compilation would wait for the threads of a process that this was forked from."""
+    return bool(_cores.keys() - {forks.number()})
 
 
 class OpenVINOProgram(Program):
@@ -72,10 +102,8 @@ class _CompiledModels(ByShape[Any]):
         self, find_files: Callable[[], tuple[Path, ...]], size: int, config: Mapping[str, Any]
     ) -> None:
         """`find_files` gives graph and weights, or raises; `size` is of the weights, in bytes."""
-        from openvino import Core
-
         super().__init__(size)
-        self._core = Core()
+        self._core = shared_core()
         self._find_files = find_files
         self._config = dict(config)
 
@@ -122,8 +150,17 @@ class OpenVINORuntime(Runtime):
         """The UNet has a graph of its own for int8."""
         return INT8_FORMAT if program_precision(program, precision) == "int8" else self.format
 
+    def missing(self, precision: str, device: Device) -> list[str]:
+        """Also that it cannot be used in a process forked from one that used it."""
+        return [
+            *super().missing(precision, device),
+            *([_FORKED] if _was_used_before_fork() else []),
+        ]
+
     def open(self, bundle: Bundle, program: str, options: RuntimeOptions) -> OpenVINOProgram:
         """Prepare one program; its weights are mapped when it is first given shapes."""
+        if _was_used_before_fork():
+            raise RuntimeUnavailableError(f"OpenVINO cannot be used: {_FORKED}.")
         try:
             import openvino  # noqa: F401
         except ImportError as error:

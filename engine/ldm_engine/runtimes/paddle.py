@@ -18,6 +18,7 @@ from .gpu.paddle import PaddleGPUProgram, open_on_gpu
 from .paddle_predictor import (
     PaddleLibrary,
     PredictorProgram,
+    dynamic_mode,
     import_inference,
     keep_freed_memory,
     open_predictor,
@@ -36,10 +37,11 @@ class PaddleProgram(PredictorProgram):
         from paddle.utils.dlpack import from_dlpack
 
         self._tensors = []
-        for name, array in self.inputs.items():
-            tensor = from_dlpack(array)  # shares the array's memory
-            tensor.name = name  # the predictor feeds by name
-            self._tensors.append(tensor)
+        with dynamic_mode():
+            for name, array in self.inputs.items():
+                tensor = from_dlpack(array)  # shares the array's memory
+                tensor.name = name  # the predictor feeds by name
+                self._tensors.append(tensor)
 
     def _release(self) -> None:
         super()._release()

@@ -7,7 +7,8 @@ import signal
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from ..bundle.bundle import Bundle
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
+from ..machine.locales import decimal_points
 from .base import Array, Program, Runtime
 
 # glibc's malloc.h has these; there is no header here to read them from.
@@ -73,7 +75,8 @@ class PredictorProgram(Program):
             LDMEngineError: if Paddle cannot make one.
         """
         try:
-            predictor = self._predictor.clone()
+            with decimal_points():
+                predictor = self._predictor.clone()
         except Exception as error:
             raise LDMEngineError(
                 f"Paddle could not clone the program {self.name}: {last_lines(error, 2)} Each "
@@ -94,7 +97,7 @@ def import_inference(install: str) -> Any:
     Raises:
         RuntimeUnavailableError: if it cannot be imported.
     """
-    with warnings.catch_warnings():
+    with decimal_points(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Paddle warns about ccache and the like on import
         try:
             from paddle import inference
@@ -106,6 +109,25 @@ def import_inference(install: str) -> Any:
     return inference
 
 
+@contextmanager
+def dynamic_mode() -> Iterator[None]:
+    """Paddle's dynamic mode, without which its tensors have no names.
+
+    The mode is a thread's own. Threads are not in it where another one imported Paddle first, nor
+    where the application chose the static one.
+    """
+    import paddle
+
+    is_on: bool = paddle.in_dynamic_mode()
+    if not is_on:
+        paddle.disable_static()
+    try:
+        yield
+    finally:
+        if not is_on:
+            paddle.enable_static()
+
+
 def open_predictor(inference: Any, config: Any, graph: Path) -> Any:
     """The predictor of `config`, whose program is that of `graph`.
 
@@ -113,7 +135,8 @@ def open_predictor(inference: Any, config: Any, graph: Path) -> Any:
         LDMEngineError: if Paddle cannot load it.
     """
     try:
-        return inference.create_predictor(config)
+        with decimal_points():
+            return inference.create_predictor(config)
     except Exception as error:
         from paddle import __version__ as version
 

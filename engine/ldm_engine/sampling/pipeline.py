@@ -137,19 +137,23 @@ class LDMTextToImagePipeline:
     def close(self) -> None:
         """Free this pipeline's programs; its clones keep theirs. A second call does nothing.
 
+        Nor does a call in a forked child.
+
         Raises:
             LDMEngineError: if the pipeline is rendering.
         """
-        with self._used():
-            self._programs.close()
+        if not self._programs.are_inherited:
+            with self._used():
+                self._programs.close()
 
     def __enter__(self) -> LDMTextToImagePipeline:
         self._programs.require_open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._in_use:  # another thread may be rendering still
-            self._programs.close()
+        if not self._programs.are_inherited:
+            with self._in_use:  # another thread may be rendering still
+                self._programs.close()
 
     @property
     def bundle(self) -> Bundle:
@@ -310,6 +314,8 @@ class LDMTextToImagePipeline:
     @contextmanager
     def _used(self) -> Iterator[None]:
         """Hold the pipeline for one thread and one call."""
+        if self._programs.are_inherited:  # its locks may be held by threads that are not here
+            self._programs.require_open()
         if not self._in_use.acquire(blocking=False):
             raise LDMEngineError(
                 "This pipeline is already rendering, in another thread or for the call whose "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..errors import ClosedError
-from ..runtimes.base import Program
+from ..machine import forks
+from ..runtimes.base import Program, inherited
 
 MEMORY_MODES = ("resident", "sequential")
 
@@ -17,6 +18,7 @@ class Programs:
         """`memory` is one of ``MEMORY_MODES``; "resident" opens all `names` now."""
         self._names, self._open, self._memory = names, open_program, memory
         self._is_closed = False
+        self._process = forks.guard(self)
         self._opened: dict[str, Program] = {}
         if memory == "resident":
             self._open_all()
@@ -34,8 +36,15 @@ class Programs:
             self._opened[name] = self._open(name)
         return self._opened[name]
 
+    @property
+    def are_inherited(self) -> bool:
+        """Whether this process was forked from the one that made them; nothing can be used."""
+        return self._process != forks.number()
+
     def require_open(self) -> None:
-        """Raise ``ClosedError`` after ``close()``."""
+        """Raise ``ClosedError`` after ``close()``, or in a forked child."""
+        if self.are_inherited:
+            raise ClosedError(inherited("This pipeline"))
         if self._is_closed:
             raise ClosedError(
                 "This pipeline was closed, and its programs are gone. Open the bundle again with "

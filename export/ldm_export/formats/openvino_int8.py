@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm_engine.errors import RuntimeUnavailableError
+from ldm_engine.runtimes.openvino import shared_core
 
 from ..calibration import Sample
 from .openvino import finish_ir
@@ -47,7 +48,7 @@ def quantize_unet(source: Path, samples: Sequence[Sample], target: Path) -> None
         from nncf.quantization import advanced_parameters as advanced
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet as ranges  # noqa: N813
 
-        model = openvino.Core().read_model(source)
+        model = shared_core().read_model(source)
         quantized = nncf.quantize(
             model,
             nncf.Dataset(samples, lambda sample: sample.inputs()),

@@ -26,6 +26,11 @@ def files(monkeypatch):
     cpu.supports_bf16.cache_clear()
 
 
+@pytest.fixture(autouse=True)
+def no_quota(monkeypatch):
+    monkeypatch.setattr(cpu.cgroups, "cpu_limit", lambda: None)
+
+
 def test_threads_are_the_cores_of_this_process():
     assert cpu.available_threads() == len(os.sched_getaffinity(0))
 

@@ -32,12 +32,6 @@ def memory(available_kb):
     return f"MemTotal:       16000000 kB\nMemFree: 5 kB\nMemAvailable:   {available_kb} kB\n"
 
 
-def control_group(files, limit, used, inactive=0):
-    files["/sys/fs/cgroup/memory.max"] = f"{limit}\n"
-    files["/sys/fs/cgroup/memory.current"] = f"{used}\n"
-    files["/sys/fs/cgroup/memory.stat"] = f"anon 1\nfile 2\ninactive_file {inactive}\n"
-
-
 def test_a_peak_that_has_passed_is_remembered():
     script = f"import time; block = b'x' * {HOLD}; time.sleep(0.5); del block; print(); input()"
     pipe = subprocess.PIPE
@@ -66,51 +60,9 @@ def test_free_memory_is_the_machines(files):
     assert free_memory_bytes() == 1000 * 1024
 
 
-def test_free_memory_is_the_control_groups_where_that_is_less(files):
-    files["/proc/meminfo"] = memory(1000)
-    control_group(files, 500_000, 300_000, inactive=50_000)  # what is cached can be given up
-    assert free_memory_bytes() == 250_000
-
-
-def test_free_memory_is_the_machines_where_that_is_less(files):
-    files["/proc/meminfo"] = memory(100)
-    control_group(files, 10**9, 1000)
-    assert free_memory_bytes() == 100 * 1024
-
-
-def test_a_group_without_a_limit_does_not_count(files):
-    files["/proc/meminfo"] = memory(1000)
-    control_group(files, "max", 300_000)
-    assert free_memory_bytes() == 1000 * 1024
-
-
-def test_free_memory_is_never_less_than_none(files):
-    control_group(files, 1000, 5000)
-    assert free_memory_bytes() == 0
-
-
-def test_a_group_whose_statistics_lack_a_line(files):
-    control_group(files, 1000, 400)
-    files["/sys/fs/cgroup/memory.stat"] = ""
-    assert free_memory_bytes() == 600
-
-
-@pytest.mark.parametrize(
-    ("path", "text"),
-    [
-        ("/proc/meminfo", "MemTotal: 5 kB\n"),
-        ("/proc/meminfo", ""),
-        ("/proc/meminfo", "MemAvailable:\n"),
-        ("/sys/fs/cgroup/memory.max", "garbage\n"),
-        ("/sys/fs/cgroup/memory.stat", "three words here\n"),
-    ],
-)
-def test_what_is_not_reported_is_none(files, path, text):
-    control_group(files, 1000, 400)
-    files[path] = text
-    if path == "/proc/meminfo":
-        for name in [n for n in files if "cgroup" in n]:
-            del files[name]
+@pytest.mark.parametrize("text", ["MemTotal: 5 kB\n", "", "MemAvailable:\n"])
+def test_what_is_not_reported_is_none(files, text):
+    files["/proc/meminfo"] = text
     assert free_memory_bytes() is None
 
 
