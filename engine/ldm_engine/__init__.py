@@ -5,15 +5,36 @@
 >>> pipe("a painting of a squirrel", guidance_scale=6, seed=0).images[0].save("squirrel.png")
 """
 
-from . import errors
-from .bundle.bundle import Bundle
-from .bundle.manifest import open_bundle
-from .errors import LDMEngineError
-from .rendering.run import render
-from .sampling.pipeline import FlatImageWarning, ImagePipelineOutput, LDMTextToImagePipeline
-from .sampling.schedule import NoiseSchedule
-from .sampling.tokenizer import PromptTruncatedWarning
+from typing import TYPE_CHECKING
+
+from .machine.lazy import attributes
 from .version import __version__
+
+if TYPE_CHECKING:
+    from . import errors
+    from .bundle.bundle import Bundle
+    from .bundle.manifest import open_bundle
+    from .errors import LDMEngineError
+    from .rendering.run import render
+    from .sampling.pipeline import FlatImageWarning, ImagePipelineOutput, LDMTextToImagePipeline
+    from .sampling.schedule import NoiseSchedule
+    from .sampling.tokenizer import PromptTruncatedWarning
+else:  # later, so that the command handles signals before it imports anything that takes time
+    __getattr__ = attributes(
+        __name__,
+        {
+            "Bundle": "bundle.bundle",
+            "FlatImageWarning": "sampling.pipeline",
+            "ImagePipelineOutput": "sampling.pipeline",
+            "LDMEngineError": "errors",
+            "LDMTextToImagePipeline": "sampling.pipeline",
+            "NoiseSchedule": "sampling.schedule",
+            "PromptTruncatedWarning": "sampling.tokenizer",
+            "errors": "",
+            "open_bundle": "bundle.manifest",
+            "render": "rendering.run",
+        },
+    )
 
 __all__ = [
     "Bundle",

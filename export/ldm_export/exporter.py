@@ -30,9 +30,9 @@ from ldm_engine.bundle.manifest import save_manifest
 from ldm_engine.bundle.model import ModelInfo, TokenizerInfo
 from ldm_engine.checks.references import References, save_references
 from ldm_engine.errors import ConfigError
+from ldm_engine.machine.signals import current_handlers, install
 from ldm_engine.runtimes.gpu.tensorrt_build import FORMAT as TENSORRT
 from ldm_engine.runtimes.gpu.tensorrt_build import TensorRTBuild
-from ldm_engine.runtimes.paddle_predictor import restore_termination_handler
 from ldm_engine.sampling.tokenizer import Tokenizer
 
 from .checkpoint import Checkpoint
@@ -91,7 +91,7 @@ def export_bundle(
     check_tensorrt(formats, build_options)
     prompts = choose_prompts(checkpoint.path, calibration_prompts) if int8 else None
     out = check_target(out, force)
-    restore_termination_handler()
+    install(current_handlers())  # importing Paddle has taken SIGTERM without Python's knowledge
     with staging_folder(out) as staging, _on_cpu():
         # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
         with paddle.utils.unique_name.guard():

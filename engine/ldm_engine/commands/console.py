@@ -37,14 +37,13 @@ from ..errors import (
 from ..machine.gpu import find_gpus
 from ..runtimes.base import Runtime
 from ..runtimes.choice import PREFERENCE, RUNTIMES, choose_runtime, usable_runtimes
-from .interrupts import Interrupts
+from .interrupts import INTERRUPTS
 
 #: Results go to stdout, everything else to stderr.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
-_interrupts = Interrupts()
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -58,16 +57,16 @@ def run(command: click.Command) -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.showwarning = _show_warning
     warnings.filterwarnings("ignore", message="No ccache found")  # on importing Paddle
-    _interrupts.install()
+    INTERRUPTS.install()
     try:
         sys.exit(command.main(standalone_mode=False))
     except (Exception, KeyboardInterrupt) as error:
         # A C++ call, or whoever called it, may have turned the interrupt into an error of its own.
-        if _interrupts.received or isinstance(error, (click.Abort, KeyboardInterrupt)):
+        if INTERRUPTS.received or isinstance(error, (click.Abort, KeyboardInterrupt)):
             if isinstance(error, OutputError):  # which no interrupt brings about
                 err.print(f"[bold red]Error:[/] {plain(str(error))}")
             err.print("Interrupted.")
-            sys.exit(_interrupts.exit_code())
+            sys.exit(INTERRUPTS.exit_code())
         _fail(error)
 
 
@@ -130,11 +129,11 @@ def stages(total: int | None = None) -> Iterator[Callable[[str], None]]:
 
         def begin(stage: str) -> None:
             nonlocal begun
-            _interrupts.check()
+            INTERRUPTS.check()
             progress.update(task, completed=begun, description=stage)
             begun += 1
 
-        with _interrupts.deferred():
+        with INTERRUPTS.deferred():
             yield begin
         progress.update(task, completed=total, description="done")
 
@@ -142,13 +141,13 @@ def stages(total: int | None = None) -> Iterator[Callable[[str], None]]:
 @contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
     """A block that a first signal does not break; the result returns whether one has come."""
-    with _interrupts.deferred():
-        yield lambda: bool(_interrupts.received)
+    with INTERRUPTS.deferred():
+        yield lambda: bool(INTERRUPTS.received)
 
 
 def exit_code() -> int:
     """What an interrupted command exits with."""
-    return _interrupts.exit_code()
+    return INTERRUPTS.exit_code()
 
 
 @contextmanager

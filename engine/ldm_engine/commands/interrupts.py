@@ -1,4 +1,4 @@
-"""How Ctrl-C, a termination and a hang-up end a command in order."""
+"""How Ctrl-C, a termination and other requests to stop end a command in order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from ..machine.signals import STOP_SIGNALS
 
 _NOTICE = b"\nStopping after this stage or batch; "
 _AT_ONCE: dict[int, bytes] = {signal.SIGINT: b"Ctrl-C again stops at once.\n"}
@@ -24,15 +26,16 @@ class Interrupts:
         self._defers = False
 
     def install(self) -> None:
-        """Handle the three signals, except those that the parent process has set to be ignored."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        """Handle the signals, except those that the parent process has set to be ignored."""
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._receive)
 
     def exit_code(self) -> int:
         """128 and the first signal's number; from here on another one changes nothing."""
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        for number in STOP_SIGNALS:
+            if number != signal.SIGINT:
+                signal.signal(number, signal.SIG_IGN)
         return 128 + (self.received[0] if self.received else signal.SIGINT)
 
     def check(self) -> None:
@@ -59,3 +62,6 @@ class Interrupts:
             os.write(2, _NOTICE + _AT_ONCE.get(number, _AT_ONCE_OTHERWISE))
         else:
             raise KeyboardInterrupt
+
+
+INTERRUPTS = Interrupts()  #: of this process

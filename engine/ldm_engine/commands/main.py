@@ -52,5 +52,5 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point of the ``ldm-engine`` script."""
+    """Run the command with the process's arguments, and exit."""
     console.run(cli)

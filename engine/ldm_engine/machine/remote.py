@@ -14,6 +14,7 @@ from ..errors import InputError, LDMEngineError, OutputError
 from .storage import Storage, refusal
 
 _URL = re.compile(r"(?:\w+::)*[A-Za-z][A-Za-z0-9+.-]+://")
+LOCAL_URL = re.compile(r"^(?:file|local)://")
 #: Stores without folders, where the first name of a path is a bucket; fsspec would make one.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "tos", "obs"}
 _READ_BYTES = 1 << 20
@@ -24,6 +25,14 @@ _PART = re.compile(r"\d{6,}\.jsonl")
 def is_url(name: str) -> bool:
     """Whether `name` is a URL rather than a path."""
     return _URL.match(name) is not None
+
+
+def absolute(place: str) -> str:
+    """`place`, a URL or path, in a form that stays true when the working directory changes."""
+    scheme = LOCAL_URL.match(place)
+    if scheme is not None:
+        return scheme[0] + str(Path(place[scheme.end() :]).absolute())
+    return place if is_url(place) else str(Path(place).absolute())
 
 
 def import_fsspec() -> Any:

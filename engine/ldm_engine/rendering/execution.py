@@ -6,12 +6,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..errors import LDMEngineError
 from ..machine.cpu import available_threads
 from ..machine.memory import free_memory_bytes
-from ..machine.remote import is_url
+from ..machine.remote import absolute
 from ..machine.storage import Storage
 from ..runtimes.choice import resolve_options
 from ..sampling.opening import Opened
@@ -164,9 +163,7 @@ class Execution:
         options, label = self.options, Shard.parse(self.options.shard).label
         if options.renders_here:
             return self._render_here(batches, commit)
-        output = self.storage.output
-        if not is_url(output):  # other processes, and other machines, have their own folders
-            output = str(Path(output).absolute())
+        output = absolute(self.storage.output)  # other processes have folders of their own
         workers = min(options.workers, images)
         if options.executor == "ray":
             return render_with_ray(

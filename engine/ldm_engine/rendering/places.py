@@ -18,7 +18,7 @@ from ..errors import InvalidArgumentError, LDMEngineError
 from ..machine.device import Device
 from ..machine.gpu import find_gpu
 from ..machine.lock import LOCKS
-from ..machine.remote import RemoteStorage, is_url
+from ..machine.remote import LOCAL_URL, RemoteStorage, is_url
 from ..machine.storage import SUFFIX, TEMPORARY, LocalStorage, Storage
 from ..sampling.opening import Opened
 from ..sampling.settings import common_settings
@@ -28,7 +28,6 @@ from .journals import FAILURES
 from .options import RunOptions
 from .plan import Costs
 
-_LOCAL_URL = re.compile(r"^(?:file|local)://")
 #: What a run leaves that ends before it is begun.
 _BEFORE = re.compile(rf"{LOCKS}|{TEMPORARY}|{FAILURES}{SUFFIX}\.jsonl(?:\.parts)?")
 
@@ -138,7 +137,7 @@ def check_same(storage: Storage, existing: Mapping[str, Any], wanted: Mapping[st
 
 def open_storage(output: str, label: str) -> Storage:
     """The storage at a path or URL; runs at one place at the same time have different labels."""
-    output = _LOCAL_URL.sub("", output)
+    output = LOCAL_URL.sub("", output)
     return RemoteStorage(output) if is_url(output) else LocalStorage(Path(output), label)
 
 
@@ -181,7 +180,7 @@ def _check(storage: Storage, fingerprint: Mapping[str, Any]) -> None:
 
 def _beside(output: str, count: int) -> str:
     """The place number `count` beside `output`, which a store's or a disk's root has none."""
-    output = _LOCAL_URL.sub("", output)
+    output = LOCAL_URL.sub("", output)
     if is_url(output):
         *_, path = output.partition("://")
         if "/" in path.strip("/"):  # a bucket's name with a number would be another's bucket

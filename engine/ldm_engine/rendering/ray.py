@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import pickle
-import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
-from threading import current_thread, main_thread
 from typing import Any
 
 from ..errors import LDMEngineError, last_lines
+from ..machine.signals import handlers_kept
 from .places import open_storage
 from .plan import Batch
 from .records import Outcome
@@ -71,7 +69,7 @@ def render_with_ray(
     ray = import_ray()
     was_running = ray.is_initialized()  # of the caller's own
     try:
-        with _signals_kept():
+        with handlers_kept():
             ray.init(
                 address=address,
                 ignore_reinit_error=True,
@@ -108,17 +106,6 @@ def render_with_ray(
     finally:
         if not was_running:
             ray.shutdown()
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray takes SIGTERM to end the process at once; give it back to who had it."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if handler is not None and current_thread() is main_thread():
-            signal.signal(signal.SIGTERM, handler)
 
 
 def import_ray() -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import ArgumentTypeError
 from ..machine.lock import locked
+from ..machine.remote import absolute
 from ..machine.storage import Storage
 from ..sampling.opening import open_to_run
 from ..sampling.settings import Limits, default_values
@@ -70,9 +71,17 @@ def render(
             f"{', '.join(sorted(names | settings.keys()))} are accepted."
         )
     settings.update((name, options.pop(name)) for name in settings.keys() & options.keys())
-    run_options = RunOptions(output=os.fspath(output), **options)
+    # What is rendered later does not depend on where the application goes meanwhile.
+    run_options = RunOptions(output=_absolute(output), **options)
     defaults = Defaults(num_images, settings)
-    return Run(os.fspath(bundle), jobs, defaults, run_options, on_progress).records()
+    if isinstance(jobs, (str, os.PathLike)):
+        jobs = _absolute(jobs)
+    return Run(_absolute(bundle), jobs, defaults, run_options, on_progress).records()
+
+
+def _absolute(place: str | os.PathLike[str]) -> str:
+    text = os.fspath(place)
+    return absolute(text) if text else text
 
 
 @dataclass

@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Any
 
 from ..errors import LDMEngineError
+from ..machine.signals import ignore_stop_signals
 from .places import open_storage
 from .plan import Batch
 from .records import Outcome
@@ -135,8 +136,7 @@ def _reported(worker: _Worker) -> Iterator[None]:
 
 def main() -> None:
     """Serve, as a worker, the connection whose file descriptor is the argument, to its end."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the run that started it decides
+    ignore_stop_signals()  # the run that started it decides
     os.environ.setdefault("GLOG_minloglevel", "2")
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     with suppress(EOFError, ConnectionError):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import signal
-import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
@@ -17,6 +15,7 @@ import numpy as np
 from ..bundle.bundle import Bundle
 from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_lines
 from ..machine.locales import decimal_points
+from ..machine.signals import handlers_kept
 from .base import Array, Program, Runtime
 
 # glibc's malloc.h has these; there is no header here to read them from.
@@ -97,7 +96,7 @@ def import_inference(install: str) -> Any:
     Raises:
         RuntimeUnavailableError: if it cannot be imported.
     """
-    with decimal_points(), warnings.catch_warnings():
+    with handlers_kept(), decimal_points(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Paddle warns about ccache and the like on import
         try:
             from paddle import inference
@@ -105,7 +104,6 @@ def import_inference(install: str) -> Any:
             raise RuntimeUnavailableError(
                 f"Paddle cannot be imported: {error}. {import_remedy(error, install)}"
             ) from error
-    restore_termination_handler()
     return inference
 
 
@@ -152,13 +150,6 @@ def import_remedy(error: ImportError, install: str) -> str:
     if "libgomp" in str(error):
         return "It needs a library of the system. Install it with: apt-get install libgomp1"
     return f"Install it with: {install}"
-
-
-def restore_termination_handler() -> None:
-    """Give SIGTERM back to the application: importing Paddle replaces its handler."""
-    handler = signal.getsignal(signal.SIGTERM)
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
 
 
 def keep_freed_memory() -> None:

@@ -182,7 +182,7 @@ def test_a_part_without_images_is_no_failure(runs):
 
 
 def test_what_went_wrong_is_told_also_after_an_interrupt(monkeypatch, capsys):
-    monkeypatch.setattr(console._interrupts, "received", [signal.SIGINT])
+    monkeypatch.setattr(console.INTERRUPTS, "received", [signal.SIGINT])
 
     @click.command()
     def fail():

@@ -43,7 +43,7 @@ def main(bundle: str, runtime: str) -> None:
     for one in owned:
         one.close()
     owned.clear()
-    del pipe, lazy
+    pipe = lazy = None
     gc.collect()
     ended["open after close"] = _in_child(lambda: draw(make()))
     thread = threading.Thread(target=lambda: draw(make()))

@@ -1,4 +1,4 @@
-"""Forks and signals, in a process of each runtime's own: no child hangs or dies, no signal kills."""
+"""Forks and signals in a process of each runtime: no child hangs or dies, and no signal kills."""
 
 from __future__ import annotations
 

@@ -1,0 +1,48 @@
+"""The signals that ask a process to stop, and their handlers kept from libraries that take them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from typing import Any
+
+#: Ctrl-C, a termination, a hang-up, and the warnings of batch systems before a time limit.
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """A block after which the application has its handlers for these signals again.
+
+    Ray and Paddle take SIGTERM when they start, Paddle without Python's knowledge.
+    """
+    handlers = current_handlers()
+    try:
+        yield
+    finally:
+        install(handlers)
+
+
+def current_handlers() -> dict[signal.Signals, Any]:
+    """The handlers that Python knows; None stands for one that C code installed before it began."""
+    return {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+
+def install(handlers: dict[signal.Signals, Any]) -> None:
+    """Install `handlers`, where this is the main thread."""
+    if current_thread() is main_thread():
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def ignore_stop_signals() -> None:
+    """Leave it to the process that started this one when to stop."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
