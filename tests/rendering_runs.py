@@ -32,7 +32,7 @@ class Runs:
         words = [COMMAND, "render", self.bundle, jobs, "--output", output, *options]
         return [str(word) for word in words]
 
-    def start(self, jobs, output, *options, file_size_limit=None):
+    def start(self, jobs, output, *options, file_size_limit=None, environment=None):
         def prepare():
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a parent may ignore
             if file_size_limit is not None:
@@ -44,7 +44,7 @@ class Runs:
             stderr=subprocess.STDOUT,
             text=True,
             preexec_fn=prepare,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, **(environment or {})},
         )
 
     def __call__(self, jobs, output, *options, code=0):

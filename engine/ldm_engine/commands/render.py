@@ -88,7 +88,8 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     help="ray spreads --workers actors over a Ray cluster.",
 )
 @click.option(
-    "--ray-address", help="Address of a Ray cluster. Default: a Ray of this machine's own."
+    "--ray-address",
+    help="Address of a Ray cluster. Default: RAY_ADDRESS, else a Ray that is started here.",
 )
 @click.option("--json-progress", is_flag=True, help="Print progress as JSON lines on stdout.")
 @console.debug_option

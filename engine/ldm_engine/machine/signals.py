@@ -20,7 +20,7 @@ STOP_SIGNALS = tuple(
 def handlers_kept() -> Iterator[None]:
     """A block after which the application has its handlers for these signals again.
 
-    Ray and Paddle take SIGTERM when they start, Paddle without Python's knowledge.
+    Importing Paddle takes SIGTERM without Python's knowledge.
     """
     handlers = current_handlers()
     try:

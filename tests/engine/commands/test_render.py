@@ -66,11 +66,13 @@ def test_a_second_one_stops_at_once(long_run, tmp_path):
     assert "Traceback" not in shown
 
 
-def test_workers_finish_their_batches_too(long_run, tmp_path):
-    process = long_run("--workers", "2")
-    process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1], ids=["INT", "USR1"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_finishes_the_batches(long_run, tmp_path, workers, number):
+    process = long_run("--workers", workers)
+    process.send_signal(number)
     shown, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, shown
+    assert process.returncode == 128 + number, shown
     assert "Traceback" not in shown
     assert len(records_of(tmp_path / "out")) == len(images_of(tmp_path / "out")) > 0
 
@@ -122,6 +124,23 @@ def test_a_termination_of_a_ray_run_finishes_its_batches(long_run, tmp_path):
     output = tmp_path / "out"
     assert 0 < len(records_of(output)) < len(ROWS)
     assert len(records_of(output)) == len(images_of(output))
+
+
+def test_a_ray_run_that_waits_for_its_cluster_ends_on_a_signal(crash_runs, tmp_path):
+    pytest.importorskip("ray")
+    crash_runs.folder = tmp_path
+    process = crash_runs.start(
+        crash_runs.jobs(ROWS), tmp_path / "out", *OPTIONS, "--executor", "ray", "--workers", 1,
+        "--threads", 1, environment={"RAY_ADDRESS": "127.0.0.1:9"},
+    )  # fmt: skip
+    shown = ""
+    while "preparing" not in shown:
+        shown += process.stdout.read(1)
+    process.send_signal(signal.SIGTERM)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, shown
+    assert "Interrupted" in shown
+    assert not images_of(tmp_path / "out")
 
 
 def test_a_reader_of_the_progress_may_go_away(runs):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from ldm_engine.rendering.jobs import Task, identify
 from ldm_engine.rendering.options import RunOptions
 from ldm_engine.rendering.places import FingerprintError
 from ldm_engine.rendering.plan import Costs
+from ldm_engine.rendering.ray import _awaited
 from ldm_engine.rendering.renderer import Renderer
 from ldm_engine.rendering.sources import JobsError
 from ldm_engine.runtimes.base import RuntimeOptions
@@ -131,9 +133,32 @@ def test_other_ways_give_the_same_files(render, tmp_path, whole, options):
 
 def test_ray_gives_the_same_files(render, tmp_path, whole):
     pytest.importorskip("ray")
+    with pytest.raises(InvalidArgumentError, match=r"`workers` is 1024 .* have room"):
+        render(executor="ray", workers=1024, threads=1)  # Ray would wait without end
     render(executor="ray", workers=2)
     assert files_of(tmp_path / "out") == files_of(whole)
     assert records_of(tmp_path / "out") == records_of(whole)
+
+
+def test_what_the_reader_of_a_thread_sees():
+    assert list(_awaited(lambda: range(3), lambda: False)) == [0, 1, 2]
+    with pytest.raises(ZeroDivisionError):
+        list(_awaited(lambda: (1 // n for n in (1, 0)), lambda: False))
+    over = threading.Event()
+    assert list(_awaited(lambda: (over.wait(n) for n in (0, 60)), lambda: True)) == [False]
+    over.set()
+
+
+def test_places_stay_where_they_were_when_the_run_was_made(tiny_bundle, tmp_path, monkeypatch):
+    (tmp_path / "jobs.txt").write_text("a cat\n")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path)
+    records = ldm_engine.render("bundle", "jobs.txt", output="out", num_inference_steps=1)
+    pipe = ldm_engine.LDMTextToImagePipeline.from_pretrained("bundle", memory="sequential")
+    monkeypatch.chdir("elsewhere")
+    assert len(list(records)) == len(images_of(tmp_path / "out")) == 1
+    assert len(pipe("a cat", num_inference_steps=1).images) == 1
 
 
 def test_jobs_from_a_url(render):
