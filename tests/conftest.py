@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return target
 
     return make
+
+
+@pytest.fixture(scope="session")
+def decimal_comma(made_once: Callable[..., Path]) -> dict[str, str]:
+    """The environment of a process whose numbers have a decimal comma."""
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        name = folder / "de_DE.UTF-8"
+        subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", name], check=True)
+
+    return {"LOCPATH": str(made_once("locales", write)), "LC_ALL": "de_DE.UTF-8"}
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <clocale>
 #include <cstdlib>
 #include <limits>
 #include <new>
@@ -53,6 +54,22 @@ TEST_CASE("the same seed gives the same image, alone and in a batch") {
     request.seed = static_cast<std::int64_t>(3 + i);
     const Result alone = pipe.generate({kPrompts[i]}, request);
     CHECK(largest_difference(alone.images[0], batch.images[i]) <= 1);
+  }
+}
+
+TEST_CASE("a decimal comma changes nothing") {
+  REQUIRE_BUNDLE(bundle);
+  const Result expected = Pipeline(bundle).generate(kPrompts, short_request());
+  if (!std::getenv("LOCPATH")) {
+    MESSAGE("passed over: LOCPATH names no folder with de_DE.UTF-8");
+    return;
+  }
+  REQUIRE(std::setlocale(LC_ALL, "de_DE.UTF-8") != nullptr);
+  CHECK(std::localeconv()->decimal_point == std::string(","));
+  const Result given = Pipeline(bundle).generate(kPrompts, short_request());
+  std::setlocale(LC_ALL, "C");
+  for (std::size_t i = 0; i < kPrompts.size(); ++i) {
+    CHECK(given.images[i].rgb == expected.images[i].rgb);
   }
 }
 

@@ -16,10 +16,10 @@ CONSUMER = CPP / "examples" / "consumer"
 PIXEL_TOLERANCE = 1
 
 
-def test_the_unit_tests_pass(cpp_build, shapes_bundle):
+def test_the_unit_tests_pass(cpp_build, shapes_bundle, decimal_comma):
     run(
         cpp_build.tree / "tests/ldm_engine_tests",
-        env={"LDM_ENGINE_TEST_BUNDLE": shapes_bundle.path},
+        env={"LDM_ENGINE_TEST_BUNDLE": shapes_bundle.path, "LOCPATH": decimal_comma["LOCPATH"]},
     )
 
 
