@@ -2,6 +2,7 @@
 #include "sampling/programs.hpp"
 
 #include <utility>
+#include <vector>
 
 #include "ldm_engine/errors.hpp"
 #include "machine/forks.hpp"
@@ -30,8 +31,9 @@ void Programs::close() {
 Programs::~Programs() { free_all(); }
 
 void Programs::free_all() {
-  if (are_inherited()) {  // they are left as they are: their library would wait for threads
-    for (auto& [name, program] : opened_) static_cast<void>(program.release());
+  if (are_inherited()) {  // they are kept as they are: their library would wait for threads
+    static auto* const kept = new std::vector<std::unique_ptr<Program>>;
+    for (auto& [name, program] : opened_) kept->push_back(std::move(program));
   }
   opened_.clear();
 }

@@ -13,7 +13,8 @@ import hashlib, locale, sys
 from ldm_engine import LDMTextToImagePipeline
 locale.setlocale(locale.LC_ALL, "")
 pipe = LDMTextToImagePipeline.from_pretrained(sys.argv[1], runtime=sys.argv[2])
-images = [p("a", 64, 64, 2, 2.5, 0.5, seed=1, output_type="np").images for p in (pipe, pipe.clone())]
+settings = {"num_inference_steps": 2, "guidance_scale": 2.5, "eta": 0.5, "seed": 1}
+images = [p("a", **settings, output_type="np").images for p in (pipe, pipe.clone())]
 print(locale.localeconv()["decimal_point"], *(hashlib.sha256(i).hexdigest() for i in images))
 """
 
