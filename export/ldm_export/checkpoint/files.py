@@ -8,6 +8,7 @@ import math
 import reprlib
 import struct
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +45,15 @@ PADDLE_NAME_TABLE = "StructuredToParameterName@@"
 PADDLE_SLICES = "UnpackBigParamInfor@@"
 
 
+Kind = Literal["safetensors", "torch", "paddle"]
+STORED_BY: dict[str, Literal["torch", "paddle"]] = {"pt": "torch", "pd": "paddle"}
+KINDS: dict[Kind, str] = {
+    "safetensors": "a safetensors file",
+    "torch": "a zip archive of torch.save",
+    "paddle": "a pickle of paddle.save",
+}
+
+
 def open_tensors(path: Path) -> Tensors:
     """Open a `.safetensors`, torch zip (`.bin`, `.ckpt`) or `.pdparams` file; contents decide.
 
@@ -51,17 +61,50 @@ def open_tensors(path: Path) -> Tensors:
         CheckpointError: the file is missing, empty, truncated, or of another kind.
         UnsafePickleError: it is a pickle that asks for more than arrays and plain containers.
     """
+    opened: dict[Kind, Callable[[Path], Tensors]] = {
+        "safetensors": _open_safetensors,
+        "torch": _open_torch,
+        "paddle": _open_paddle,
+    }
+    return opened[file_kind(path)](path)
+
+
+def file_kind(path: Path) -> Kind:
+    """What `path` is by its contents; a file of no known kind is taken for safetensors.
+
+    A safetensors file begins with a number, the length of its header, whose bytes may be any:
+    those of a pickle and of a zip archive too. Its framing is therefore looked at first. No pickle
+    and no zip archive can be taken for it: where they begin with so small a number, the byte that
+    is the header's first is never `{`.
+
+    Raises:
+        CheckpointError: the file cannot be read, is empty, or is known to be something else.
+    """
     start = _first_bytes(path)
+    if _is_framed(start):
+        return "safetensors"
     if start.startswith(b"PK"):
-        return _open_torch(path)
+        return "torch"
     if start.startswith(b"\x80"):
-        return _open_paddle(path)
-    return _open_safetensors(path)
+        return "paddle"
+    return "safetensors"
 
 
-def is_paddle_file(path: Path) -> bool:
-    """Whether `path` is a bare pickle, as paddle.save writes it; torch.save writes zip archives."""
-    return _first_bytes(path).startswith(b"\x80")
+def stored_by(path: Path) -> Literal["torch", "paddle"] | None:
+    """Whose layout `path` says that its tensors have, if it says so."""
+    kind = file_kind(path)
+    if kind != "safetensors":
+        return kind
+    header, _ = _safetensors_header(path, path.stat().st_size)
+    metadata = header.get("__metadata__")
+    said = metadata.get("format") if isinstance(metadata, dict) else None
+    return STORED_BY.get(said) if isinstance(said, str) else None
+
+
+def _is_framed(start: bytes) -> bool:
+    """Whether a file that begins so is a safetensors file, complete or not."""
+    header_bytes = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and 2 <= header_bytes <= SAFETENSORS_MAX_HEADER_BYTES
 
 
 def _first_bytes(path: Path) -> bytes:

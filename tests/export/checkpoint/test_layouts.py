@@ -335,3 +335,59 @@ def test_other_model_family(diffusers_folder: Path) -> None:
         config.write_text(json.dumps({"architectures": given}))
         with pytest.raises(CheckpointError, match=message):
             open_checkpoint(diffusers_folder)
+
+
+@pytest.mark.parametrize(
+    ("vqvae", "says"),
+    [
+        ("diffusion_paddle_model.safetensors", {"format": "pd"}),  # as ppdiffusers 0.29 writes it
+        ("diffusion_pytorch_model.safetensors", None),  # the UNet's shapes tell
+        ("diffusion_pytorch_model.safetensors", {"format": "pt"}),  # not true of the UNet either
+    ],
+)
+def test_safetensors_of_paddle(
+    diffusers_folder: Path,
+    linear: dict[str, set[str]],
+    weights: Any,
+    assert_state: AssertState,
+    vqvae: str,
+    says: dict[str, str] | None,
+) -> None:
+    """All square, the autoencoder's Linear weights give no sign of how they are stored."""
+    from safetensors.numpy import save_file
+
+    for component, folder, name, metadata in (
+        ("text_encoder", "bert", "model.safetensors", {"format": "np"}),
+        ("unet", "unet", vqvae, says),
+        ("autoencoder", "vqvae", vqvae, says),
+    ):
+        next((diffusers_folder / folder).glob("*.safetensors")).unlink()
+        stored = {
+            n: np.ascontiguousarray(v.T) if n in linear[component] else v
+            for n, v in weights[component].items()
+        }
+        save_file(stored, diffusers_folder / folder / name, metadata=metadata)
+    checkpoint = open_checkpoint(diffusers_folder)
+    assert checkpoint.layout == ("paddlenlp" if "paddle" in vqvae else "diffusers")
+    for component in COMPONENTS:
+        assert_state(component, checkpoint.load(component))
+
+
+def test_paddle_weights_that_were_never_turned(
+    diffusers_folder: Path, weights: Any, assert_state: AssertState
+) -> None:
+    """torch's tensors under Paddle's file name: the shapes are right, not the name."""
+    from safetensors.numpy import save_file
+
+    folder = diffusers_folder / "unet"
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    file = folder / "diffusion_paddle_model.safetensors"
+    save_file(weights["unet"], file, metadata={"format": "pd"})
+    assert_state("unet", open_checkpoint(diffusers_folder).load("unet"))
+
+    mixed = dict(weights["unet"])
+    for name in ("time_embedding.linear_1.weight", "time_embedding.linear_2.weight"):
+        mixed[name] = np.ascontiguousarray(mixed[name].T)
+    save_file(mixed, file, metadata={"format": "pd"})
+    with pytest.raises(CheckpointError, match=r"linear_1\.weight` as \[in, out\]"):
+        open_checkpoint(diffusers_folder).load("unet")
