@@ -12,7 +12,7 @@ from typing import Any
 from ldm_engine.errors import CheckpointError
 
 from .checkpoint import Checkpoint, Config, StateDict
-from .files import KINDS, Kind, Tensors, file_kind, open_tensors, stored_by
+from .files import KINDS, Kind, Tensors, file_kind, open_tensors, stored_by, unwrapped_name
 from .names import canonical_name, canonical_state, shown_in_out
 from .weights_files import PADDLE_STEMS, choose_weights
 
@@ -227,7 +227,7 @@ def _open_sharded(index_file: Path) -> Tensors:
     tensors: Tensors = {}
     for shard in sorted(set(shards.values())):
         tensors |= open_tensors(index_file.parent / shard)
-    missing = sorted(set(shards) - set(tensors))
+    missing = sorted({unwrapped_name(name) for name in shards} - set(tensors))
     if missing:
         raise CheckpointError(
             f"`{index_file}` names {len(missing)} tensors that its shards do not hold, such as "
