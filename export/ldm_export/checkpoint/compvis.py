@@ -11,6 +11,7 @@ import yaml
 
 from ldm_engine.errors import CheckpointError
 
+from .averages import choose_averages, with_averages
 from .checkpoint import COMPONENTS, Checkpoint, StateDict
 from .compvis_configs import Buffers, Shapes, TrainingConfig, infer_configs
 from .compvis_names import PREFIXES, Geometry, canonical_name
@@ -21,13 +22,14 @@ from .names import canonical_state
 YAML_MAX_BYTES = 1_000_000
 
 
-def open_compvis(path: Path, vocab: Path | None) -> Checkpoint:
+def open_compvis(path: Path, vocab: Path | None, ema: bool | None = None) -> Checkpoint:
     """Read the names and shapes of a CompVis checkpoint file and derive its configs from them."""
     tensors = open_tensors(path)
     _check_components(path, tensors)
     geometry = Geometry.of(tensors)
     shapes = {component: _shapes(component, geometry, tensors) for component in COMPONENTS}
     training = _training_config(path)
+    averaged, note = choose_averages(path, tensors, training.get("use_ema"), ema)
     stored = ("betas", "scale_factor")
     buffers: Buffers = {name: tensors[name].read() for name in stored if name in tensors}
     return Checkpoint(
@@ -35,8 +37,18 @@ def open_compvis(path: Path, vocab: Path | None) -> Checkpoint:
         path=path,
         configs=infer_configs(path, shapes, training, buffers),
         vocab_path=find_vocab([path.parent, path.parent / "tokenizer"], vocab),
-        loaders={component: partial(_load, path, component, geometry) for component in COMPONENTS},
+        loaders={c: partial(_load, path, c, geometry, averaged) for c in COMPONENTS},
+        notes=() if note is None else (note,),
     )
+
+
+def holds_components(path: Path) -> bool:
+    """Whether `path` can be read and has tensors of all three components."""
+    try:
+        _check_components(path, open_tensors(path))
+    except CheckpointError:
+        return False
+    return True
 
 
 def _check_components(path: Path, tensors: Tensors) -> None:
@@ -59,8 +71,11 @@ def _shapes(component: str, geometry: Geometry, tensors: Tensors) -> Shapes:
     return {name: shape for name, shape in named if name is not None}
 
 
-def _load(path: Path, component: str, geometry: Geometry) -> StateDict:
-    return canonical_state(open_tensors(path), partial(canonical_name, component, geometry))
+def _load(path: Path, component: str, geometry: Geometry, averaged: bool) -> StateDict:
+    tensors = open_tensors(path)
+    if averaged and component == "unet":
+        tensors = with_averages(tensors)
+    return canonical_state(tensors, partial(canonical_name, component, geometry))
 
 
 def _training_config(path: Path) -> TrainingConfig:

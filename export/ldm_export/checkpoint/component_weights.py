@@ -1,0 +1,106 @@
+"""Reads the weights in a component's folder: which file, what it is, how Linear weights lie."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+from ldm_engine.errors import CheckpointError
+
+from .checkpoint import StateDict
+from .files import KINDS, Kind, Tensors, file_kind, open_tensors, stored_by, unwrapped_name
+from .json_files import read_json
+from .names import canonical_name, canonical_state, shown_in_out
+from .weights_files import PADDLE_STEMS, choose_weights
+
+SUFFIX_KINDS: dict[str, Kind] = {
+    ".safetensors": "safetensors",
+    ".bin": "torch",
+    ".pdparams": "paddle",
+}
+
+
+def weights_files(
+    folders: dict[str, Path], variant: str | None
+) -> tuple[dict[str, Path], list[str]]:
+    """The weights file of each component, and what to say of how it was chosen."""
+    names = {c: [f.name for f in folder.iterdir() if f.is_file()] for c, folder in folders.items()}
+    chosen = choose_weights(names, {c: str(folder) for c, folder in folders.items()}, variant)
+    files = {component: folders[component] / c.file.name for component, c in chosen.items()}
+    notes = [c.note(component, folders[component].name, variant) for component, c in chosen.items()]
+    notes += [_kind_note(component, file) for component, file in files.items()]
+    return files, [note for note in notes if note]
+
+
+def _kind_note(component: str, file: Path) -> str | None:
+    """Say so where a file is not what its name says."""
+    if file.suffix == ".json":
+        return None
+    kind = file_kind(file)
+    if SUFFIX_KINDS[file.suffix] == kind:
+        return None
+    return f"{component}: `{file.name}` is {KINDS[kind]} by its contents, and is read as that."
+
+
+def load_weights(component: str, files: dict[str, Path]) -> StateDict:
+    """The tensors of `component`, one of whose `files` each component's weights lie in."""
+    tensors = _open(files[component])
+    rename = partial(canonical_name, component)
+    in_out = shown_in_out(tensors, rename)
+    if in_out is None:
+        in_out = _said_in_out(component, files)
+    return canonical_state(tensors, rename, linear_is_in_out=in_out)
+
+
+def _said_in_out(component: str, files: dict[str, Path]) -> bool:
+    """Whether Linear weights are [in, out] where all are square, as in the autoencoder.
+
+    The UNet's shapes always show it; they count where this file says nothing of itself, or says
+    what the UNet's does. (What is Paddle's says so: a pickle could only be read as a whole.)
+    """
+    said = _stored_by(files[component])
+    if said is None or (said == "torch" and _stored_by(files["unet"]) == said):
+        shown = shown_in_out(_open(files["unet"]), partial(canonical_name, "unet"))
+        if shown is not None:
+            return shown
+    return said == "paddle"
+
+
+def _stored_by(file: Path) -> str | None:
+    if file.suffix == ".json":
+        shards = sorted(set(_weight_map(file).values()))
+        return _stored_by(file.parent / shards[0]) if shards else None
+    return stored_by(file) or ("paddle" if file.name.startswith(PADDLE_STEMS) else None)
+
+
+def _open(file: Path) -> Tensors:
+    return _open_sharded(file) if file.suffix == ".json" else open_tensors(file)
+
+
+def _open_sharded(index_file: Path) -> Tensors:
+    """The tensors of all shards that an index names; shards lie beside it."""
+    shards = _weight_map(index_file)
+    tensors: Tensors = {}
+    for shard in sorted(set(shards.values())):
+        tensors |= open_tensors(index_file.parent / shard)
+    missing = sorted({unwrapped_name(name) for name in shards} - set(tensors))
+    if missing:
+        raise CheckpointError(
+            f"`{index_file}` names {len(missing)} tensors that its shards do not hold, such as "
+            f"`{missing[0]}`.\n  Download all shards: {', '.join(sorted(set(shards.values())))}."
+        )
+    return tensors
+
+
+def _weight_map(index_file: Path) -> dict[str, str]:
+    """Tensor name -> shard."""
+    shards = read_json(index_file).get("weight_map")
+    if not isinstance(shards, dict) or not all(
+        isinstance(shard, str) and re.fullmatch(r"[\w.-]+", shard) for shard in shards.values()
+    ):
+        raise CheckpointError(
+            f"`{index_file}` has no `weight_map` of tensor names to files in the same folder.\n"
+            "  Download it again."
+        )
+    return shards
