@@ -62,6 +62,18 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option("--hub-url", help="Base URL of the PaddleNLP community store or of a mirror.")
 @click.option("--revision", help="Branch, tag or commit on the Hugging Face hub.")
+@click.option(
+    "--variant",
+    metavar="NAME",
+    help="Variant of the weights files to read, such as fp16. Default: the plain files, or the one "
+    "variant that is there.",
+)
+@click.option(
+    "--ema/--no-ema",
+    default=None,
+    help="Averaged weights, or those trained last. Default: as a CompVis file's yaml says, else "
+    "averaged where the file has all of them; in a diffusers folder unet/, not unet_ema/.",
+)
 @click.option("--vocab", type=_FOLDER, help="Vocabulary (vocab.txt) for checkpoints without one.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @console.debug_option
@@ -75,6 +87,8 @@ def export(
     hub: Hub,
     hub_url: str | None,
     revision: str | None,
+    variant: str | None,
+    ema: bool | None,
     vocab: Path | None,
     force: bool,
     **tensorrt: Any,
@@ -89,7 +103,7 @@ def export(
         from .checkpoint import open_checkpoint
         from .exporter import export_bundle
         from .formats.writing import check_formats, default_formats
-        from .hub import fetch
+        from .hub import cached_id, fetch
         from .quantization import check_int8
         from .target import check_target
         from .tensorrt_programs import BuildOptions, check_tensorrt
@@ -104,9 +118,20 @@ def export(
     build = BuildOptions(**tensorrt)
     check_tensorrt(wanted, build)
     bundle = check_target(bundle, force)
-    folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
-    opened = open_checkpoint(folder, vocab=vocab)
-    source = None if folder == Path(checkpoint) else checkpoint  # an id, or else the folder's name
+    folder = fetch(
+        checkpoint,
+        hub=hub,
+        base_url=hub_url,
+        revision=revision,
+        variant=variant,
+        ema=ema,
+        report=console.print_note,
+    )
+    opened = open_checkpoint(folder, vocab=vocab, variant=variant, ema=ema)
+    for note in opened.notes:
+        console.print_note(note)
+    # An id, or else the folder's name.
+    source = cached_id(folder.absolute()) if folder == Path(checkpoint) else checkpoint
     with console.stages() as progress:
         made = export_bundle(
             opened,

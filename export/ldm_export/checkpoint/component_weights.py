@@ -25,10 +25,13 @@ def weights_files(
     folders: dict[str, Path], variant: str | None
 ) -> tuple[dict[str, Path], list[str]]:
     """The weights file of each component, and what to say of how it was chosen."""
-    names = {c: [f.name for f in folder.iterdir() if f.is_file()] for c, folder in folders.items()}
-    chosen = choose_weights(names, {c: str(folder) for c, folder in folders.items()}, variant)
-    files = {component: folders[component] / c.file.name for component, c in chosen.items()}
-    notes = [c.note(component, folders[component].name, variant) for component, c in chosen.items()]
+    names = {
+        str(folder): (component, [file.name for file in folder.iterdir() if file.is_file()])
+        for component, folder in folders.items()
+    }
+    chosen = choose_weights(names, variant)
+    files = {c: folder / chosen[str(folder)].file.name for c, folder in folders.items()}
+    notes = [chosen[str(f)].note(c, f.name, variant) for c, f in folders.items()]
     notes += [_kind_note(component, file) for component, file in files.items()]
     return files, [note for note in notes if note]
 

@@ -47,6 +47,11 @@ def open_checkpoint(
             family. The message names the file, what is accepted, and what to do.
     """
     path, notes = _snapshot(Path(path))
+    if path.name == MANIFEST or (path / MANIFEST).is_file():
+        raise CheckpointError(
+            f"`{path}` is a bundle: it has been exported already.\n"
+            "  Run it (ldm-engine generate), or pass the checkpoint that it was made from."
+        )
     if is_component_folder(path):
         opened = open_folder(path, vocab, variant, ema)
     else:
@@ -85,11 +90,6 @@ def _compvis_file(path: Path) -> tuple[Path, list[str]]:
         return path, []
     if not path.is_dir():
         raise CheckpointError(f"There is no checkpoint at `{path}`.\n  Pass {ACCEPTED}.")
-    if (path / MANIFEST).is_file():
-        raise CheckpointError(
-            f"`{path}` is a bundle: it has been exported already.\n"
-            "  Run it (ldm-engine generate), or pass the checkpoint that it was made from."
-        )
     files = {f.resolve(): f for f in sorted(path.iterdir()) if f.suffix in COMPVIS_SUFFIXES}
     if not files:
         found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
