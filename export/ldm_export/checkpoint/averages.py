@@ -13,7 +13,8 @@ from typing import Any
 
 from ldm_engine.errors import CheckpointError
 
-from .files import WRAPPING_MODULES, Tensors
+from .files import WRAPPING_MODULES
+from .tensors import Tensors
 
 TRAINED = "model.diffusion_model."
 AVERAGED = "model_ema."

@@ -9,16 +9,12 @@ from pathlib import Path
 from ldm_engine.errors import CheckpointError
 
 from .checkpoint import StateDict
-from .files import KINDS, Kind, Tensors, file_kind, open_tensors, stored_by, unwrapped_name
+from .file_kinds import mislabelled
+from .files import open_tensors, stored_by, unwrapped_name
 from .json_files import read_json
 from .names import canonical_name, canonical_state, shown_in_out
+from .tensors import Tensors
 from .weights_files import PADDLE_STEMS, choose_weights
-
-SUFFIX_KINDS: dict[str, Kind] = {
-    ".safetensors": "safetensors",
-    ".bin": "torch",
-    ".pdparams": "paddle",
-}
 
 
 def weights_files(
@@ -32,18 +28,10 @@ def weights_files(
     chosen = choose_weights(names, variant)
     files = {c: folder / chosen[str(folder)].file.name for c, folder in folders.items()}
     notes = [chosen[str(f)].note(c, f.name, variant) for c, f in folders.items()]
-    notes += [_kind_note(component, file) for component, file in files.items()]
+    for component, file in files.items():
+        wrong = None if file.suffix == ".json" else mislabelled(file)
+        notes.append(wrong and f"{component}: {wrong}")
     return files, [note for note in notes if note]
-
-
-def _kind_note(component: str, file: Path) -> str | None:
-    """Say so where a file is not what its name says."""
-    if file.suffix == ".json":
-        return None
-    kind = file_kind(file)
-    if SUFFIX_KINDS[file.suffix] == kind:
-        return None
-    return f"{component}: `{file.name}` is {KINDS[kind]} by its contents, and is read as that."
 
 
 def load_weights(component: str, files: dict[str, Path]) -> StateDict:

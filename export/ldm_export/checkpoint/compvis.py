@@ -15,9 +15,11 @@ from .averages import choose_averages, with_averages
 from .checkpoint import COMPONENTS, Checkpoint, StateDict
 from .compvis_configs import Buffers, Shapes, TrainingConfig, infer_configs
 from .compvis_names import PREFIXES, Geometry, canonical_name
-from .files import Tensors, open_tensors
+from .file_kinds import mislabelled
+from .files import open_tensors
 from .folders import find_vocab
 from .names import canonical_state
+from .tensors import Tensors
 
 YAML_MAX_BYTES = 1_000_000
 
@@ -38,7 +40,7 @@ def open_compvis(path: Path, vocab: Path | None, ema: bool | None = None) -> Che
         configs=infer_configs(path, shapes, training, buffers),
         vocab_path=find_vocab([path.parent, path.parent / "tokenizer"], vocab),
         loaders={c: partial(_load, path, c, geometry, averaged) for c in COMPONENTS},
-        notes=() if note is None else (note,),
+        notes=tuple(said for said in (mislabelled(path), note) if said),
     )
 
 

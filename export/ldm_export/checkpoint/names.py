@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ldm_engine.errors import CheckpointError
 
 from .checkpoint import StateDict
-from .files import Tensors
+from .tensors import Tensors
 
 # Tensors of the published files that inference never reads.
 UNUSED = {
