@@ -45,19 +45,19 @@ def needed_files(
     }
     if not found:
         return _compvis_files(repository, listed)
-    left = []
+    left = [f"`{name}`" for name in _checkpoint_files(listed)]
     for folder, chosen in choose_weights(found, variant).items():
         names = [chosen.file.name, *chosen.file.shards(inside[folder])]
         needed += [f"{folder}/{name}" for name in names]
         left += [f"`{folder}/{other.name}`" for other in chosen.others]
     if left:
-        report(f"Not fetched, since other weights of these components are: {', '.join(left)}.")
+        report(f"Not fetched, since other weights are: {', '.join(left)}.")
     return needed
 
 
 def _compvis_files(repository: str, listed: Sequence[str]) -> list[str]:
     """The one checkpoint file of a repository without folders, and what is read beside it."""
-    files = [name for name in listed if "/" not in name and name.endswith(COMPVIS_SUFFIXES)]
+    files = _checkpoint_files(listed)
     if len(files) == 1:
         beside = r"[^/]+\.ya?ml|(tokenizer/)?vocab\.txt|tokenizer/[\w.-]+\.json|README\.md"
         return [*files, *(name for name in listed if re.fullmatch(beside, name))]
@@ -73,3 +73,7 @@ def _compvis_files(repository: str, listed: Sequence[str]) -> list[str]:
         f"no checkpoint file; its files are {shown or 'none'}.\n"
         "  Pass a model like CompVis/ldm-text2im-large-256."
     )
+
+
+def _checkpoint_files(listed: Sequence[str]) -> list[str]:
+    return [name for name in listed if "/" not in name and name.endswith(COMPVIS_SUFFIXES)]

@@ -29,8 +29,10 @@ def weights_files(
     files = {c: folder / chosen[str(folder)].file.name for c, folder in folders.items()}
     notes = [chosen[str(f)].note(c, f.name, variant) for c, f in folders.items()]
     for component, file in files.items():
-        wrong = None if file.suffix == ".json" else mislabelled(file)
-        notes.append(wrong and f"{component}: {wrong}")
+        if file.suffix == ".json":
+            _check_shards(file)
+        elif wrong := mislabelled(file):
+            notes.append(f"{component}: {wrong}")
     return files, [note for note in notes if note]
 
 
@@ -82,6 +84,16 @@ def _open_sharded(index_file: Path) -> Tensors:
             f"`{missing[0]}`.\n  Download all shards: {', '.join(sorted(set(shards.values())))}."
         )
     return tensors
+
+
+def _check_shards(index_file: Path) -> None:
+    shards = sorted(set(_weight_map(index_file).values()))
+    missing = [shard for shard in shards if not (index_file.parent / shard).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"`{index_file}` names {len(shards)} shards, of which {len(missing)} are not beside "
+            f"it, such as `{missing[0]}`.\n  Download all shards: {', '.join(shards)}."
+        )
 
 
 def _weight_map(index_file: Path) -> dict[str, str]:

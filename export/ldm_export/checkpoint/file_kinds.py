@@ -66,7 +66,8 @@ def file_kind(path: Path) -> Kind:
 def mislabelled(path: Path) -> str | None:
     """A sentence about `path` where it is not what its name says."""
     kind = file_kind(path)
-    if SUFFIX_KINDS.get(path.suffix, kind) == kind:
+    is_known = kind != "safetensors" or _is_framed(_first_bytes(path))
+    if not is_known or SUFFIX_KINDS.get(path.suffix, kind) == kind:
         return None
     return f"`{path.name}` is {KINDS[kind]} by its contents, and is read as that."
 

@@ -54,6 +54,9 @@ def open_checkpoint(
         )
     if is_component_folder(path):
         opened = open_folder(path, vocab, variant, ema)
+        files = [f"`{entry.name}`" for entry in path.iterdir() if entry.suffix in COMPVIS_SUFFIXES]
+        if files:
+            notes.append(f"The folders of the components are read, not {', '.join(sorted(files))}.")
     else:
         file, more = _compvis_file(path)
         notes += more

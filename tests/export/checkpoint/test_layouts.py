@@ -83,7 +83,11 @@ def test_sharded(diffusers_folder: Path, truth: Any, assert_state: AssertState) 
         open_checkpoint(diffusers_folder).load("unet")
     index.write_text(json.dumps({"weight_map": {names[0]: "../../secrets"}}))
     with pytest.raises(CheckpointError, match="weight_map"):
-        open_checkpoint(diffusers_folder).load("unet")
+        open_checkpoint(diffusers_folder)
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="2 shards, of which 1 are not beside it"):
+        open_checkpoint(diffusers_folder)
 
 
 def test_paddlenlp(paddle_folder: Path, configs: dict[str, Any], assert_state: AssertState) -> None:
@@ -372,6 +376,11 @@ def test_two_kinds_of_weights(diffusers_folder: Path, weights: Any) -> None:
     from shutil import copyfile
 
     unet = diffusers_folder / "unet"
+    (diffusers_folder / "pruned.ckpt").write_bytes(b"never opened")
+    assert open_checkpoint(diffusers_folder).notes == (
+        "The folders of the components are read, not `pruned.ckpt`.",
+    )
+    (diffusers_folder / "pruned.ckpt").unlink()
     (unet / f"{STEM}.bin").write_bytes(b"a pickle that is not even opened")
     (note,) = open_checkpoint(diffusers_folder).notes
     assert note == f"unet: `unet/{STEM}.safetensors` is read, not `{STEM}.bin`."
@@ -379,6 +388,8 @@ def test_two_kinds_of_weights(diffusers_folder: Path, weights: Any) -> None:
     (unet / f"{STEM}.safetensors").unlink()
     (note,) = open_checkpoint(diffusers_folder).notes
     assert f"`{STEM}.bin` is a safetensors file by its contents" in note
+    (unet / f"{STEM}.bin").write_text("<html>Sorry</html>")
+    assert open_checkpoint(diffusers_folder).notes == ()
 
 
 def test_two_folders_for_a_component(diffusers_folder: Path, assert_state: AssertState) -> None:
