@@ -12,6 +12,7 @@ from ldm_engine.errors import DownloadError, InvalidArgumentError, LDMEngineErro
 from ldm_engine.machine.cache import VARIABLE, default_root
 
 from .checkpoint import open_checkpoint
+from .checkpoint.weights_files import VARIANT
 from .hub_files import needed_files
 from .hub_refusals import failure_of, reported_retries
 from .paddlenlp_store import PADDLENLP_URL, PADDLENLP_URL_VARIABLE, fetch_paddlenlp
@@ -45,8 +46,8 @@ def fetch(
         report: called with a sentence where something was chosen, or is tried again.
 
     Raises:
-        InvalidArgumentError: `source` is neither an existing path nor an id, `hub` is unknown, or
-            `base_url` or `revision` is given where it has no meaning.
+        InvalidArgumentError: `source` is neither an existing path nor an id, `hub` is unknown,
+            `base_url` or `revision` is given where it has no meaning, or `variant` is no name.
         CheckpointError: the repository has no such `variant`, or several and none is given.
         DownloadError: the download failed; what is complete is kept, and a next call resumes.
     """
@@ -55,6 +56,11 @@ def fetch(
         _refuse("base_url", base_url, f"`{source}` is a local path and is used as it is")
         return Path(source)
     owner, name = _parse_id(os.fspath(source))
+    if variant is not None and not re.fullmatch(VARIANT, variant, re.ASCII):
+        raise InvalidArgumentError(
+            f"`variant` is {variant!r}; a part of a file's name is accepted, such as fp16.\n"
+            "  Pass one that the weights have."
+        )
     if hub == "huggingface":
         _refuse("base_url", base_url, "it is a PaddleNLP store's, for hub='paddlenlp'")
         return _fetch_huggingface(f"{owner}/{name}", cache_dir, revision, variant, ema, report)
@@ -69,7 +75,8 @@ def fetch(
 
 
 def cached_id(path: Path) -> str | None:
-    """The id of the repository whose folder in the Hugging Face hub's cache `path` is."""
+    """The id of the repository whose folder, or snapshot, in the hub's cache `path` is."""
+    path = path.parent.parent if path.parent.name == "snapshots" else path
     found = re.fullmatch(r"models--([\w.-]+?)--([\w.-]+)", path.name, re.ASCII)
     return f"{found[1]}/{found[2]}" if found else None
 

@@ -334,6 +334,9 @@ def test_bad_settings(tmp_path: Path) -> None:
             hub.fetch(ID, hub="paddlenlp", base_url=url, cache_dir=tmp_path)
     with pytest.raises(InvalidArgumentError, match="`base_url`"):
         hub.fetch(ID, base_url="http://127.0.0.1:9/", cache_dir=tmp_path)
+    for variant in ("../fp16", "", "a/b", "fp16?x"):
+        with pytest.raises(InvalidArgumentError, match="`variant`"):
+            hub.fetch(ID, hub="paddlenlp", variant=variant, cache_dir=tmp_path)
     with pytest.raises(InvalidArgumentError, match="`revision`"):
         hub.fetch(ID, hub="paddlenlp", revision="main", cache_dir=tmp_path)
 
@@ -632,7 +635,7 @@ def test_offline_with_a_full_cache(tmp_path: Path, tiny_checkpoint: Path) -> Non
     opened = open_checkpoint(repository)  # the folder in the cache that users find
     assert opened.path.parent.parent == repository
     assert "its snapshot" in opened.notes[0]
-    assert hub.cached_id(repository) == ID
+    assert hub.cached_id(repository) == hub.cached_id(opened.path) == ID
     (repository / "refs/main").unlink()
     assert open_checkpoint(repository).path == opened.path
     (opened.path.parent / "another").mkdir()

@@ -12,7 +12,7 @@ from .checkpoint import StateDict
 from .file_kinds import mislabelled
 from .files import open_tensors, stored_by, unwrapped_name
 from .json_files import read_json
-from .names import canonical_name, canonical_state, shown_in_out
+from .names import ROOTS, canonical_name, canonical_state, shown_in_out, without_holder
 from .tensors import Tensors
 from .weights_files import PADDLE_STEMS, choose_weights
 
@@ -38,7 +38,7 @@ def weights_files(
 
 def load_weights(component: str, files: dict[str, Path]) -> StateDict:
     """The tensors of `component`, one of whose `files` each component's weights lie in."""
-    tensors = _open(files[component])
+    tensors = _open(files[component], component)
     rename = partial(canonical_name, component)
     in_out = shown_in_out(tensors, rename)
     if in_out is None:
@@ -54,7 +54,7 @@ def _said_in_out(component: str, files: dict[str, Path]) -> bool:
     """
     said = _stored_by(files[component])
     if said is None or (said == "torch" and _stored_by(files["unet"]) == said):
-        shown = shown_in_out(_open(files["unet"]), partial(canonical_name, "unet"))
+        shown = shown_in_out(_open(files["unet"], "unet"), partial(canonical_name, "unet"))
         if shown is not None:
             return shown
     return said == "paddle"
@@ -67,8 +67,9 @@ def _stored_by(file: Path) -> str | None:
     return stored_by(file) or ("paddle" if file.name.startswith(PADDLE_STEMS) else None)
 
 
-def _open(file: Path) -> Tensors:
-    return _open_sharded(file) if file.suffix == ".json" else open_tensors(file)
+def _open(file: Path, component: str) -> Tensors:
+    tensors = _open_sharded(file) if file.suffix == ".json" else open_tensors(file)
+    return without_holder(tensors, ROOTS[component])
 
 
 def _open_sharded(index_file: Path) -> Tensors:

@@ -18,15 +18,18 @@ from .compvis_names import PREFIXES, Geometry, canonical_name
 from .file_kinds import mislabelled
 from .files import open_tensors
 from .folders import find_vocab
-from .names import canonical_state
+from .names import canonical_state, without_holder
 from .tensors import Tensors
+
+# First parts of the names; the UNet's, `model`, may itself be a name before all of them.
+ROOTS = frozenset({"cond_stage_model", "first_stage_model"})
 
 YAML_MAX_BYTES = 1_000_000
 
 
 def open_compvis(path: Path, vocab: Path | None, ema: bool | None = None) -> Checkpoint:
     """Read the names and shapes of a CompVis checkpoint file and derive its configs from them."""
-    tensors = open_tensors(path)
+    tensors = _open(path)
     _check_components(path, tensors)
     geometry = Geometry.of(tensors)
     shapes = {component: _shapes(component, geometry, tensors) for component in COMPONENTS}
@@ -47,10 +50,14 @@ def open_compvis(path: Path, vocab: Path | None, ema: bool | None = None) -> Che
 def holds_components(path: Path) -> bool:
     """Whether `path` can be read and has tensors of all three components."""
     try:
-        _check_components(path, open_tensors(path))
+        _check_components(path, _open(path))
     except CheckpointError:
         return False
     return True
+
+
+def _open(path: Path) -> Tensors:
+    return without_holder(open_tensors(path), ROOTS)
 
 
 def _check_components(path: Path, tensors: Tensors) -> None:
@@ -74,7 +81,7 @@ def _shapes(component: str, geometry: Geometry, tensors: Tensors) -> Shapes:
 
 
 def _load(path: Path, component: str, geometry: Geometry, averaged: bool) -> StateDict:
-    tensors = open_tensors(path)
+    tensors = _open(path)
     if averaged and component == "unet":
         tensors = with_averages(tensors)
     return canonical_state(tensors, partial(canonical_name, component, geometry))

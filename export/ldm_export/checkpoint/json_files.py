@@ -1,4 +1,4 @@
-"""Reads a JSON object of a checkpoint; anything else is an error that names the file."""
+"""Config files: JSON objects, or an error that names the file."""
 
 from __future__ import annotations
 

@@ -563,6 +563,8 @@ def test_paddle_weights_that_were_never_turned(
         ("model", "_orig_mod."),
         ("model_state_dict", "_forward_module._orig_mod."),
         ("module", ""),
+        ("state_dict", "model._orig_mod."),
+        (None, "net.model.module."),
         ("ema", "module.module."),
         (None, "_orig_mod.module."),
     ],
@@ -574,6 +576,34 @@ def test_wrapped(
     saved = {"epoch": 3, "optimizer": {"state": {0: {"step": torch.tensor(1)}}}, wrapper: state}
     torch.save(saved if wrapper else state, bin_folder / "unet/diffusion_pytorch_model.bin")
     assert_state("unet", open_checkpoint(bin_folder).load("unet"))
+
+
+@pytest.mark.parametrize("prefix", ["model._orig_mod.", "model.", "_forward_module.model.model."])
+def test_all_components_of_a_training_module(
+    compvis_folder: Path, compvis: Any, weights: Any, assert_state: AssertState, prefix: str
+) -> None:
+    state = {prefix + name: torch.from_numpy(value) for name, value in compvis.items()}
+    state[f"{prefix}betas"] = torch.linspace(0.01, 0.02, 50)
+    torch.save({"state_dict": state}, compvis_folder / "model.ckpt")
+    checkpoint = open_checkpoint(compvis_folder)
+    assert checkpoint.configs["scheduler"]["num_train_timesteps"] == 50
+    for component in COMPONENTS:
+        assert_state(component, checkpoint.load(component))
+
+
+@pytest.mark.parametrize("with_head", [True, False])
+@pytest.mark.parametrize("prefix", ["", "model.", "model._orig_mod.", "bert."])
+def test_a_text_encoder_in_a_training_module(
+    bin_folder: Path, weights: Any, assert_state: AssertState, prefix: str, with_head: bool
+) -> None:
+    """Its own names begin with `model.`, all of them if the head was left out."""
+    state = {
+        prefix + name: torch.from_numpy(value)
+        for name, value in weights["text_encoder"].items()
+        if with_head or not name.startswith("to_logits")
+    }
+    torch.save(state, bin_folder / "bert/pytorch_model.bin")
+    assert_state("text_encoder", open_checkpoint(bin_folder).load("text_encoder"))
 
 
 def test_wrapped_in_the_middle(
