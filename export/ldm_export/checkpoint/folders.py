@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ldm_engine.errors import CheckpointError
+from ldm_engine.errors import CheckpointError, ConfigError
 
 from .checkpoint import Checkpoint, Config, StateDict
 from .files import Tensors, is_paddle_file, open_tensors
@@ -150,14 +150,24 @@ def _config(folder: Path, component: str) -> Config:
     _check_class(folder, component, config)
     if component == "text_encoder":
         for alias, name in TEXT_ALIASES.items():
-            if alias in config:
-                config.setdefault(name, config[alias])
+            if alias in config and config.setdefault(name, config[alias]) != config[alias]:
+                _refuse_two_names(folder, config, alias, name)
     else:
         for key in ("down_block_types", "up_block_types"):
             # diffusers' first releases wrote "UNetRes…" before the names of the same blocks.
             if isinstance(config.get(key), list):
                 config[key] = [str(name).removeprefix("UNetRes") for name in config[key]]
     return config
+
+
+def _refuse_two_names(folder: Path, config: Config, alias: str, name: str) -> None:
+    """Two names of one number that differ; of layers, diffusers reads the one name alone."""
+    if alias != "num_hidden_layers":
+        raise ConfigError(
+            f"The config in `{folder}` has `{name}` {config[name]!r} and `{alias}` "
+            f"{config[alias]!r}, which are two names of one number.\n"
+            "  Keep the right one."
+        )
 
 
 def _unwrapped(config: Config) -> Config:
