@@ -8,16 +8,17 @@ import math
 import reprlib
 import struct
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ldm_engine.errors import CheckpointError
 
-from .pickles import PendingArray, PendingTensor, load_plain
+from .pickles import PendingArray, PendingTensor, Token, load_plain
 from .tensors import BFLOAT16, StoredTensor, is_count, is_shape
 
 Tensors = dict[str, StoredTensor]
@@ -39,9 +40,53 @@ SAFETENSORS_MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own read
 # How a file starts that torch.save wrote before torch 1.6: a pickled magic number.
 TORCH_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
+# How files begin, in lower case, that are sometimes passed for weights.
+OTHER_KINDS = {
+    b"gguf": "a GGUF file",
+    b"\x1f\x8b": "compressed by gzip",
+    b"(\xb5/\xfd": "compressed by Zstandard",
+    b"\xfd7zxz": "compressed by xz",
+    b"\x89hdf": "an HDF5 file",
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"\x93numpy": "one NumPy array",
+}
+
+# Under which names training code keeps a state dict beside other things; averaged weights last.
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "ema_state_dict",
+    "model_ema",
+    "ema",
+)
+
+# What wraps a model or a part of it gives its tensors' names a part more. Of this model family's
+# own names none is among these.
+WRAPPING_MODULES = frozenset(
+    {
+        "module",  # DataParallel and DistributedDataParallel
+        "_orig_mod",  # torch.compile
+        "_forward_module",  # Lightning's Fabric
+        "_fsdp_wrapped_module",
+        "_checkpoint_wrapped_module",
+    }
+)
+
 # Keys that paddle.save adds to a state dict (paddle/framework/io.py and io_utils.py).
 PADDLE_NAME_TABLE = "StructuredToParameterName@@"
 PADDLE_SLICES = "UnpackBigParamInfor@@"
+
+
+Kind = Literal["safetensors", "torch", "paddle"]
+STORED_BY: dict[str, Literal["torch", "paddle"]] = {"pt": "torch", "pd": "paddle"}
+KINDS: dict[Kind, str] = {
+    "safetensors": "a safetensors file",
+    "torch": "a zip archive of torch.save",
+    "paddle": "a pickle of paddle.save",
+}
 
 
 def open_tensors(path: Path) -> Tensors:
@@ -51,17 +96,68 @@ def open_tensors(path: Path) -> Tensors:
         CheckpointError: the file is missing, empty, truncated, or of another kind.
         UnsafePickleError: it is a pickle that asks for more than arrays and plain containers.
     """
+    opened: dict[Kind, Callable[[Path], Tensors]] = {
+        "safetensors": _open_safetensors,
+        "torch": _open_torch,
+        "paddle": _open_paddle,
+    }
+    return _unwrapped(path, opened[file_kind(path)](path))
+
+
+def unwrapped_name(name: str) -> str:
+    """`name` as the model itself has it, whatever it was wrapped in when it was saved."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPING_MODULES)
+
+
+def _unwrapped(path: Path, stored: Tensors) -> Tensors:
+    tensors: Tensors = {}
+    for name, tensor in stored.items():
+        inner = unwrapped_name(name)
+        if inner in tensors:
+            raise CheckpointError(
+                f"`{path}` holds two tensors `{inner}`: one of a wrapped model, one of it alone.\n"
+                "  Save the state dict of the model alone."
+            )
+        tensors[inner] = tensor
+    return tensors
+
+
+def file_kind(path: Path) -> Kind:
+    """What `path` is by its contents; a file of no known kind is taken for safetensors.
+
+    A safetensors file begins with a number, the length of its header, whose bytes may be any:
+    those of a pickle and of a zip archive too. Its framing is therefore looked at first. No pickle
+    and no zip archive can be taken for it: where they begin with so small a number, the byte that
+    is the header's first is never `{`.
+
+    Raises:
+        CheckpointError: the file cannot be read, is empty, or is known to be something else.
+    """
     start = _first_bytes(path)
+    if _is_framed(start):
+        return "safetensors"
     if start.startswith(b"PK"):
-        return _open_torch(path)
+        return "torch"
     if start.startswith(b"\x80"):
-        return _open_paddle(path)
-    return _open_safetensors(path)
+        return "paddle"
+    return "safetensors"
 
 
-def is_paddle_file(path: Path) -> bool:
-    """Whether `path` is a bare pickle, as paddle.save writes it; torch.save writes zip archives."""
-    return _first_bytes(path).startswith(b"\x80")
+def stored_by(path: Path) -> Literal["torch", "paddle"] | None:
+    """Whose layout `path` says that its tensors have, if it says so."""
+    kind = file_kind(path)
+    if kind != "safetensors":
+        return kind
+    header, _ = _safetensors_header(path, path.stat().st_size)
+    metadata = header.get("__metadata__")
+    said = metadata.get("format") if isinstance(metadata, dict) else None
+    return STORED_BY.get(said) if isinstance(said, str) else None
+
+
+def _is_framed(start: bytes) -> bool:
+    """Whether a file that begins so is a safetensors file, complete or not."""
+    header_bytes = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and 2 <= header_bytes <= SAFETENSORS_MAX_HEADER_BYTES
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -141,11 +237,7 @@ def _safetensors_header(path: Path, file_bytes: int) -> tuple[dict[str, Any], in
         plausible = header_bytes <= SAFETENSORS_MAX_HEADER_BYTES
         start = file.read(1)
         if not plausible or start not in (b"{", b""):
-            raise CheckpointError(
-                f"`{path}` is not a weights file: it is none of safetensors, a torch zip archive "
-                "and a paddle pickle.\n"
-                "  Look at its first lines: a failed download is often a web page."
-            )
+            _raise_no_weights_file(path)
         if 8 + header_bytes > file_bytes or header_bytes == 0:
             raise CheckpointError(
                 f"`{path}` is truncated: its header alone takes {header_bytes} bytes, the file has "
@@ -164,6 +256,17 @@ def _safetensors_header(path: Path, file_bytes: int) -> tuple[dict[str, Any], in
             f"`{path}` is damaged: its safetensors header is no table.\n  Download it again."
         )
     return header, 8 + header_bytes
+
+
+def _raise_no_weights_file(path: Path) -> NoReturn:
+    start = _first_bytes(path)
+    known = (what for magic, what in OTHER_KINDS.items() if start.lower().startswith(magic))
+    what = next(known, "none of safetensors, a torch zip archive and a paddle pickle")
+    raise CheckpointError(
+        f"`{path}` is not a weights file: it is {what}.\n"
+        "  Look at its first lines: a failed download is often a web page. Pass what diffusers, "
+        "PaddleNLP or CompVis' code saved."
+    )
 
 
 def _shaped(content: NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -277,16 +380,8 @@ def _strided(
 
 
 def _torch_state(path: Path, loaded: Any) -> Tensors:
-    """The state dict: the object itself, or what a training checkpoint keeps as `state_dict`."""
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict):
-        raise CheckpointError(
-            f"`{path}` holds a {type(loaded).__name__}, not a state dict (names -> tensors).\n"
-            "  Save it with torch.save(model.state_dict(), PATH)."
-        )
     tensors: Tensors = {}
-    for name, value in loaded.items():
+    for name, value in _state_dict(path, loaded, "torch").items():
         if isinstance(value, PendingArray):
             value = PendingTensor(_in_memory(value.array))
         if not isinstance(name, str) or not isinstance(value, PendingTensor):
@@ -298,18 +393,45 @@ def _torch_state(path: Path, loaded: Any) -> Tensors:
     return tensors
 
 
+# --- pickles of either library ------------------------------------------------------------------
+
+
+def _state_dict(path: Path, loaded: Any, library: str) -> dict[Any, Any]:
+    """The state dict: the object itself, or what a training checkpoint keeps beside other things.
+
+    Raises:
+        CheckpointError: it is neither, or there are several to choose from.
+    """
+    if not isinstance(loaded, dict):
+        what = repr(loaded) if isinstance(loaded, Token) else f"a {type(loaded).__name__}"
+        raise CheckpointError(
+            f"`{path}` holds {what}, not a state dict (names -> tensors).\n"
+            f"  Save it with {library}.save(model.state_dict(), PATH)."
+        )
+    wrapped = [name for name in WRAPPERS if _holds_tensors(loaded.get(name))]
+    if len(wrapped) > 1:
+        raise CheckpointError(
+            f"`{path}` holds several state dicts: {', '.join(f'`{name}`' for name in wrapped)}.\n"
+            f"  Save the one to be read alone: {library}.save(checkpoint[NAME], PATH)."
+        )
+    if not wrapped and isinstance(loaded.get("state_dict"), dict):
+        return dict(loaded["state_dict"])  # an error then names what is wrong with it
+    return loaded[wrapped[0]] if wrapped else loaded
+
+
+def _holds_tensors(value: Any) -> bool:
+    held = list(value.values()) if isinstance(value, dict) else []
+    held += [entry[1] for entry in held if isinstance(entry, tuple) and len(entry) == 2]
+    return any(isinstance(entry, PendingTensor | PendingArray) for entry in held)
+
+
 # --- paddle pickles ----------------------------------------------------------------------------
 
 
 def _open_paddle(path: Path) -> Tensors:
     """Unlike the other kinds, a pickle of arrays can only be read as a whole."""
     with path.open("rb") as file:
-        loaded = load_plain(file, path)
-    if not isinstance(loaded, dict):
-        raise CheckpointError(
-            f"`{path}` holds a {type(loaded).__name__}, not a state dict (names -> arrays).\n"
-            "  Save it with paddle.save(model.state_dict(), PATH)."
-        )
+        loaded = _state_dict(path, load_plain(file, path), "paddle")
     loaded.pop(PADDLE_NAME_TABLE, None)
     slices = loaded.pop(PADDLE_SLICES, {})
     arrays = {name: _paddle_array(path, name, value) for name, value in loaded.items()}

@@ -12,8 +12,9 @@ from typing import Any
 from ldm_engine.errors import CheckpointError, ConfigError
 
 from .checkpoint import Checkpoint, Config, StateDict
-from .files import Tensors, is_paddle_file, open_tensors
-from .names import canonical_name, canonical_state
+from .files import KINDS, Kind, Tensors, file_kind, open_tensors, stored_by, unwrapped_name
+from .names import canonical_name, canonical_state, shown_in_out
+from .weights_files import PADDLE_STEMS, choose_weights
 
 # Folder names, the published one first.
 FOLDERS = {
@@ -22,23 +23,11 @@ FOLDERS = {
     "autoencoder": ("vqvae", "vae"),
 }
 
-# Weights by preference: safe formats before pickles.
-DIFFUSERS_WEIGHTS = {
-    "text_encoder": (
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "pytorch_model.bin",
-        "pytorch_model.bin.index.json",
-    ),
-    "unet": (
-        "diffusion_pytorch_model.safetensors",
-        "diffusion_pytorch_model.safetensors.index.json",
-        "diffusion_pytorch_model.bin",
-        "diffusion_pytorch_model.bin.index.json",
-    ),
+SUFFIX_KINDS: dict[str, Kind] = {
+    ".safetensors": "safetensors",
+    ".bin": "torch",
+    ".pdparams": "paddle",
 }
-DIFFUSERS_WEIGHTS["autoencoder"] = DIFFUSERS_WEIGHTS["unet"]
-PADDLE_WEIGHTS = "model_state.pdparams"
 
 CONFIG_FILES = ("config.json", "model_config.json")
 SCHEDULER_FILES = ("scheduler_config.json", "config.json")
@@ -64,21 +53,22 @@ def is_component_folder(path: Path) -> bool:
     return any((path / name).is_dir() for names in FOLDERS.values() for name in names)
 
 
-def open_folder(path: Path, vocab: Path | None) -> Checkpoint:
+def open_folder(path: Path, vocab: Path | None, variant: str | None = None) -> Checkpoint:
     """Find all files of a diffusers or PaddleNLP folder and read its configs."""
     folders = {component: _component_folder(path, component) for component in FOLDERS}
-    weights = {component: _weights_file(folder, component) for component, folder in folders.items()}
+    weights, notes = _weights_files(folders, variant)
     configs = {component: _config(folder, component) for component, folder in folders.items()}
     configs["scheduler"] = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
     tokenizer_config = path / "tokenizer" / "tokenizer_config.json"
     configs["tokenizer"] = read_json(tokenizer_config) if tokenizer_config.is_file() else {}
-    paddle = any(file.name == PADDLE_WEIGHTS for file in weights.values())
+    paddle = any(file.name.startswith(PADDLE_STEMS) for file in weights.values())
     return Checkpoint(
         layout="paddlenlp" if paddle else "diffusers",
         path=path,
         configs=configs,
         vocab_path=find_vocab([path / "tokenizer", path], vocab),
-        loaders={component: partial(_load, component, file) for component, file in weights.items()},
+        loaders={component: partial(_load, component, weights) for component in weights},
+        notes=tuple(notes),
     )
 
 
@@ -123,15 +113,26 @@ def _component_folder(path: Path, component: str) -> Path:
     )
 
 
-def _weights_file(folder: Path, component: str) -> Path:
-    accepted = (*DIFFUSERS_WEIGHTS[component], PADDLE_WEIGHTS)
-    for name in accepted:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(
-        f"`{folder}` has no weights for the component {component}; accepted: "
-        f"{', '.join(accepted)}.\n  Download one of these files."
-    )
+def _weights_files(
+    folders: dict[str, Path], variant: str | None
+) -> tuple[dict[str, Path], list[str]]:
+    """The weights file of each component, and what to say of how it was chosen."""
+    names = {c: [f.name for f in folder.iterdir() if f.is_file()] for c, folder in folders.items()}
+    chosen = choose_weights(names, {c: str(folder) for c, folder in folders.items()}, variant)
+    files = {component: folders[component] / c.file.name for component, c in chosen.items()}
+    notes = [c.note(component, folders[component].name, variant) for component, c in chosen.items()]
+    notes += [_kind_note(component, file) for component, file in files.items()]
+    return files, [note for note in notes if note]
+
+
+def _kind_note(component: str, file: Path) -> str | None:
+    """Say so where a file is not what its name says."""
+    if file.suffix == ".json":
+        return None
+    kind = file_kind(file)
+    if SUFFIX_KINDS[file.suffix] == kind:
+        return None
+    return f"{component}: `{file.name}` is {KINDS[kind]} by its contents, and is read as that."
 
 
 def _first_json(folder: Path, names: tuple[str, ...], what: str) -> Config:
@@ -196,14 +197,57 @@ def _check_class(folder: Path, component: str, config: Config) -> None:
         )
 
 
-def _load(component: str, file: Path) -> StateDict:
-    tensors = _open_sharded(file) if file.name.endswith(".index.json") else open_tensors(file)
-    paddle = file.name == PADDLE_WEIGHTS and is_paddle_file(file)
-    return canonical_state(tensors, partial(canonical_name, component), linear_is_in_out=paddle)
+def _load(component: str, files: dict[str, Path]) -> StateDict:
+    tensors = _open(files[component])
+    rename = partial(canonical_name, component)
+    in_out = shown_in_out(tensors, rename)
+    if in_out is None:
+        in_out = _said_in_out(component, files)
+    return canonical_state(tensors, rename, linear_is_in_out=in_out)
+
+
+def _said_in_out(component: str, files: dict[str, Path]) -> bool:
+    """Whether Linear weights are [in, out] where all are square, as in the autoencoder.
+
+    The UNet's shapes always show it; they count where this file says nothing of itself, or says
+    what the UNet's does. (What is Paddle's says so: a pickle could only be read as a whole.)
+    """
+    said = _stored_by(files[component])
+    if said is None or (said == "torch" and _stored_by(files["unet"]) == said):
+        shown = shown_in_out(_open(files["unet"]), partial(canonical_name, "unet"))
+        if shown is not None:
+            return shown
+    return said == "paddle"
+
+
+def _stored_by(file: Path) -> str | None:
+    if file.suffix == ".json":
+        shards = sorted(set(_weight_map(file).values()))
+        return _stored_by(file.parent / shards[0]) if shards else None
+    return stored_by(file) or ("paddle" if file.name.startswith(PADDLE_STEMS) else None)
+
+
+def _open(file: Path) -> Tensors:
+    return _open_sharded(file) if file.suffix == ".json" else open_tensors(file)
 
 
 def _open_sharded(index_file: Path) -> Tensors:
-    """The tensors of all shards that a `*.index.json` names; shards lie beside it."""
+    """The tensors of all shards that an index names; shards lie beside it."""
+    shards = _weight_map(index_file)
+    tensors: Tensors = {}
+    for shard in sorted(set(shards.values())):
+        tensors |= open_tensors(index_file.parent / shard)
+    missing = sorted({unwrapped_name(name) for name in shards} - set(tensors))
+    if missing:
+        raise CheckpointError(
+            f"`{index_file}` names {len(missing)} tensors that its shards do not hold, such as "
+            f"`{missing[0]}`.\n  Download all shards: {', '.join(sorted(set(shards.values())))}."
+        )
+    return tensors
+
+
+def _weight_map(index_file: Path) -> dict[str, str]:
+    """Tensor name -> shard."""
     shards = read_json(index_file).get("weight_map")
     if not isinstance(shards, dict) or not all(
         isinstance(shard, str) and re.fullmatch(r"[\w.-]+", shard) for shard in shards.values()
@@ -212,13 +256,4 @@ def _open_sharded(index_file: Path) -> Tensors:
             f"`{index_file}` has no `weight_map` of tensor names to files in the same folder.\n"
             "  Download it again."
         )
-    tensors: Tensors = {}
-    for shard in sorted(set(shards.values())):
-        tensors |= open_tensors(index_file.parent / shard)
-    missing = sorted(set(shards) - set(tensors))
-    if missing:
-        raise CheckpointError(
-            f"`{index_file}` names {len(missing)} tensors that its shards do not hold, such as "
-            f"`{missing[0]}`.\n  Download all shards: {', '.join(sorted(set(shards.values())))}."
-        )
-    return tensors
+    return shards

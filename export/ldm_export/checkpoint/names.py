@@ -65,6 +65,29 @@ def canonical_name(component: str, name: str) -> str | None:
     return name
 
 
+def shown_in_out(stored: Tensors, rename: Callable[[str], str | None]) -> bool | None:
+    """Whether the shapes of `stored` show Linear weights as [in, out]; None if they show nothing.
+
+    A bias is as long as its layer is wide, so that every Linear layer that is not square tells.
+
+    Raises:
+        CheckpointError: some layers are stored one way, some the other.
+    """
+    shapes = {canonical: t.shape for name, t in stored.items() if (canonical := rename(name))}
+    seen: dict[bool, str] = {}
+    for name, shape in shapes.items():
+        bias = shapes.get(name.removesuffix("weight") + "bias")
+        is_rectangle = len(shape) == 2 and shape[0] != shape[1]
+        if is_rectangle and LINEAR.fullmatch(name) and bias in ((shape[0],), (shape[1],)):
+            seen.setdefault(bias == (shape[1],), name)
+    if len(seen) == 2:
+        raise CheckpointError(
+            f"The weight `{seen[False]}` is stored as [out, in], `{seen[True]}` as [in, out].\n"
+            "  Convert the whole file: torch keeps [out, in], Paddle [in, out]."
+        )
+    return next(iter(seen), None)
+
+
 def canonical_state(
     stored: Tensors, rename: Callable[[str], str | None], *, linear_is_in_out: bool = False
 ) -> StateDict:

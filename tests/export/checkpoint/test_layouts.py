@@ -335,3 +335,133 @@ def test_other_model_family(diffusers_folder: Path) -> None:
         config.write_text(json.dumps({"architectures": given}))
         with pytest.raises(CheckpointError, match=message):
             open_checkpoint(diffusers_folder)
+
+
+@pytest.mark.parametrize(
+    ("vqvae", "says"),
+    [
+        ("diffusion_paddle_model.safetensors", {"format": "pd"}),  # as ppdiffusers 0.29 writes it
+        ("diffusion_pytorch_model.safetensors", None),  # the UNet's shapes tell
+        ("diffusion_pytorch_model.safetensors", {"format": "pt"}),  # not true of the UNet either
+    ],
+)
+def test_safetensors_of_paddle(
+    diffusers_folder: Path,
+    linear: dict[str, set[str]],
+    weights: Any,
+    assert_state: AssertState,
+    vqvae: str,
+    says: dict[str, str] | None,
+) -> None:
+    """All square, the autoencoder's Linear weights give no sign of how they are stored."""
+    from safetensors.numpy import save_file
+
+    for component, folder, name, metadata in (
+        ("text_encoder", "bert", "model.safetensors", {"format": "np"}),
+        ("unet", "unet", vqvae, says),
+        ("autoencoder", "vqvae", vqvae, says),
+    ):
+        next((diffusers_folder / folder).glob("*.safetensors")).unlink()
+        stored = {
+            n: np.ascontiguousarray(v.T) if n in linear[component] else v
+            for n, v in weights[component].items()
+        }
+        save_file(stored, diffusers_folder / folder / name, metadata=metadata)
+    checkpoint = open_checkpoint(diffusers_folder)
+    assert checkpoint.layout == ("paddlenlp" if "paddle" in vqvae else "diffusers")
+    for component in COMPONENTS:
+        assert_state(component, checkpoint.load(component))
+
+
+def test_paddle_weights_that_were_never_turned(
+    diffusers_folder: Path, weights: Any, assert_state: AssertState
+) -> None:
+    """torch's tensors under Paddle's file name: the shapes are right, not the name."""
+    from safetensors.numpy import save_file
+
+    folder = diffusers_folder / "unet"
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    file = folder / "diffusion_paddle_model.safetensors"
+    save_file(weights["unet"], file, metadata={"format": "pd"})
+    assert_state("unet", open_checkpoint(diffusers_folder).load("unet"))
+
+    mixed = dict(weights["unet"])
+    for name in ("time_embedding.linear_1.weight", "time_embedding.linear_2.weight"):
+        mixed[name] = np.ascontiguousarray(mixed[name].T)
+    save_file(mixed, file, metadata={"format": "pd"})
+    with pytest.raises(CheckpointError, match=r"linear_1\.weight` as \[in, out\]"):
+        open_checkpoint(diffusers_folder).load("unet")
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"),
+    [
+        ("state_dict", "module."),
+        ("model", "_orig_mod."),
+        ("model_state_dict", "_forward_module._orig_mod."),
+        ("module", ""),
+        ("ema", "module.module."),
+        (None, "_orig_mod.module."),
+    ],
+)
+def test_wrapped(
+    bin_folder: Path, weights: Any, assert_state: AssertState, wrapper: str | None, prefix: str
+) -> None:
+    state = {prefix + name: torch.from_numpy(value) for name, value in weights["unet"].items()}
+    saved = {"epoch": 3, "optimizer": {"state": {0: {"step": torch.tensor(1)}}}, wrapper: state}
+    torch.save(saved if wrapper else state, bin_folder / "unet/diffusion_pytorch_model.bin")
+    assert_state("unet", open_checkpoint(bin_folder).load("unet"))
+
+
+def test_wrapped_in_the_middle(
+    compvis_folder: Path, compvis: dict[str, Any], assert_state: AssertState
+) -> None:
+    """Only a part of the model was compiled, and all of it trained in parallel."""
+    state = {
+        "module."
+        + name.replace("model.diffusion_model.", "model.diffusion_model._orig_mod."): value
+        for name, value in compvis.items()
+    }
+    torch.save(
+        {"state_dict": {name: torch.from_numpy(value) for name, value in state.items()}},
+        compvis_folder / "model.ckpt",
+    )
+    for component in COMPONENTS:
+        assert_state(component, open_checkpoint(compvis_folder).load(component))
+
+
+def test_wrapped_shards(diffusers_folder: Path, weights: Any, assert_state: AssertState) -> None:
+    from safetensors.numpy import save_file
+
+    folder = diffusers_folder / "unet"
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    state = {f"_orig_mod.{name}": value for name, value in weights["unet"].items()}
+    shard = "diffusion_pytorch_model-00001-of-00001.safetensors"
+    save_file(state, folder / shard)
+    index = {"weight_map": dict.fromkeys(state, shard)}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    assert_state("unet", open_checkpoint(diffusers_folder).load("unet"))
+
+
+def test_what_paddle_wraps(
+    diffusers_folder: Path, weights: Any, linear: Any, assert_state: AssertState
+) -> None:
+    paddle = pytest.importorskip("paddle")
+    folder = diffusers_folder / "unet"
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    state = {
+        f"module.{n}": paddle.to_tensor(np.ascontiguousarray(v.T if n in linear["unet"] else v))
+        for n, v in weights["unet"].items()
+    }
+    paddle.save({"model": state, "epoch": 3}, str(folder / "model_state.pdparams"))
+    assert_state("unet", open_checkpoint(diffusers_folder).load("unet"))
+
+
+def test_two_state_dicts_in_one_file(bin_folder: Path) -> None:
+    file = bin_folder / "unet/diffusion_pytorch_model.bin"
+    torch.save({"model": {"a": torch.zeros(1)}, "ema": {"a": torch.zeros(1)}}, file)
+    with pytest.raises(CheckpointError, match="several state dicts: `model`, `ema`"):
+        open_checkpoint(bin_folder).load("unet")
+    torch.save({"a.b": torch.zeros(1), "a._orig_mod.b": torch.zeros(1)}, file)
+    with pytest.raises(CheckpointError, match=r"two tensors `a\.b`"):
+        open_checkpoint(bin_folder).load("unet")
