@@ -145,10 +145,15 @@ def _render_undivided(bundle: Bundle, models: Models) -> NDArray[np.float32]:
 
 
 def _alphas(schedule: NoiseSchedule, count: int) -> list[tuple[int, float, float]]:
-    """(timestep, its alphas_cumprod, the previous one's) of the "leading" schedule."""
+    """(timestep, its alphas_cumprod, the previous one's)."""
     alphas = schedule.alphas_cumprod()
     stride = schedule.num_train_timesteps // count
-    timesteps = (np.arange(count) * stride)[::-1] + schedule.steps_offset
+    if schedule.timestep_spacing == "linspace":
+        timesteps = (
+            np.linspace(0, schedule.num_train_timesteps - 1, count).round()[::-1].astype(int)
+        )
+    else:
+        timesteps = (np.arange(count) * stride)[::-1] + schedule.steps_offset
     final = 1.0 if schedule.set_alpha_to_one else alphas[0]
     return [
         (int(t), float(alphas[t]), float(alphas[t - stride] if t >= stride else final))

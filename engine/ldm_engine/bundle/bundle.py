@@ -107,7 +107,7 @@ class Bundle:
         Pictures would be wrong there, and are not made.
         """
         programs = self.parity.get(runtime, {}).get(precision, {})
-        return "; ".join(f"{name}, {p}" for name, p in programs.items() if not p.passed)
+        return "; ".join(f"{name}, {p}" for name, p in sorted(programs.items()) if not p.passed)
 
     @property
     def program_files_listed(self) -> tuple[str, ...]:

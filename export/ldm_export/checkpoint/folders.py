@@ -14,6 +14,7 @@ from ldm_engine.errors import CheckpointError, ConfigError
 from .checkpoint import Checkpoint, Config, StateDict
 from .files import KINDS, Kind, Tensors, file_kind, open_tensors, stored_by, unwrapped_name
 from .names import canonical_name, canonical_state, shown_in_out
+from .schedulers import ddim_config
 from .weights_files import PADDLE_STEMS, choose_weights
 
 # Folder names, the published one first.
@@ -58,7 +59,8 @@ def open_folder(path: Path, vocab: Path | None, variant: str | None = None) -> C
     folders = {component: _component_folder(path, component) for component in FOLDERS}
     weights, notes = _weights_files(folders, variant)
     configs = {component: _config(folder, component) for component, folder in folders.items()}
-    configs["scheduler"] = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
+    scheduler = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
+    configs["scheduler"] = ddim_config(scheduler)
     tokenizer_config = path / "tokenizer" / "tokenizer_config.json"
     configs["tokenizer"] = read_json(tokenizer_config) if tokenizer_config.is_file() else {}
     paddle = any(file.name.startswith(PADDLE_STEMS) for file in weights.values())

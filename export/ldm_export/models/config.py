@@ -13,7 +13,7 @@ from typing import Any
 
 from ldm_engine.bundle.model import MAX_SIZE
 
-from .reading import MAX_WIDTH, OFF, ConfigReader
+from ..config_reading import MAX_WIDTH, OFF, ConfigReader
 
 MAX_LAYERS = 256
 
