@@ -40,6 +40,13 @@ _FOLDER = click.Path(path_type=Path)
     metavar="FILE",
     help="Prompts to calibrate int8 with, one a line. Default: the checkpoint's, or general ones.",
 )
+@click.option(
+    "--require",
+    multiple=True,
+    metavar="PRECISION",
+    help="Precisions without which the export fails, comma-separated, such as bf16. Default: fp32, "
+    "and int8 with --int8; others that are outside their tolerances are recorded and refused.",
+)
 @click.option("--precision", help="Precision of TensorRT engines: fp16 or fp32. Default: fp16.")
 @click.option("--min-batch", type=int, help="Smallest batch of TensorRT engines. Default: 1.")
 @click.option("--opt-batch", type=int, help="Batch size to optimise the engines for. Default: 1.")
@@ -84,6 +91,7 @@ def export(
     weights: str,
     int8: bool,
     calibration_prompts: Path | None,
+    require: tuple[str, ...],
     hub: Hub,
     hub_url: str | None,
     revision: str | None,
@@ -104,6 +112,7 @@ def export(
         from .exporter import export_bundle
         from .formats.writing import check_formats, default_formats
         from .hub import cached_id, fetch
+        from .precisions import required_precisions
         from .quantization import check_int8
         from .target import check_target
         from .tensorrt_programs import BuildOptions, check_tensorrt
@@ -117,6 +126,8 @@ def export(
     check_int8(wanted, int8, calibration_prompts)
     build = BuildOptions(**tensorrt)
     check_tensorrt(wanted, build)
+    required = _split(",".join(require))
+    required_precisions(required, wanted, int8, build)
     bundle = check_target(bundle, force)
     folder = fetch(
         checkpoint,
@@ -141,6 +152,7 @@ def export(
             int8=int8,
             calibration_prompts=calibration_prompts,
             tensorrt=build,
+            require=required,
             force=force,
             source=source,
             progress=progress,

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ldm_engine.errors import CheckpointError
+from ldm_engine.errors import CheckpointError, ConfigError
 
 from .checkpoint import Checkpoint, Config
 from .component_folders import component_folders
 from .component_weights import load_weights, weights_files
 from .json_files import read_json
+from .schedulers import ddim_config
 from .weights_files import PADDLE_STEMS
 
 CONFIG_FILES = ("config.json", "model_config.json")
@@ -39,7 +40,8 @@ def open_folder(
     folders, notes = component_folders(path, variant, ema)
     weights, more = weights_files(folders, variant)
     configs = {component: _config(folder, component) for component, folder in folders.items()}
-    configs["scheduler"] = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
+    scheduler = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
+    configs["scheduler"] = ddim_config(scheduler)
     tokenizer_config = path / "tokenizer" / "tokenizer_config.json"
     configs["tokenizer"] = read_json(tokenizer_config) if tokenizer_config.is_file() else {}
     paddle = any(file.name.startswith(PADDLE_STEMS) for file in weights.values())
@@ -83,14 +85,24 @@ def _config(folder: Path, component: str) -> Config:
     _check_class(folder, component, config)
     if component == "text_encoder":
         for alias, name in TEXT_ALIASES.items():
-            if alias in config:
-                config.setdefault(name, config[alias])
+            if alias in config and config.setdefault(name, config[alias]) != config[alias]:
+                _refuse_two_names(folder, config, alias, name)
     else:
         for key in ("down_block_types", "up_block_types"):
             # diffusers' first releases wrote "UNetRes…" before the names of the same blocks.
             if isinstance(config.get(key), list):
                 config[key] = [str(name).removeprefix("UNetRes") for name in config[key]]
     return config
+
+
+def _refuse_two_names(folder: Path, config: Config, alias: str, name: str) -> None:
+    """Two names of one number that differ; of layers, diffusers reads the one name alone."""
+    if alias != "num_hidden_layers":
+        raise ConfigError(
+            f"The config in `{folder}` has `{name}` {config[name]!r} and `{alias}` "
+            f"{config[alias]!r}, which are two names of one number.\n"
+            "  Keep the right one."
+        )
 
 
 def _unwrapped(config: Config) -> Config:
