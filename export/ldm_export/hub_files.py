@@ -12,6 +12,12 @@ from .checkpoint.opening import COMPVIS_SUFFIXES
 from .checkpoint.weights_files import choose_weights, find_weights
 from .progress import Progress, silent
 
+# The tokenizer lies in its folder or, in some repositories, beside the other files.
+TOKENIZER_FILES = (
+    r"tokenizer/[\w.-]+\.(json|txt)"
+    r"|vocab\.txt|added_tokens\.json|special_tokens_map\.json|tokenizer(_config)?\.json"
+)
+
 LISTED = 12
 
 
@@ -33,7 +39,7 @@ def needed_files(
         del folders["unet"]
         folders[AVERAGED_UNET] = "unet"
     small = re.compile(
-        r"model_index\.json|README\.md|scheduler/[\w.-]+\.json|tokenizer/[\w.-]+\.(json|txt)"
+        rf"model_index\.json|README\.md|scheduler/[\w.-]+\.json|{TOKENIZER_FILES}"
         rf"|({'|'.join(folders)})/(config|model_config)\.json"
     )
     needed = [name for name in listed if small.fullmatch(name)]
@@ -59,7 +65,7 @@ def _compvis_files(repository: str, listed: Sequence[str]) -> list[str]:
     """The one checkpoint file of a repository without folders, and what is read beside it."""
     files = _checkpoint_files(listed)
     if len(files) == 1:
-        beside = r"[^/]+\.ya?ml|(tokenizer/)?vocab\.txt|tokenizer/[\w.-]+\.json|README\.md"
+        beside = rf"[^/]+\.ya?ml|README\.md|{TOKENIZER_FILES}"
         return [*files, *(name for name in listed if re.fullmatch(beside, name))]
     if files:
         raise DownloadError(

@@ -407,7 +407,8 @@ def test_averages_of_a_repository() -> None:
 
 
 def test_a_repository_with_one_checkpoint_file() -> None:
-    listed = ["README.md", "model.ckpt", "model.yaml", "vocab.txt", "assets/grid.png"]
+    beside = ["vocab.txt", "tokenizer/tokenizer.json", "added_tokens.json"]
+    listed = ["README.md", "model.ckpt", "model.yaml", *beside, "assets/grid.png"]
     assert set(needed_files(ID, listed)) == {*listed[:-1]}
     with pytest.raises(DownloadError, match=r"several checkpoint files: `model.ckpt`, `ema.pt`"):
         needed_files(ID, [*listed, "ema.pt"])

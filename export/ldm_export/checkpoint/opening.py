@@ -104,7 +104,9 @@ def _compvis_file(path: Path) -> tuple[Path, list[str]]:
     complete = [file for file in files.values() if holds_components(file)]
     listed = ", ".join(f"`{file.name}`" for file in complete or files.values())
     if len(complete) != 1:
-        what = "checkpoints" if complete else "files and no text-to-image checkpoint among them"
-        raise CheckpointError(f"`{path}` holds several {what}: {listed}.\n  Pass one of the files.")
+        what, remedy = "checkpoints", "one of the files"
+        if not complete:
+            what, remedy = "files and no text-to-image checkpoint among them", ACCEPTED
+        raise CheckpointError(f"`{path}` holds several {what}: {listed}.\n  Pass {remedy}.")
     others = ", ".join(f"`{file.name}`" for file in files.values() if file != complete[0])
     return complete[0], [f"{listed} is read; {others} beside it hold no text-to-image model."]
