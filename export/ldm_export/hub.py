@@ -12,9 +12,10 @@ from ldm_engine.errors import DownloadError, InvalidArgumentError, LDMEngineErro
 from ldm_engine.machine.cache import VARIABLE, default_root
 
 from .checkpoint import open_checkpoint
+from .checkpoint.opening import cached_snapshot
 from .checkpoint.weights_files import VARIANT
 from .hub_files import needed_files
-from .hub_refusals import failure_of, reported_retries
+from .hub_refusals import failure_of, quiet_client
 from .paddlenlp_store import PADDLENLP_URL, PADDLENLP_URL_VARIABLE, fetch_paddlenlp
 from .progress import Progress, silent
 
@@ -126,7 +127,7 @@ def _fetch_huggingface(
             "  Install it with `pip install 'ldm-engine[export]'`, or pass a local path."
         ) from None
     try:
-        with reported_retries(report):
+        with quiet_client(report):
             listed = huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
             needed = needed_files(repository, listed, variant, ema, report)
             snapshot = huggingface_hub.snapshot_download(
@@ -139,11 +140,11 @@ def _fetch_huggingface(
         failure, remedy = failure_of(error, repository)
         try:
             cached = _complete_snapshot(repository, cache_dir, revision, variant, ema)
-        except Exception as incomplete:
-            reason = ""
-            if isinstance(incomplete, LDMEngineError):
-                reason = f" What was downloaded earlier cannot be used: {incomplete}"
-            raise DownloadError(f"{failure}.\n  {remedy}{reason}") from error
+        except LDMEngineError as incomplete:
+            reason = f"What was downloaded earlier cannot be used: {incomplete}"
+            raise DownloadError(f"{failure}.\n  {remedy}\n  {reason}") from error
+        if cached is None:
+            raise DownloadError(f"{failure}.\n  {remedy}") from error
         if not isinstance(error, OfflineModeIsEnabled):
             warnings.warn(
                 f"{failure}; the copy downloaded earlier to `{cached}` is used instead, which may "
@@ -160,12 +161,20 @@ def _complete_snapshot(
     revision: str | None,
     variant: str | None,
     ema: bool | None,
-) -> Path:
-    """An earlier download, for use without a network; an error where there is none."""
-    import huggingface_hub
+) -> Path | None:
+    """An earlier download, for use without a network; None where there is none.
 
-    snapshot = huggingface_hub.snapshot_download(
-        repository, revision=revision, cache_dir=cache_dir, local_files_only=True
-    )
-    open_checkpoint(snapshot, variant=variant, ema=ema)
-    return Path(snapshot)
+    The client itself finds a snapshot incomplete that lacks what was not asked for.
+
+    Raises:
+        LDMEngineError: if it lacks something that the export reads.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(cache_dir or HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    snapshot = cached_snapshot(folder, revision or "main")
+    if snapshot is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns when it is opened in earnest
+            open_checkpoint(snapshot, variant=variant, ema=ema)
+    return snapshot

@@ -15,6 +15,7 @@ TOKEN = "set HF_TOKEN to a token that may read it, or run `hf auth login`"
 # What its module for requests logs of an attempt that failed, and of the next one.
 RETRIES = re.compile(r"thrown while requesting|Retrying in|before retry")
 RETRYING_LOGGER = "huggingface_hub.utils._http"
+REQUEST_LOGGERS = ("httpx", "httpx2")
 
 
 def failure_of(error: Exception, repository: str) -> tuple[str, str]:
@@ -62,12 +63,19 @@ class _OneRetry(logging.Filter):
 
 
 @contextmanager
-def reported_retries(report: Progress) -> Iterator[None]:
-    """A block in which retries of the hub's client are reported once."""
-    logger = logging.getLogger(RETRYING_LOGGER)
+def quiet_client(report: Progress) -> Iterator[None]:
+    """A block in which retries of the hub's client are reported once, and requests not at all."""
     once = _OneRetry(report)
-    logger.addFilter(once)
+    retrying = logging.getLogger(RETRYING_LOGGER)
+    requesting = [logging.getLogger(name) for name in REQUEST_LOGGERS]
+    levels = [logger.level for logger in requesting]
+    retrying.addFilter(once)
+    for logger in requesting:
+        # Paddle lets the whole process log at INFO, to which these log every request.
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.removeFilter(once)
+        retrying.removeFilter(once)
+        for logger, level in zip(requesting, levels, strict=True):
+            logger.setLevel(level)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -423,7 +424,7 @@ def test_missing_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_earlier_snapshot_is_used_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     client = pytest.importorskip("huggingface_hub")
 
@@ -432,14 +433,24 @@ def test_an_earlier_snapshot_is_used_with_a_warning(
             raise ConnectionError("the cable is out")
 
     monkeypatch.setattr(client, "HfApi", Offline)
-    monkeypatch.setattr(client, "snapshot_download", lambda *_, **__: str(tmp_path))
     with pytest.raises(DownloadError, match="ConnectionError: the cable is out") as refused:
-        hub.fetch(ID)
-    assert "downloaded earlier cannot be used" in str(refused.value)  # it is no checkpoint
-    monkeypatch.setattr(hub, "open_checkpoint", lambda *_, **__: None)
-    with pytest.warns(UserWarning, match="the cable is out.*downloaded earlier") as caught:
-        assert hub.fetch(ID) == tmp_path
-    assert caught[0].filename == __file__
+        hub.fetch(ID, cache_dir=tmp_path)
+    assert "earlier" not in str(refused.value)
+    snapshot = tmp_path / "models--CompVis--ldm-text2im-large-256/snapshots/0123"
+    shutil.copytree(tiny_checkpoint, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs/main").write_text("0123")
+    for revision in (None, "main", "0123"):
+        with pytest.warns(UserWarning, match="the cable is out.*downloaded earlier") as caught:
+            assert hub.fetch(ID, cache_dir=tmp_path, revision=revision) == snapshot
+        assert caught[0].filename == __file__
+    with pytest.raises(DownloadError, match="the cable is out"):
+        hub.fetch(ID, cache_dir=tmp_path, revision="another")
+    with pytest.raises(DownloadError, match=r"cannot be used: No weights .* of the variant fp16"):
+        hub.fetch(ID, cache_dir=tmp_path, variant="fp16")
+    shutil.rmtree(snapshot / "unet")
+    with pytest.raises(DownloadError, match=r"cannot be used: .* no folder for the component unet"):
+        hub.fetch(ID, cache_dir=tmp_path)
 
 
 class HuggingFace(ThreadingHTTPServer):
@@ -471,6 +482,7 @@ class HuggingFace(ThreadingHTTPServer):
         )
         assert done.returncode == 0, done.stderr
         assert "Retrying" not in done.stderr
+        assert "HTTP Request" not in done.stderr
         return done.stdout
 
 
@@ -623,6 +635,7 @@ def test_offline_with_a_full_cache(tmp_path: Path, tiny_checkpoint: Path) -> Non
         for file in tiny_checkpoint.rglob("*")
         if file.is_file()
     }
+    files["images/squirrel.png"] = b"never fetched"
     with hugging_face({ID: files}) as server:
         online = server.run(OFFLINE, tmp_path / "hf")
         assert server.run(OFFLINE, tmp_path / "hf", HF_HUB_OFFLINE="1") == online

@@ -69,15 +69,21 @@ def open_checkpoint(
     return replace(opened, notes=(*notes, *opened.notes))
 
 
+def cached_snapshot(folder: Path, revision: str) -> Path | None:
+    """Where `revision` of a repository lies in its `folder` of the Hugging Face hub's cache."""
+    reference = folder / "refs" / revision
+    commit = reference.read_text(encoding="ascii").strip() if reference.is_file() else revision
+    snapshot = folder / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
+
+
 def _snapshot(path: Path) -> tuple[Path, list[str]]:
     """`path`, or of a repository in the hub's cache the snapshot that its main branch is at."""
     snapshots = path / "snapshots"
     if not snapshots.is_dir() or is_component_folder(path):
         return path, []
     found = sorted(entry for entry in snapshots.iterdir() if entry.is_dir())
-    main = path / "refs" / "main"
-    named = snapshots / main.read_text(encoding="ascii").strip() if main.is_file() else None
-    chosen = named if named in found else found[0] if len(found) == 1 else None
+    chosen = cached_snapshot(path, "main") or (found[0] if len(found) == 1 else None)
     if chosen is None:
         listed = ", ".join(f"`{entry}`" for entry in found) or "none"
         raise CheckpointError(
