@@ -7,6 +7,7 @@ average of each of the UNet's tensors under its name without dots, and samples f
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -42,22 +43,24 @@ def choose_averages(
     """
     if said is not None and not isinstance(said, bool):
         raise CheckpointError(
-            f"The yaml beside `{path}` has a value of an unknown form: `use_ema` is {said!r:.80}; "
-            "true and false are accepted.\n  Correct it."
+            f"The yaml beside `{path}` has a value of an unknown form: `use_ema` is "
+            f"{reprlib.repr(said)}; true and false are accepted.\n  Correct it."
         )
     averages = _averages(tensors)
     trained = [name for name in tensors if name.startswith(TRAINED)]
     missing = [n for n in trained if not _is_averaged(n, tensors, averages)]
     asked = said if wanted is None else wanted
-    by = f"as the yaml beside it says (use_ema: {str(said).lower()})" if wanted is None else ""
+    yaml_says = f"the yaml beside it says (use_ema: {str(said).lower()})"
     if not averages:
         if wanted:
             raise CheckpointError(
                 f"`{path}` has no averaged weights (`{AVERAGED}*`), and `ema` asks for them.\n"
                 "  Leave out `ema` (--ema)."
             )
-        note = f"unet: the weights are read as they are: the file has no averaged ones, {by}"
-        return False, f"{note.replace('as the yaml', 'though the yaml')}." if asked else None
+        note = (
+            f"unet: the file has no averaged weights, though {yaml_says}; its only ones are read."
+        )
+        return False, note if asked else None
     if asked and missing:
         raise CheckpointError(
             f"`{path}` has averaged weights (`{AVERAGED}*`) for {len(trained) - len(missing)} of "
@@ -66,7 +69,7 @@ def choose_averages(
         )
     if asked is None:
         return not missing, _default_note(trained, missing)
-    return asked, f"unet: {_taken(asked)}{f', {by}' if by else ''}."
+    return asked, f"unet: {_taken(asked)}{f', as {yaml_says}' if wanted is None else ''}."
 
 
 def with_averages(tensors: Tensors) -> Tensors:

@@ -65,10 +65,11 @@ class Chosen:
         """What a user should hear of this choice, if there was one."""
         file = self.file
         if file.variant != variant:
-            only = "no plain weights" if variant is None else f"no variant {variant}"
-            kind = "plain weights" if file.variant is None else f"the variant {file.variant}"
-            said = f"`{folder}/` has {only}; {kind} are read (`{file.name}`)"
-            said = said.replace("the variant", "those of the variant")
+            lacks = "plain weights" if variant is None else f"variant {variant}"
+            takes = (
+                "plain weights" if file.variant is None else f"those of the variant {file.variant}"
+            )
+            said = f"`{folder}/` has no {lacks}; {takes} are read (`{file.name}`)"
         elif self.others:
             said = f"`{folder}/{file.name}` is read"
         else:

@@ -151,6 +151,11 @@ def test_a_yaml_with_another_value(averaged_folder: Path) -> None:
     (averaged_folder / "model.yaml").write_text(YAML.format(said="'no'"))
     with pytest.raises(CheckpointError, match="`use_ema` is 'no'; true and false are accepted"):
         open_checkpoint(averaged_folder)
+    laughs = ["a0: &a0 [0]"]  # shown in full, 10^40 numbers
+    laughs += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 41)]
+    (averaged_folder / "model.yaml").write_text("\n".join([*laughs, YAML.format(said="*a40")]))
+    with pytest.raises(CheckpointError, match="`use_ema` is "):
+        open_checkpoint(averaged_folder)
 
 
 def test_averages_in_a_folder_of_their_own(
