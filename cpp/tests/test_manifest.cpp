@@ -53,7 +53,13 @@ TEST_CASE("manifests are accepted and refused as in Python") {
     write_file(folder.path() / kManifest,
                manifest_text(vectors.at(entry.value("base", "base")), entry));
     if (entry.at("error").is_null()) {
-      CHECK_NOTHROW(open_bundle(folder.path()));
+      Bundle bundle;
+      CHECK_NOTHROW(bundle = open_bundle(folder.path()));
+      if (entry.contains("outside")) {
+        const Json& expected = entry.at("outside");
+        CHECK(bundle.outside[{expected.at("runtime"), expected.at("precision")}] ==
+              expected.at("says").get<std::string>());
+      }
       continue;
     }
     std::string message;

@@ -40,6 +40,13 @@ _FOLDER = click.Path(path_type=Path)
     metavar="FILE",
     help="Prompts to calibrate int8 with, one a line. Default: the checkpoint's, or general ones.",
 )
+@click.option(
+    "--require",
+    multiple=True,
+    metavar="PRECISION",
+    help="Precisions without which the export fails, comma-separated, such as bf16. Default: fp32, "
+    "and int8 with --int8; others that are outside their tolerances are recorded and refused.",
+)
 @click.option("--precision", help="Precision of TensorRT engines: fp16 or fp32. Default: fp16.")
 @click.option("--min-batch", type=int, help="Smallest batch of TensorRT engines. Default: 1.")
 @click.option("--opt-batch", type=int, help="Batch size to optimise the engines for. Default: 1.")
@@ -62,6 +69,18 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option("--hub-url", help="Base URL of the PaddleNLP community store or of a mirror.")
 @click.option("--revision", help="Branch, tag or commit on the Hugging Face hub.")
+@click.option(
+    "--variant",
+    metavar="NAME",
+    help="Variant of the weights files to read, such as fp16. Default: the plain files, or the one "
+    "variant that is there.",
+)
+@click.option(
+    "--ema/--no-ema",
+    default=None,
+    help="Averaged weights, or those trained last. Default: as a CompVis file's yaml says, else "
+    "averaged where the file has all of them; in a diffusers folder unet/, not unet_ema/.",
+)
 @click.option("--vocab", type=_FOLDER, help="Vocabulary (vocab.txt) for checkpoints without one.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @console.debug_option
@@ -72,9 +91,12 @@ def export(
     weights: str,
     int8: bool,
     calibration_prompts: Path | None,
+    require: tuple[str, ...],
     hub: Hub,
     hub_url: str | None,
     revision: str | None,
+    variant: str | None,
+    ema: bool | None,
     vocab: Path | None,
     force: bool,
     **tensorrt: Any,
@@ -89,7 +111,8 @@ def export(
         from .checkpoint import open_checkpoint
         from .exporter import export_bundle
         from .formats.writing import check_formats, default_formats
-        from .hub import fetch
+        from .hub import cached_id, fetch
+        from .precisions import required_precisions
         from .quantization import check_int8
         from .target import check_target
         from .tensorrt_programs import BuildOptions, check_tensorrt
@@ -103,10 +126,23 @@ def export(
     check_int8(wanted, int8, calibration_prompts)
     build = BuildOptions(**tensorrt)
     check_tensorrt(wanted, build)
+    required = _split(",".join(require))
+    required_precisions(required, wanted, int8, build)
     bundle = check_target(bundle, force)
-    folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
-    opened = open_checkpoint(folder, vocab=vocab)
-    source = None if folder == Path(checkpoint) else checkpoint  # an id, or else the folder's name
+    folder = fetch(
+        checkpoint,
+        hub=hub,
+        base_url=hub_url,
+        revision=revision,
+        variant=variant,
+        ema=ema,
+        report=console.print_note,
+    )
+    opened = open_checkpoint(folder, vocab=vocab, variant=variant, ema=ema)
+    for note in opened.notes:
+        console.print_note(note)
+    # An id, or else the folder's name.
+    source = cached_id(folder.absolute()) if folder == Path(checkpoint) else checkpoint
     with console.stages() as progress:
         made = export_bundle(
             opened,
@@ -116,6 +152,7 @@ def export(
             int8=int8,
             calibration_prompts=calibration_prompts,
             tensorrt=build,
+            require=required,
             force=force,
             source=source,
             progress=progress,

@@ -6,7 +6,7 @@ import gc
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -39,6 +39,7 @@ from .checkpoint import Checkpoint
 from .formats.writing import NEEDS, check_formats, default_formats, write_program
 from .loading import load_models, read_configs
 from .models import TextEncoderConfig
+from .precisions import required_precisions
 from .programs import Models, build_programs
 from .progress import Progress, silent
 from .quantization import add_int8, check_int8, choose_prompts
@@ -56,6 +57,7 @@ def export_bundle(
     int8: bool = False,
     calibration_prompts: Path | None = None,
     tensorrt: BuildOptions | None = None,
+    require: Sequence[str] = (),
     force: bool = False,
     source: str | None = None,
     progress: Progress = silent,
@@ -72,13 +74,16 @@ def export_bundle(
         calibration_prompts: a text file with a prompt a line to calibrate it with; by default the
             checkpoint's own calibration_prompts.txt, or else general ones.
         tensorrt: the precision and shapes to build the format tensorrt for; see ``BuildOptions``.
+        require: precisions that must be within their tolerances beside fp32, and int8 where it is
+            added; another one that is outside is recorded in the bundle, which then refuses it.
         force: replace a bundle that is there; it stays until the new one is complete.
         source: the checkpoint's name in the manifest; by default its folder's.
         progress: called with the name of each stage.
 
     Raises:
-        InvalidArgumentError: if there is no such format.
-        RuntimeUnavailableError: if what a format needs is not installed.
+        InvalidArgumentError: if there is no such format or precision.
+        RuntimeUnavailableError: if what a format needs is not installed, or a required precision
+            cannot be measured here.
         CheckpointError, ConfigError: if the checkpoint is damaged or of another family.
         VerificationError: if an exported program is wrong, or int8 makes the images worse; no
             bundle is left behind.
@@ -89,6 +94,7 @@ def export_bundle(
     check_int8(formats, int8, calibration_prompts)
     build_options = tensorrt or BuildOptions()
     check_tensorrt(formats, build_options)
+    required = required_precisions(require, formats, int8, build_options)
     prompts = choose_prompts(checkpoint.path, calibration_prompts) if int8 else None
     out = check_target(out, force)
     install(current_handlers())  # importing Paddle has taken SIGTERM without Python's knowledge
@@ -104,7 +110,7 @@ def export_bundle(
         if TENSORRT in draft.format_facts:
             build = TensorRTBuild.parse(draft.format_facts[TENSORRT])
             draft = add_tensorrt(draft, build, progress)
-        bundle = _verified(draft, references, progress)
+        bundle = _verified(draft, references, required, progress)
         save_manifest(bundle)
     return replace(bundle, path=out)
 
@@ -159,9 +165,11 @@ def _on_cpu() -> Iterator[None]:
         paddle.set_device(before)
 
 
-def _verified(draft: Bundle, references: References, progress: Progress) -> Bundle:
+def _verified(
+    draft: Bundle, references: References, required: Collection[str], progress: Progress
+) -> Bundle:
     """`draft` with hashes, versions, and the gate's report beside what its parity held before."""
-    findings = gate(draft, references, progress)
+    findings = gate(draft, references, required, progress)
     progress("hashing")
     names = (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *draft.program_files_listed)
     files = {n: _file_info(draft.path / n) for n in names}

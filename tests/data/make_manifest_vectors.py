@@ -2,7 +2,7 @@
 
 Each case names its base (``base``, of the version that is written, unless it says otherwise), what
 is changed in it, and the error: its class and a part of its text that both languages have. A case
-without an error is accepted.
+without an error is accepted; some have the sentence on what lies ``outside`` its tolerance.
 """
 
 from __future__ import annotations
@@ -252,6 +252,37 @@ def file_cases() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def parity_cases() -> list[dict[str, Any]]:
+    """Precisions within their tolerances and outside: of which both engines have one sentence."""
+
+    def case(programs: Any, outside: str) -> dict[str, Any]:
+        return {
+            "path": ["parity", "openvino", "bf16"],
+            "value": programs,
+            "error": None,
+            "outside": {"runtime": "openvino", "precision": "bf16", "says": outside},
+        }
+
+    def parity(error: float, tolerance: float = 0.03, **words: str) -> dict[str, Any]:
+        return {"relative_l2_error": error, "tolerance": tolerance, **words}
+
+    return [
+        case({"unet": parity(0.03)}, ""),
+        case({"unet": parity(0.03, case="batch 2")}, ""),
+        case({"unet": parity(0.0429117, case="batch 2, 64x128, guided"), "vae_decoder": parity(0)},
+             "unet, batch 2, 64x128, guided: relative error 0.0429, tolerance 0.03"),
+        case({"vae_decoder": parity(2), "end_to_end": parity(1e-5, 2.5e-6, more=1)},
+             "end_to_end, relative error 1e-05, tolerance 2.5e-06; "
+             "vae_decoder, relative error 2, tolerance 0.03"),
+        case({"unet": parity(1e300, case="opening", note="It fails.")}, "unet, opening: It fails."),
+        case({"unet": parity(1e300)}, "unet, no finite values"),
+        case({"unet": parity(12345678.9, 100)}, "unet, relative error 1.23e+07, tolerance 100"),
+        *(setting(["parity", "openvino", "bf16"], {"unet": parity(1, **{word: 1})})
+          for word in ("case", "note")),
+        setting(["parity", "openvino", "bf16"], {"unet": parity(1, case=None)}),
+    ]  # fmt: skip
+
+
 def text_cases() -> list[dict[str, Any]]:
     """Files that hold no manifest at all."""
     texts = {
@@ -276,6 +307,7 @@ def manifest_cases() -> list[dict[str, Any]]:
     Others hold a whole `text`, or what is to be written 100,000 times (`repeat`).
     """
     cases = [*outline_cases(), *model_cases(), *program_cases(), *file_cases(), *text_cases()]
+    cases += parity_cases()
     cases += [*tensorrt_cases(), *version_1_cases(), *newer_cases()]
     for number, case in enumerate(cases):
         case.setdefault("name", f"{number} {'.'.join(map(str, case.get('path', [])))}"[:80])

@@ -78,7 +78,7 @@ def scheduler_cases() -> list[dict[str, Any]]:
     fixed = {
         "_class_name": ["PNDMScheduler", None, 1, []],
         "prediction_type": ["v_prediction", "sample", None],
-        "timestep_spacing": ["trailing", "linspace", {}],
+        "timestep_spacing": ["trailing", None, {}],
         "clip_sample": [True, "false", None],
         "thresholding": [True],
         "rescale_betas_zero_snr": [True],
@@ -96,6 +96,7 @@ def scheduler_cases() -> list[dict[str, Any]]:
         {"set": {"steps_offset": 1, "set_alpha_to_one": False}, "named": None},
         {"set": {"beta_schedule": "scaled_linear", "num_train_timesteps": 1}, "named": None},
         {"set": {"unknown": 1}, "named": None},
+        {"set": {"timestep_spacing": "linspace"}, "named": None},
         {"set": {"clip_sample": True, "beta_end": 3, "steps_offset": 7},
          "named": ["clip_sample", "beta_end", "steps_offset"]},
         {"set": {"beta_start": 0.5, "beta_end": 0.999}, "named": [], "says": "signal"},

@@ -36,6 +36,10 @@ PADDLENLP = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
+LINSPACE = {**HUGGINGFACE, "timestep_spacing": "linspace"}
+
+
+FILES = {"huggingface": HUGGINGFACE, "paddlenlp": PADDLENLP, "linspace": LINSPACE}
 
 
 def noise_vectors() -> list[dict[str, object]]:
@@ -55,9 +59,12 @@ def row_facts(row: Row) -> dict[str, Any]:
 
 
 def solver_vectors() -> list[dict[str, object]]:
-    """The rows of both published files; of long schedules the first and the last five."""
+    """The rows of both published files, and of one with steps from the first timestep to the last.
+
+    Of long schedules the first and the last five.
+    """
     vectors = []
-    for name, config in (("huggingface", HUGGINGFACE), ("paddlenlp", PADDLENLP)):
+    for name, config in FILES.items():
         for count, eta in ((1, 0.0), (3, 0.5), (50, 0.0), (50, 1.0), (999, 0.3), (1000, 0.0)):
             rows = ddim_rows(NoiseSchedule.from_config(config), count, eta)
             kept = rows if count <= 50 else (*rows[:5], *rows[-5:])

@@ -269,8 +269,8 @@ def test_configs_that_do_not_belong_together_are_refused(checkpoint, tmp_path):
 
 
 def test_an_unknown_scheduler_is_refused(checkpoint, tmp_path):
-    edit_json(checkpoint / "scheduler/scheduler_config.json", _class_name="PNDMScheduler")
-    with pytest.raises(ConfigError, match="PNDMScheduler"):
+    edit_json(checkpoint / "scheduler/scheduler_config.json", _class_name="LCMScheduler")
+    with pytest.raises(ConfigError, match="LCMScheduler"):
         export_bundle(open_checkpoint(checkpoint), tmp_path / "b")
 
 

@@ -52,6 +52,9 @@ struct Bundle {
   TokenizerInfo tokenizer;
   std::map<std::string, ProgramInfo> programs;
   std::map<std::string, FileInfo> files;
+  /// Runtime and precision -> what the export measured outside its tolerance in that. Pictures would
+  /// be wrong there, and are not made.
+  std::map<std::pair<std::string, std::string>, std::string> outside;
   std::optional<ManifestStamp> stamp;  ///< of the manifest when it was read; none if from memory
 
   /// The formats that every program is present in.

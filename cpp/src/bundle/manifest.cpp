@@ -18,6 +18,7 @@ namespace {
 
 constexpr int kFormatVersion = 2;           // this one and all before it are read
 constexpr std::size_t kMaxNameBytes = 255;  // more, file systems do not take
+constexpr double kNoFigure = 1e300;  // the error of what failed or gave no finite values
 constexpr char kSeal[] = "manifest_sha256";
 
 /// What is wrong with a manifest, before its file is named.
@@ -173,18 +174,42 @@ ProgramInfo parse_program(const std::string& name, const Json& raw, const Tensor
   return program;
 }
 
-/// Parity, versions and what a format keeps for itself: only their form is checked here.
-void check_remarks(const Json& raw) {
-  for (const auto& [runtime, precisions] : object(member(raw, "parity"))) {
+double number(const Json& value) {
+  if (!value.is_number()) refuse_type(value, "number");
+  return value.get<double>();
+}
+
+/// How far one program lies from the original model, if that is outside its tolerance; or nothing.
+std::string excess(const Json& parity) {
+  const double error = number(member(parity, "relative_l2_error"));
+  const double tolerance = number(member(parity, "tolerance"));
+  const std::string where = parity.contains("case") ? text(parity.at("case")) : "";
+  const std::string note = parity.contains("note") ? text(parity.at("note")) : "";
+  if (error <= tolerance) return "";
+  std::string figures =
+      "relative error " + number_text(error, 3) + ", tolerance " + number_text(tolerance, 3);
+  if (error >= kNoFigure) figures = note.empty() ? "no finite values" : note;
+  return where.empty() ? figures : where + ": " + figures;
+}
+
+/// What the export measured outside its tolerance, by runtime and precision.
+std::map<std::pair<std::string, std::string>, std::string> parse_outside(const Json& raw) {
+  std::map<std::pair<std::string, std::string>, std::string> outside;
+  for (const auto& [runtime, precisions] : object(raw)) {
     for (const auto& [precision, programs] : object(precisions)) {
+      std::vector<std::string> found;
       for (const auto& [program, parity] : object(programs)) {
-        for (const char* name : {"relative_l2_error", "tolerance"}) {
-          const Json& value = member(parity, name);
-          if (!value.is_number()) refuse_type(value, "number");
-        }
+        const std::string said = excess(parity);
+        if (!said.empty()) found.push_back(program + ", " + said);
       }
+      if (!found.empty()) outside[{runtime, precision}] = joined(found, "; ");
     }
   }
+  return outside;
+}
+
+/// Versions and what a format keeps for itself: only their form is checked here.
+void check_remarks(const Json& raw) {
   for (const auto& [name, version] : object(member(raw, "versions"))) text(version);
   if (raw.contains("formats")) {
     for (const auto& [name, facts] : object(raw.at("formats"))) object(facts);
@@ -212,6 +237,7 @@ Bundle parse_bundle(const fs::path& folder, const Json& raw) {
     bundle.files[safe_name(name)] = {text(member(entry, "sha256")),
                                      whole_number(member(entry, "bytes"))};
   }
+  bundle.outside = parse_outside(member(raw, "parity"));
   check_remarks(raw);
   std::vector<std::string> needed = {kSchedulerConfig, kVocabulary, kReference};
   for (const auto& [name, program] : bundle.programs) {

@@ -28,10 +28,11 @@ std::string joined(const std::vector<std::string>& items, const char* separator)
   return text;
 }
 
-std::string number_text(double value) {
+std::string number_text(double value, int digits) {
   std::array<char, 40> text{};
   const auto end =
-      std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::general, 9);
+      std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::general,
+                    digits);
   return {text.data(), end.ptr};
 }
 

@@ -15,6 +15,6 @@ std::string in_quotes(std::string_view text, std::size_t most = 200);
 std::string joined(const std::vector<std::string>& items, const char* separator = ", ");
 
 /// A number as a person would write it, in any locale.
-std::string number_text(double value);
+std::string number_text(double value, int digits = 9);
 
 }  // namespace ldm_engine

@@ -82,7 +82,6 @@ NoiseSchedule::NoiseSchedule(const Json& config) {
   Reading reading(config);
   reading.check_fixed("_class_name", "DDIMScheduler", "DDIMScheduler");
   reading.check_fixed("prediction_type", "epsilon", "epsilon");
-  reading.check_fixed("timestep_spacing", "leading", "leading");
   reading.check_fixed("clip_sample", false, true);
   reading.check_fixed("thresholding", false, false);
   reading.check_fixed("rescale_betas_zero_snr", false, false);
@@ -90,6 +89,9 @@ NoiseSchedule::NoiseSchedule(const Json& config) {
   const Json schedule = reading.value("beta_schedule", "linear");
   reading.check("beta_schedule", schedule, schedule == "linear" || schedule == "scaled_linear",
                 "linear or scaled_linear");
+  const Json spacing = reading.value("timestep_spacing", "leading");
+  reading.check("timestep_spacing", spacing, spacing == "leading" || spacing == "linspace",
+                "leading or linspace");
   const Json steps = reading.value("num_train_timesteps", 1000);
   reading.check("num_train_timesteps", steps, is_whole(steps, 1, 1'000'000), "1 to 1000000");
   const Json offset = reading.value("steps_offset", 0);
@@ -107,6 +109,7 @@ NoiseSchedule::NoiseSchedule(const Json& config) {
   num_train_timesteps_ = steps.get<int>();
   steps_offset_ = offset.get<int>();
   set_alpha_to_one_ = to_one.get<bool>();
+  is_leading_ = spacing == "leading";
   alphas_cumprod_ = cumulative_alphas(start.get<double>(), end.get<double>(), num_train_timesteps_,
                                       schedule == "scaled_linear");
   const double first = alphas_cumprod_.front(), last = alphas_cumprod_.back();
@@ -118,15 +121,29 @@ NoiseSchedule::NoiseSchedule(const Json& config) {
   }
 }
 
-std::vector<Transition> NoiseSchedule::leading(int num_inference_steps) const {
+std::vector<int> NoiseSchedule::timesteps(int num_inference_steps) const {
+  std::vector<int> timesteps;
+  timesteps.reserve(static_cast<std::size_t>(num_inference_steps));
+  if (is_leading_) {
+    const int stride = num_train_timesteps_ / num_inference_steps;
+    for (int i = 0; i < num_inference_steps; ++i) timesteps.push_back(i * stride + steps_offset_);
+  } else {
+    for (double timestep : evenly_spaced(0, num_train_timesteps_ - 1, num_inference_steps)) {
+      timesteps.push_back(static_cast<int>(std::nearbyint(timestep)));
+    }
+  }
+  std::reverse(timesteps.begin(), timesteps.end());
+  return timesteps;
+}
+
+std::vector<Transition> NoiseSchedule::transitions(int num_inference_steps) const {
   const auto alpha = [&](int t) { return alphas_cumprod_[static_cast<std::size_t>(t)]; };
   const double final_alpha = set_alpha_to_one_ ? 1.0 : alpha(0);
   const int stride = num_train_timesteps_ / num_inference_steps;
   std::vector<Transition> steps;
   steps.reserve(static_cast<std::size_t>(num_inference_steps));
-  for (int i = num_inference_steps - 1; i >= 0; --i) {
-    const int nominal = i * stride + steps_offset_;
-    const int previous = nominal - stride;
+  for (const int nominal : timesteps(num_inference_steps)) {
+    const int previous = nominal - stride;  // whatever the spacing, as in diffusers
     // With an offset of 1, as many steps as training steps would begin one past the table.
     const int timestep = std::min(nominal, num_train_timesteps_ - 1);
     const double a_prev = previous >= 0 ? alpha(previous) : final_alpha;

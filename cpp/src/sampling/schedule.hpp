@@ -25,14 +25,19 @@ class NoiseSchedule {
 
   int num_train_timesteps() const { return num_train_timesteps_; }
 
-  /// The steps from noise to image with "leading" timestep spacing; `num_inference_steps` is 1 to
-  /// num_train_timesteps(), as settings.hpp checks.
-  std::vector<Transition> leading(int num_inference_steps) const;
+  /// The steps from noise to image; `num_inference_steps` is 1 to num_train_timesteps(), as
+  /// settings.hpp checks.
+  std::vector<Transition> transitions(int num_inference_steps) const;
 
  private:
+  /// Where the model is asked, from noise to image: in equal strides from steps_offset_ on
+  /// ("leading"), or spread from the first to the last timestep ("linspace").
+  std::vector<int> timesteps(int num_inference_steps) const;
+
   int num_train_timesteps_ = 1000;
   int steps_offset_ = 0;
   bool set_alpha_to_one_ = true;
+  bool is_leading_ = true;
   std::vector<double> alphas_cumprod_;  // [num_train_timesteps], in float32's precision
 };
 

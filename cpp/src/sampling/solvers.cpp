@@ -19,7 +19,7 @@ Row ddim_row(const Transition& step, double eta) {
 
 std::vector<Row> ddim_rows(const NoiseSchedule& schedule, int num_inference_steps, double eta) {
   std::vector<Row> rows;
-  for (const Transition& step : schedule.leading(num_inference_steps)) {
+  for (const Transition& step : schedule.transitions(num_inference_steps)) {
     rows.push_back(ddim_row(step, eta));
   }
   return rows;

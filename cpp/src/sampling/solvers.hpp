@@ -34,7 +34,7 @@ struct BatchRow {
   std::vector<float> s;               ///< [B]; no noise is drawn where it is 0
 };
 
-/// DDIM (Song et al. 2021, arXiv:2010.02502) from noise to image, with "leading" timestep spacing.
+/// DDIM (Song et al. 2021, arXiv:2010.02502) from noise to image.
 std::vector<Row> ddim_rows(const NoiseSchedule& schedule, int num_inference_steps, double eta);
 
 /// The rows of a batch whose image i follows `solvers[i]`.

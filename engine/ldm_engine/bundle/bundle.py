@@ -28,6 +28,10 @@ REFERENCE = "reference.json"
 _HASH_CHUNK_BYTES = 4 << 20
 
 
+#: The error of what failed or gave no finite values; JSON has no infinity.
+NO_FIGURE = 1e300
+
+
 @dataclass(frozen=True)
 class FormatInfo:
     """One program in one format: its files relative to the bundle, and how it stores weights."""
@@ -49,8 +53,21 @@ class ProgramInfo:
 class Parity:
     """How far one program lies from the original model in one runtime, as the export measured."""
 
-    relative_l2_error: float
+    relative_l2_error: float  #: `NO_FIGURE` where there is none
     tolerance: float
+    case: str = ""  #: in which the error was largest
+    note: str = ""  #: why there is no figure
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within its tolerance."""
+        return self.relative_l2_error <= self.tolerance
+
+    def __str__(self) -> str:
+        error = f"relative error {self.relative_l2_error:.3g}, tolerance {self.tolerance:.3g}"
+        if self.relative_l2_error >= NO_FIGURE:
+            error = self.note or "no finite values"
+        return f"{self.case}: {error}" if self.case else error
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,14 @@ class Bundle:
         """The formats that every program which a bundle must have is present in."""
         needed = [self.programs[name] for name in PROGRAMS]
         return tuple(f for f in FORMAT_FILES if all(f in p.formats for p in needed))
+
+    def outside(self, runtime: str, precision: str) -> str:
+        """What the export measured outside its tolerance in that; empty if nothing.
+
+        Pictures would be wrong there, and are not made.
+        """
+        programs = self.parity.get(runtime, {}).get(precision, {})
+        return "; ".join(f"{name}, {p}" for name, p in sorted(programs.items()) if not p.passed)
 
     @property
     def program_files_listed(self) -> tuple[str, ...]:

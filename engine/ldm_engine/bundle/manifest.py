@@ -56,7 +56,7 @@ def save_manifest(bundle: Bundle) -> None:
         "files": {name: asdict(info) for name, info in sorted(bundle.files.items())},
         "parity": {
             runtime: {
-                precision: {name: asdict(parity) for name, parity in programs.items()}
+                precision: {name: _said(parity) for name, parity in programs.items()}
                 for precision, programs in precisions.items()
             }
             for runtime, precisions in bundle.parity.items()
@@ -65,6 +65,11 @@ def save_manifest(bundle: Bundle) -> None:
         "formats": bundle.format_facts,
     }
     write_atomically(bundle.path / MANIFEST, seal(content))
+
+
+def _said(parity: Parity) -> dict[str, Any]:
+    """What there is to say of one program; that is less than all for those within tolerance."""
+    return {name: value for name, value in asdict(parity).items() if value != ""}
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
@@ -230,7 +235,8 @@ def _parse_tensor(raw: dict[str, Any]) -> TensorSpec:
 
 
 def _parse_parity(raw: dict[str, Any]) -> Parity:
-    return Parity(float(raw["relative_l2_error"]), float(raw["tolerance"]))
+    words = (_typed(raw.get(name, ""), str) for name in ("case", "note"))
+    return Parity(float(raw["relative_l2_error"]), float(raw["tolerance"]), *words)
 
 
 def _parse_file(raw: dict[str, Any]) -> FileInfo:

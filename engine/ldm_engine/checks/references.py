@@ -20,8 +20,16 @@ from .cases import END_TO_END_KEY, Arrays, reference_cases
 
 #: Values of each output kept in ``reference.json``, evenly spread over the flattened array.
 SAMPLES = 256
-#: Program and label of a case to the outputs by name, whole or sampled.
-References = dict[tuple[str, str], Arrays]
+Key = tuple[str, str]  #: program and label of a case
+
+
+class References(dict[Key, Arrays]):
+    """The original model's outputs of each case by name, whole or sampled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: How far two ways to compute the original model in fp32 lie apart, relative L2.
+        self.rounding: dict[Key, float] = {}
 
 
 def sample(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -33,8 +41,13 @@ def sample(values: NDArray[Any]) -> NDArray[np.float32]:
 def save_references(bundle: Bundle, references: References) -> None:
     """Write ``reference.json``: samples of every output."""
     content = [
-        {"program": p, "case": c, "outputs": {n: sample(v).tolist() for n, v in outputs.items()}}
-        for (p, c), outputs in references.items()
+        {
+            "program": program,
+            "case": case,
+            "rounding": references.rounding.get((program, case), 0.0),
+            "outputs": {name: sample(v).tolist() for name, v in outputs.items()},
+        }
+        for (program, case), outputs in references.items()
     ]
     text = json.dumps({"samples": SAMPLES, "references": content}, indent=1)
     write_atomically(bundle.path / REFERENCE, (text + "\n").encode())
@@ -47,13 +60,13 @@ def load_references(bundle: Bundle) -> References:
         BundleError: if it is missing or does not cover every case.
     """
     raw = read_json_object(bundle.path / REFERENCE)
+    references = References()
     try:
-        references: References = {
-            (entry["program"], entry["case"]): {
-                n: np.asarray(v, dtype=np.float32) for n, v in entry["outputs"].items()
-            }
-            for entry in raw["references"]
-        }
+        for entry in raw["references"]:
+            key = entry["program"], entry["case"]
+            outputs = entry["outputs"].items()
+            references[key] = {name: np.asarray(v, dtype=np.float32) for name, v in outputs}
+            references.rounding[key] = float(entry.get("rounding", 0.0))
         for program in bundle.programs:
             for case in reference_cases(program, bundle.model):
                 for name, shape in case.output_shapes.items():

@@ -23,6 +23,7 @@ from .tolerances import (
     end_to_end_tolerance,
     program_tolerance,
     relative_error,
+    rounding_tolerance,
     worst_image_error,
 )
 
@@ -121,6 +122,7 @@ class _Check:
     def _compare(
         self, key: tuple[str, str], run: Callable[[], Arrays], tolerance: float, measure: Measure
     ) -> Finding:
+        tolerance = max(tolerance, rounding_tolerance(self.references.rounding.get(key, 0.0)))
         try:
             outputs = run()
         except RuntimeUnavailableError:

@@ -108,6 +108,11 @@ def _show_warning(
     err.print(f"[bold yellow]Warning:[/] {plain(str(message))}")
 
 
+def print_note(text: str) -> None:
+    """Print what a user should know of a choice that was made."""
+    err.print(f"[bold]Note:[/] {plain(text)}")
+
+
 @contextmanager
 def busy(description: str) -> Iterator[None]:
     """A spinner, for what has no measure of progress."""
@@ -217,6 +222,8 @@ def print_bundle(bundle: Bundle) -> None:
     print_whole(_program_table(bundle))
     out.print()
     print_whole(_parity_table(bundle))
+    for sentence in _refused_precisions(bundle):
+        out.print(plain(sentence))
     out.print()
     print_whole(_tensor_table(bundle))
 
@@ -240,6 +247,19 @@ def _parity_table(bundle: Bundle) -> Table:
             errors = [f"{p.relative_l2_error:.1e}" if p else "" for p in map(programs.get, rows)]
             table.add_row(*map(plain, (runtime, precision)), *errors)
     return table
+
+
+def _refused_precisions(bundle: Bundle) -> Iterator[str]:
+    """A sentence for each precision that the export found outside, or could not measure."""
+    for name, runtime in RUNTIMES.items():
+        if runtime.format not in bundle.formats or "cpu" not in runtime.precisions:
+            continue
+        for precision in runtime.offers(bundle, "cpu"):
+            outside = bundle.outside(name, precision)
+            if outside:
+                yield f"{name} {precision} is outside its tolerance and refused: {outside}."
+            elif precision == "bf16" and precision not in bundle.parity.get(name, {}):
+                yield f"{name} {precision} was not measured: the exporting machine has none."
 
 
 def _tensor_table(bundle: Bundle) -> Table:

@@ -186,7 +186,7 @@ def _obstacles(bundle: Bundle, runtime: Runtime, precision: str, device: Device)
     # All together: exporting again does not help where there is no GPU.
     lacks = [*runtime.missing(precision, device), no_program]
     if not any(lacks):
-        lacks.append(runtime.mismatch(bundle, precision, device))
+        lacks += [runtime.mismatch(bundle, precision, device), _outside(bundle, runtime, precision)]
     return [obstacle for obstacle in lacks if obstacle]
 
 
@@ -220,6 +220,17 @@ def _no_program(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:
                 f"export again with --formats {','.join(bundle.formats)} --{precision}"
             )
     return None
+
+
+def _outside(bundle: Bundle, runtime: Runtime, precision: str) -> str | None:
+    """Why its pictures would be wrong, as the export found."""
+    measured = bundle.outside(runtime.name, precision)
+    if not measured:
+        return None
+    return (
+        f"the export measured this model outside its tolerance in it ({measured}); use another "
+        "precision, such as fp32"
+    )
 
 
 def check_options(

@@ -25,10 +25,10 @@ from ..errors import ConfigError
 from .values import is_number, is_whole
 
 _BETA_SCHEDULES = ("linear", "scaled_linear")
+_SPACINGS = ("leading", "linspace")
 #: Keys of the published files that must have exactly this value; the second is diffusers' default.
 _FIXED: dict[str, tuple[tuple[Any, ...], Any]] = {
     "prediction_type": (("epsilon",), "epsilon"),
-    "timestep_spacing": (("leading",), "leading"),
     "clip_sample": ((False,), True),
     "thresholding": ((False,), False),
     "rescale_betas_zero_snr": ((False,), False),
@@ -53,7 +53,8 @@ class NoiseSchedule:
     beta_end: float
     beta_schedule: str
     set_alpha_to_one: bool
-    steps_offset: int
+    steps_offset: int  #: counts in "leading" spacing alone
+    timestep_spacing: str = "leading"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> NoiseSchedule:
@@ -75,6 +76,8 @@ class NoiseSchedule:
             check(key, value, value in accepted, " or ".join(map(repr, accepted)))
         betas = config.get("beta_schedule", "linear")
         check("beta_schedule", betas, betas in _BETA_SCHEDULES, " or ".join(_BETA_SCHEDULES))
+        spacing = config.get("timestep_spacing", "leading")
+        check("timestep_spacing", spacing, spacing in _SPACINGS, " or ".join(_SPACINGS))
         steps = config.get("num_train_timesteps", 1000)
         check("num_train_timesteps", steps, is_whole(steps) and 1 <= steps <= 10**6, "1 to 1000000")
         offset = config.get("steps_offset", 0)
@@ -91,7 +94,7 @@ class NoiseSchedule:
                 f"The scheduler config is not one this engine can run:\n{listing}\n"
                 "Use the scheduler_config.json published with the checkpoint."
             )
-        schedule = cls(steps, float(start), float(end), betas, to_one, offset)
+        schedule = cls(steps, float(start), float(end), betas, to_one, offset, spacing)
         alphas = schedule.alphas_cumprod()
         if not 0 < alphas[-1] <= alphas[0] < 1:
             raise ConfigError(
@@ -111,8 +114,22 @@ class NoiseSchedule:
         alphas = np.float32(1.0) - betas.astype(np.float32)
         return np.cumprod(alphas, dtype=np.float64).astype(np.float32).astype(np.float64)
 
-    def leading(self, num_inference_steps: int) -> tuple[Transition, ...]:
-        """The steps from noise to image with "leading" timestep spacing.
+    def timesteps(self, num_inference_steps: int) -> list[int]:
+        """Where the model is asked, from noise to image.
+
+        "leading" leaves equal strides and begins at `steps_offset`; "linspace" spreads the steps
+        from the first to the last timestep.
+        """
+        if self.timestep_spacing == "leading":
+            stride = self.num_train_timesteps // num_inference_steps
+            ascending = [i * stride + self.steps_offset for i in range(num_inference_steps)]
+        else:
+            spread = np.linspace(0, self.num_train_timesteps - 1, num_inference_steps)
+            ascending = [int(timestep) for timestep in spread.round()]
+        return ascending[::-1]
+
+    def transitions(self, num_inference_steps: int) -> tuple[Transition, ...]:
+        """The steps from noise to image.
 
         `num_inference_steps` is 1 to ``num_train_timesteps``; ``settings.py`` checks it.
         """
@@ -120,9 +137,8 @@ class NoiseSchedule:
         final = 1.0 if self.set_alpha_to_one else float(alphas[0])
         stride = self.num_train_timesteps // num_inference_steps
         steps = []
-        for i in reversed(range(num_inference_steps)):
-            timestep = i * stride + self.steps_offset
-            previous = timestep - stride
+        for timestep in self.timesteps(num_inference_steps):
+            previous = timestep - stride  # whatever the spacing, as in diffusers
             # With an offset of 1, as many steps as training steps would begin one past the table.
             timestep = min(timestep, self.num_train_timesteps - 1)
             a_prev = float(alphas[previous]) if previous >= 0 else final

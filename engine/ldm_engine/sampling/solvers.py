@@ -50,14 +50,14 @@ class Row:
 
 
 def ddim_rows(schedule: NoiseSchedule, num_inference_steps: int, eta: float) -> tuple[Row, ...]:
-    """DDIM from noise to image, with "leading" timestep spacing.
+    """DDIM from noise to image.
 
     Args:
         schedule: that the model was trained with.
         num_inference_steps: 1 to ``schedule.num_train_timesteps``.
         eta: 0 (deterministic) to 1 (as noisy as DDPM).
     """
-    return tuple(_ddim_row(step, eta) for step in schedule.leading(num_inference_steps))
+    return tuple(_ddim_row(step, eta) for step in schedule.transitions(num_inference_steps))
 
 
 def _ddim_row(step: Transition, eta: float) -> Row:

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
 import reprlib
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ldm_engine.errors import CheckpointError
+from ldm_engine.errors import CheckpointError, ConfigError
 
-from .checkpoint import Checkpoint, Config, StateDict
-from .files import Tensors, is_paddle_file, open_tensors
-from .names import canonical_name, canonical_state
-
-# Folder names, the published one first.
-FOLDERS = {
-    "text_encoder": ("bert", "text_encoder"),
-    "unet": ("unet",),
-    "autoencoder": ("vqvae", "vae"),
-}
-
-# Weights by preference: safe formats before pickles.
-DIFFUSERS_WEIGHTS = {
-    "text_encoder": (
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "pytorch_model.bin",
-        "pytorch_model.bin.index.json",
-    ),
-    "unet": (
-        "diffusion_pytorch_model.safetensors",
-        "diffusion_pytorch_model.safetensors.index.json",
-        "diffusion_pytorch_model.bin",
-        "diffusion_pytorch_model.bin.index.json",
-    ),
-}
-DIFFUSERS_WEIGHTS["autoencoder"] = DIFFUSERS_WEIGHTS["unet"]
-PADDLE_WEIGHTS = "model_state.pdparams"
+from .checkpoint import Checkpoint, Config
+from .component_folders import component_folders
+from .component_weights import load_weights, weights_files
+from .json_files import read_json
+from .schedulers import ddim_config
+from .weights_files import PADDLE_STEMS
 
 CONFIG_FILES = ("config.json", "model_config.json")
 SCHEDULER_FILES = ("scheduler_config.json", "config.json")
@@ -57,28 +33,25 @@ TEXT_ALIASES = {
 }
 
 
-def is_component_folder(path: Path) -> bool:
-    """Whether `path` looks like a checkpoint of this kind, complete or not."""
-    if (path / "model_index.json").is_file():
-        return True
-    return any((path / name).is_dir() for names in FOLDERS.values() for name in names)
-
-
-def open_folder(path: Path, vocab: Path | None) -> Checkpoint:
+def open_folder(
+    path: Path, vocab: Path | None, variant: str | None = None, ema: bool | None = None
+) -> Checkpoint:
     """Find all files of a diffusers or PaddleNLP folder and read its configs."""
-    folders = {component: _component_folder(path, component) for component in FOLDERS}
-    weights = {component: _weights_file(folder, component) for component, folder in folders.items()}
+    folders, notes = component_folders(path, variant, ema)
+    weights, more = weights_files(folders, variant)
     configs = {component: _config(folder, component) for component, folder in folders.items()}
-    configs["scheduler"] = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
+    scheduler = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
+    configs["scheduler"] = ddim_config(scheduler)
     tokenizer_config = path / "tokenizer" / "tokenizer_config.json"
     configs["tokenizer"] = read_json(tokenizer_config) if tokenizer_config.is_file() else {}
-    paddle = any(file.name == PADDLE_WEIGHTS for file in weights.values())
+    paddle = any(file.name.startswith(PADDLE_STEMS) for file in weights.values())
     return Checkpoint(
         layout="paddlenlp" if paddle else "diffusers",
         path=path,
         configs=configs,
         vocab_path=find_vocab([path / "tokenizer", path], vocab),
-        loaders={component: partial(_load, component, file) for component, file in weights.items()},
+        loaders={component: partial(load_weights, component, weights) for component in weights},
+        notes=(*notes, *more),
     )
 
 
@@ -93,44 +66,6 @@ def find_vocab(folders: list[Path], vocab: Path | None) -> Path:
         f"The checkpoint has no vocabulary: there is no file {looked}.\n"
         "  Put the `vocab.txt` of bert-base-uncased there (huggingface.co/google-bert/"
         "bert-base-uncased), or pass its path as `vocab`."
-    )
-
-
-def read_json(path: Path) -> Config:
-    """A config file; anything but a JSON object is an error that names the file."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"`{path}` cannot be read as JSON ({error}).\n  Download it again."
-        ) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(
-            f"`{path}` holds a {type(config).__name__}; a config is a JSON object.\n"
-            "  Download it again."
-        )
-    return config
-
-
-def _component_folder(path: Path, component: str) -> Path:
-    for name in FOLDERS[component]:
-        if (path / name).is_dir():
-            return path / name
-    accepted = " or ".join(f"`{name}/`" for name in FOLDERS[component])
-    raise CheckpointError(
-        f"`{path}` has no folder for the component {component}; accepted: {accepted}.\n"
-        "  Download the checkpoint completely: bert/, unet/, vqvae/, scheduler/ and tokenizer/."
-    )
-
-
-def _weights_file(folder: Path, component: str) -> Path:
-    accepted = (*DIFFUSERS_WEIGHTS[component], PADDLE_WEIGHTS)
-    for name in accepted:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(
-        f"`{folder}` has no weights for the component {component}; accepted: "
-        f"{', '.join(accepted)}.\n  Download one of these files."
     )
 
 
@@ -150,14 +85,24 @@ def _config(folder: Path, component: str) -> Config:
     _check_class(folder, component, config)
     if component == "text_encoder":
         for alias, name in TEXT_ALIASES.items():
-            if alias in config:
-                config.setdefault(name, config[alias])
+            if alias in config and config.setdefault(name, config[alias]) != config[alias]:
+                _refuse_two_names(folder, config, alias, name)
     else:
         for key in ("down_block_types", "up_block_types"):
             # diffusers' first releases wrote "UNetRes…" before the names of the same blocks.
             if isinstance(config.get(key), list):
                 config[key] = [str(name).removeprefix("UNetRes") for name in config[key]]
     return config
+
+
+def _refuse_two_names(folder: Path, config: Config, alias: str, name: str) -> None:
+    """Two names of one number that differ; of layers, diffusers reads the one name alone."""
+    if alias != "num_hidden_layers":
+        raise ConfigError(
+            f"The config in `{folder}` has `{name}` {config[name]!r} and `{alias}` "
+            f"{config[alias]!r}, which are two names of one number.\n"
+            "  Keep the right one."
+        )
 
 
 def _unwrapped(config: Config) -> Config:
@@ -184,31 +129,3 @@ def _check_class(folder: Path, component: str, config: Config) -> None:
             f"`{folder}` holds a {given}; the component {component} of this model family is a "
             f"{MODEL_CLASSES[component]}.\n  Pass a checkpoint like CompVis/ldm-text2im-large-256."
         )
-
-
-def _load(component: str, file: Path) -> StateDict:
-    tensors = _open_sharded(file) if file.name.endswith(".index.json") else open_tensors(file)
-    paddle = file.name == PADDLE_WEIGHTS and is_paddle_file(file)
-    return canonical_state(tensors, partial(canonical_name, component), linear_is_in_out=paddle)
-
-
-def _open_sharded(index_file: Path) -> Tensors:
-    """The tensors of all shards that a `*.index.json` names; shards lie beside it."""
-    shards = read_json(index_file).get("weight_map")
-    if not isinstance(shards, dict) or not all(
-        isinstance(shard, str) and re.fullmatch(r"[\w.-]+", shard) for shard in shards.values()
-    ):
-        raise CheckpointError(
-            f"`{index_file}` has no `weight_map` of tensor names to files in the same folder.\n"
-            "  Download it again."
-        )
-    tensors: Tensors = {}
-    for shard in sorted(set(shards.values())):
-        tensors |= open_tensors(index_file.parent / shard)
-    missing = sorted(set(shards) - set(tensors))
-    if missing:
-        raise CheckpointError(
-            f"`{index_file}` names {len(missing)} tensors that its shards do not hold, such as "
-            f"`{missing[0]}`.\n  Download all shards: {', '.join(sorted(set(shards.values())))}."
-        )
-    return tensors

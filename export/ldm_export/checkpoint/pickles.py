@@ -1,7 +1,9 @@
 """Reads pickles as data: arrays and plain containers are admitted, all else is refused by name.
 
 Nothing a pickle names is ever imported. Each admitted name stands for an object of this module that
-only records what it was given, and sizes are checked against the bytes that are really there.
+only records what it was given, and sizes are checked against the bytes that are really there. Any
+other name becomes a token, which does nothing: training code keeps classes beside the weights. A
+pickle that does more with a token than to keep it is refused.
 
 The machine is the Python one of the standard library, because two habits of the C one cannot be
 changed from outside: it takes memory for the highest memo index that a pickle names, and it hashes
@@ -147,6 +149,24 @@ class _PlainUnpickler(pickle._Unpickler):
     def _refuse_set(self) -> None:
         raise _RefusedError("builtins.set")
 
+    def _load_newobj(self) -> None:
+        arguments, made_of = self.stack.pop(), self.stack.pop()
+        self.append(_made(made_of, arguments))
+
+    def _load_newobj_ex(self) -> None:
+        del self.stack[-1]  # keywords, which nothing admitted takes
+        self._load_newobj()
+
+    def _instantiate(self, made_of: Any, arguments: Any) -> None:
+        """What protocol 0 does instead of a call."""
+        self.append(_made(made_of, arguments))
+
+    def get_extension(self, code: int) -> NoReturn:
+        """Numbers that a process gives to names; no file's can mean anything here."""
+        raise _RefusedError(f"the extension code {code}")
+
+    dispatch[pickle.NEWOBJ[0]] = _load_newobj
+    dispatch[pickle.NEWOBJ_EX[0]] = _load_newobj_ex
     dispatch[pickle.SETITEM[0]] = _load_setitem
     dispatch[pickle.SETITEMS[0]] = _load_setitems
     dispatch[pickle.DICT[0]] = _load_dict
@@ -164,9 +184,7 @@ class _PlainUnpickler(pickle._Unpickler):
             admitted = _Admitted(self._latin1_bytes)
         if admitted is None:
             admitted = self._torch_name(module, name)
-        if admitted is None:
-            raise _RefusedError(f"{module}.{name}")
-        return admitted
+        return Token(f"{module}.{name}") if admitted is None else admitted
 
     def _torch_name(self, module: str, name: str) -> Any:
         if self._rebuild_tensor is None:
@@ -232,6 +250,25 @@ class _Admitted(_Inert):
 
     def __call__(self, *arguments: Any) -> Any:
         return self._function(*arguments)
+
+
+class Token(_Inert):
+    """A name that is not admitted: it may lie about, or be a key, and that is all."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __call__(self, *arguments: Any) -> NoReturn:
+        """Refuse: the pickle wants to run what it names."""
+        raise _RefusedError(self.name)
+
+    def __setstate__(self, state: Any) -> NoReturn:
+        raise _RefusedError(self.name)
 
 
 class _StorageType(_Inert):
@@ -319,7 +356,7 @@ def _array(raw: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -
 
 def _reconstruct(subtype: Any, *_placeholder: Any) -> PendingArray:
     if not isinstance(subtype, _NDArrayType):
-        raise _RefusedError("an array class other than numpy.ndarray")
+        raise _RefusedError(f"an array of the class {_shown(subtype)}")
     return PendingArray()
 
 
@@ -363,6 +400,11 @@ def _same_tuple(content: Any) -> tuple[Any, ...]:
     return content
 
 
+def _made(made_of: Any, arguments: Any) -> NoReturn:
+    """How newer protocols make objects of classes; nothing that is admitted is made so."""
+    raise _RefusedError(made_of.name if isinstance(made_of, Token) else _shown(made_of))
+
+
 def _parameter(tensor: Any, *_gradient_state: Any) -> PendingTensor:
     if not isinstance(tensor, PendingTensor):
         raise _RefusedError("a parameter without a tensor")
@@ -375,7 +417,7 @@ def _set_items(target: Any, items: list[Any]) -> Any:
         raise _RefusedError("dict entries without a dict")
     for key, value in zip(items[::2], items[1::2], strict=True):
         number = isinstance(key, int) and key.bit_length() < 64
-        if not number and not isinstance(key, str | bytes):
+        if not number and not isinstance(key, str | bytes | Token):
             raise _RefusedError(f"a dict key that is neither text nor a number: {_shown(key)}")
         target[key] = value
     return target
@@ -403,7 +445,7 @@ def _shown(value: Any) -> str:
     """`value` for a message; of containers only the kind, for they may hold themselves."""
     if isinstance(value, str | bytes):
         return repr(value[:40])
-    if isinstance(value, int) and value.bit_length() < 128:
+    if isinstance(value, Token) or (isinstance(value, int) and value.bit_length() < 128):
         return repr(value)
     return f"a {type(value).__name__.lstrip('_')}"
 

@@ -1,6 +1,7 @@
 """The model as dygraph ``paddle.nn`` layers, and the one way to fill them with a checkpoint."""
 
 from .autoencoder import AutoencoderDecoder
+from .blocks import norms_in_two_passes
 from .config import AutoencoderConfig, TextEncoderConfig, UNetConfig
 from .text_encoder import LDMBert
 from .unet import UNet
@@ -14,5 +15,6 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "load_tensors",
+    "norms_in_two_passes",
     "tensor_shapes",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paddle import Tensor, nn
 
-from .blocks import ResnetBlock, Upsample, attention, silu, to_pixels, to_tokens
+from .blocks import GroupNorm, ResnetBlock, Upsample, attention, silu, to_pixels, to_tokens
 from .config import AutoencoderConfig
 
 NORM_EPSILON = 1e-6  # fixed in diffusers' AutoencoderKL
@@ -15,7 +15,7 @@ class SingleHeadAttention(nn.Layer):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, channels, epsilon=NORM_EPSILON)
+        self.group_norm = GroupNorm(groups, channels, epsilon=NORM_EPSILON)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -90,7 +90,7 @@ class Decoder(nn.Layer):
                 for i, width in enumerate(widths)
             ]
         )
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], epsilon=NORM_EPSILON)
+        self.conv_norm_out = GroupNorm(groups, widths[-1], epsilon=NORM_EPSILON)
         self.conv_out = nn.Conv2D(widths[-1], config.out_channels, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:

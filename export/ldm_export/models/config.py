@@ -1,142 +1,133 @@
 """Model configs: the published JSON dictionaries, read into frozen dataclasses and checked at once.
 
 Keys and defaults are those of diffusers' ``UNet2DConditionModel``, ``AutoencoderKL`` and
-``LDMBertConfig``. A key this project does not implement must hold the value that switches it off;
-anything else is refused here, before a tensor is read.
+``LDMBertConfig``, and of their namesakes in ppdiffusers. A key this project does not implement must
+hold a value that switches it off; one that cannot change a picture in fp32 may hold anything.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ldm_engine.bundle.model import MAX_SIZE
-from ldm_engine.errors import ConfigError
 
-#: Keys that may be present with exactly these values (diffusers' defaults: the feature is off).
+from ..config_reading import MAX_WIDTH, OFF, ConfigReader
+
+MAX_LAYERS = 256
+
+_SILU = ("silu", "swish")
+#: ppdiffusers alone: how images lie in memory, and weights quantized by either library.
+_LAYOUT: dict[str, tuple[Any, ...]] = {
+    "data_format": ("NCHW", None),
+    "quantization_config": (None, {}),
+}
+#: Keys that may be present with exactly these values: the feature is off.
 _UNET_FIXED: dict[str, tuple[Any, ...]] = {
-    "act_fn": ("silu", "swish"),
+    **_LAYOUT,
+    "act_fn": _SILU,
     "addition_embed_type": (None,),
-    "addition_embed_type_num_heads": (64,),
     "attention_type": ("default",),
-    "center_input_sample": (False,),
-    "class_embeddings_concat": (False,),
+    "center_input_sample": OFF,
+    "class_embed_type": (None,),
+    "class_embeddings_concat": OFF,
     "conv_in_kernel": (3,),
     "conv_out_kernel": (3,),
     "downsample_padding": (1,),
-    "dropout": (0, 0.0),
-    "dual_cross_attention": (False,),
-    "mid_block_only_cross_attention": (None, False),
-    "mid_block_scale_factor": (1, 1.0),
+    "dual_cross_attention": OFF,
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "mid_block_scale_factor": (1,),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",),
     "num_attention_heads": (None,),
-    "only_cross_attention": (False,),
-    "resnet_out_scale_factor": (1, 1.0),
-    "resnet_skip_time_act": (False,),
+    "num_class_embeds": (None,),
+    "only_cross_attention": OFF,
+    "resnet_pre_temb_non_linearity": OFF,  # ppdiffusers
     "resnet_time_scale_shift": ("default",),
-    "reverse_transformer_layers_per_block": (None,),
+    "reverse_transformer_layers_per_block": (None, 1),
+    "time_cond_proj_dim": (None,),
+    "time_embedding_act_fn": (None,),
     "time_embedding_type": ("positional",),
+    "timestep_post_act": (None,),
     "transformer_layers_per_block": (1,),
-    "upcast_attention": (False, None),
-    "use_linear_projection": (False,),
+    "use_linear_projection": OFF,
 }
+#: Read in training, in half precision, or by features that are refused above.
+_UNET_FREE = {
+    "addition_embed_type_num_heads",  # of an `addition_embed_type`
+    "addition_time_embed_dim",  # likewise
+    "cross_attention_norm",  # of blocks that are refused by their types, as the next three
+    "mid_block_only_cross_attention",
+    "resnet_out_scale_factor",
+    "resnet_skip_time_act",
+    "dropout",
+    "projection_class_embeddings_input_dim",  # of a `class_embed_type`
+    "upcast_attention",  # to fp32
+}
+#: May be one value for each level.
+_UNET_PER_LEVEL = (
+    "cross_attention_dim",
+    "layers_per_block",
+    "only_cross_attention",
+    "reverse_transformer_layers_per_block",
+    "transformer_layers_per_block",
+)
 _AUTOENCODER_FIXED: dict[str, tuple[Any, ...]] = {
-    "act_fn": ("silu", "swish"),
+    **_LAYOUT,
+    "act_fn": _SILU,
+    "latents_mean": (None,),
+    "latents_std": (None,),
     "mid_block_add_attention": (True,),
+    "shift_factor": (None, 0),
     "use_post_quant_conv": (True,),
-    "use_quant_conv": (True, False),
-    "force_upcast": (True, False),
 }
-#: Describe the encoder half or training, and say nothing about the decoder.
-_AUTOENCODER_IGNORED = {"down_block_types", "in_channels", "sample_size"}
+#: Describe the encoder half, training, tiling or half precision; the decoder does not read them.
+_AUTOENCODER_FREE = {
+    "down_block_out_channels",  # ppdiffusers
+    "down_block_types",
+    "force_upcast",
+    "in_channels",
+    "sample_size",
+    "use_quant_conv",
+}
 _TEXT_FIXED: dict[str, tuple[Any, ...]] = {
-    "activation_function": ("gelu",),
-    "scale_embedding": (False, 0),
+    **_LAYOUT,
+    "activation_function": ("gelu", "gelu_python"),
+    "model_type": ("ldmbert", None),
+    "pruned_heads": ({}, None),
 }
-
-
-#: Far beyond any model of the family; a larger number is a mistake that would take all memory.
-MAX_WIDTH = 1_000_000
-MAX_LAYERS = 256
-
-
-class _Reader:
-    """Takes values out of one raw config and gathers every violation for a single message."""
-
-    def __init__(self, component: str, raw: Mapping[str, Any]) -> None:
-        self.component = component
-        self.raw = {k: v for k, v in raw.items() if not k.startswith("_")}
-        self.seen: set[str] = set()
-        self.violations: list[str] = []
-
-    def integer(self, key: str, default: int, maximum: int = MAX_WIDTH) -> int:
-        value = self._take(key, default)
-        if type(value) is not int or not 1 <= value <= maximum:
-            accepted = f"an integer from 1 to {maximum} is accepted"
-            self.violations.append(f"`{key}` is {value!r}; {accepted}")
-            return 1
-        return value
-
-    def integers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        value = self._take(key, list(default))
-        good = isinstance(value, (list, tuple)) and len(value) > 0
-        if not good or any(type(v) is not int or not 1 <= v <= MAX_WIDTH for v in value):
-            accepted = f"a list of integers from 1 to {MAX_WIDTH} is accepted"
-            self.violations.append(f"`{key}` is {value!r}; {accepted}")
-            return default
-        return tuple(value)
-
-    def number(self, key: str, default: float) -> float:
-        value = self._take(key, default)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 < value < math.inf:
-            self.violations.append(f"`{key}` is {value!r}; a positive number is accepted")
-            return default
-        return float(value)
-
-    def boolean(self, key: str, default: bool) -> bool:
-        value = self._take(key, default)
-        if not isinstance(value, bool):
-            self.violations.append(f"`{key}` is {value!r}; true or false is accepted")
-        return bool(value)
-
-    def choices(
-        self, key: str, accepted: tuple[str, ...], default: tuple[str, ...]
-    ) -> tuple[str, ...]:
-        value = self._take(key, list(default))
-        if not isinstance(value, (list, tuple)) or any(v not in accepted for v in value):
-            allowed = " or ".join(accepted)
-            self.violations.append(f"`{key}` is {value!r}; a list of {allowed} is accepted")
-            return default
-        return tuple(value)
-
-    def require(self, holds: bool, message: str) -> None:
-        if not holds:
-            self.violations.append(message)
-
-    def finish(self, fixed: Mapping[str, tuple[Any, ...]], ignored: set[str] | None) -> None:
-        """Raise on any violation; `ignored` None leaves keys that are not known alone."""
-        for key, accepted in fixed.items():
-            if key in self.raw and self.raw[key] not in accepted:
-                allowed = " or ".join(repr(a) for a in accepted)
-                self.violations.append(f"`{key}` is {self.raw[key]!r}; {allowed} is accepted")
-        unknown = self.raw.keys() - self.seen - fixed.keys()
-        for key in sorted(unknown - ignored if ignored is not None else ()):
-            if self.raw[key] not in (None, False):
-                self.violations.append(f"`{key}` is {self.raw[key]!r}; this key is not supported")
-        if self.violations:
-            listing = "\n".join(f"  - {v}" for v in self.violations)
-            raise ConfigError(
-                f"The {self.component} config is not one this engine can run:\n{listing}\n"
-                "Only models of the CompVis/ldm-text2im-large-256 family are exported; "
-                "check that the checkpoint is of that family."
-            )
-
-    def _take(self, key: str, default: Any) -> Any:
-        self.seen.add(key)
-        return self.raw.get(key, default)
+#: Of LDMBertConfig: read in training, or never.
+_TEXT_FREE = {
+    "activation_dropout",
+    "attention_dropout",
+    "classifier_dropout",
+    "dropout",
+    "encoder_layerdrop",
+    "init_std",
+    "pad_token_id",
+    "scale_embedding",  # the model has no such factor, in either library
+    "use_cache",
+}
+#: Of the base classes of all configs in transformers and PaddleNLP, which concern other models.
+_TEXT_BASE = {
+    "add_cross_attention", "architectures", "attn_implementation", "bad_words_ids",
+    "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward",
+    "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample",
+    "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id",
+    "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id",
+    "forced_eos_token_id", "fuse_attention_ffn", "fuse_attention_qkv", "gradient_checkpointing",
+    "hidden_size", "id2label", "init_args", "init_class", "initializer_range", "is_decoder",
+    "is_encoder_decoder", "label2id", "length_penalty", "max_length", "min_length", "name_or_path",
+    "no_repeat_ngram_size", "num_attention_heads", "num_beam_groups", "num_beams", "num_choices",
+    "num_hidden_layers", "num_labels", "num_return_sequences", "output_attentions",
+    "output_hidden_states", "output_scores", "paddlenlp_version", "prefix", "problem_type",
+    "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate",
+    "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
+    "tensor_parallel_degree", "tensor_parallel_output", "tensor_parallel_rank", "tf_legacy_loss",
+    "tie_encoder_decoder", "tie_word_embeddings", "tokenizer_class", "top_k", "top_p",
+    "torch_dtype", "torchscript", "transformers_version", "typical_p", "use_bfloat16",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -158,7 +149,7 @@ class TextEncoderConfig:
         Raises:
             ConfigError: listing every unsupported value.
         """
-        reader = _Reader("text encoder (LDMBert)", raw)
+        reader = ConfigReader("text encoder (LDMBert)", raw)
         limits = {"encoder_layers": MAX_LAYERS}
         config = cls(
             **{
@@ -166,8 +157,7 @@ class TextEncoderConfig:
                 for name in cls.__annotations__
             }
         )
-        # transformers writes dozens of keys that concern training or other models.
-        reader.finish(_TEXT_FIXED, ignored=None)
+        reader.finish(_TEXT_FIXED, _TEXT_FREE | _TEXT_BASE)
         return config
 
 
@@ -208,26 +198,26 @@ class UNetConfig:
         Raises:
             ConfigError: listing every unsupported value.
         """
-        reader = _Reader("UNet", raw)
+        reader = ConfigReader("UNet", raw)
         widths = reader.integers("block_out_channels", (320, 640, 1280, 1280))
         levels = len(widths)
+        reader.one_for_all(_UNET_PER_LEVEL, levels)
         down = reader.choices("down_block_types", _DOWN, (_DOWN[0],) * 3 + (_DOWN[1],))
         up = reader.choices("up_block_types", _UP, (_UP[1],) + (_UP[0],) * 3)
         heads = _per_level(reader, "attention_head_dim", 8, levels)
         groups = reader.integer("norm_num_groups", 32)
-        freq_shift = reader._take("freq_shift", 0)
+        reader.lower("act_fn")
         reader.require(
             len(down) == levels, f"`down_block_types` has {len(down)} entries, not {levels}"
         )
         reader.require(len(up) == levels, f"`up_block_types` has {len(up)} entries, not {levels}")
-        reader.require(freq_shift in (0, 1), f"`freq_shift` is {freq_shift!r}; 0 or 1 is accepted")
         for width, count in zip(widths, heads, strict=False):
             reader.require(
                 width % groups == 0, f"{width} channels do not divide into {groups} groups"
             )
             reader.require(width % count == 0, f"{width} channels do not divide into {count} heads")
         config = cls(
-            sample_size=reader.integer("sample_size", 32, MAX_SIZE),
+            sample_size=_sample_size(reader),
             in_channels=reader.integer("in_channels", 4),
             out_channels=reader.integer("out_channels", 4),
             down_block_types=down,
@@ -239,19 +229,28 @@ class UNetConfig:
             norm_num_groups=groups,
             norm_eps=reader.number("norm_eps", 1e-5),
             flip_sin_to_cos=reader.boolean("flip_sin_to_cos", True),
-            freq_shift=freq_shift,
+            freq_shift=reader.one_of("freq_shift", (0, 1), 0),
         )
-        reader.finish(_UNET_FIXED, set())
+        wide = 4 * widths[0]
+        reader.finish({**_UNET_FIXED, "time_embedding_dim": (None, 0, wide)}, _UNET_FREE)
         return config
 
 
-def _per_level(reader: _Reader, key: str, default: int, levels: int) -> tuple[int, ...]:
+def _per_level(reader: ConfigReader, key: str, default: int, levels: int) -> tuple[int, ...]:
     value = reader.raw.get(key, default)
     if isinstance(value, (list, tuple)):
         found = reader.integers(key, (default,) * levels)
         reader.require(len(found) == levels, f"`{key}` has {len(found)} entries, not {levels}")
         return found
     return (reader.integer(key, default),) * levels
+
+
+def _sample_size(reader: ConfigReader) -> int:
+    """The latents' size where none is asked for: one number, or twice the same."""
+    if reader.raw.get("sample_size") is None:
+        reader.raw.pop("sample_size", None)
+    reader.one_for_all(["sample_size"], 2)
+    return reader.integer("sample_size", 32, MAX_SIZE)
 
 
 @dataclass(frozen=True)
@@ -277,10 +276,16 @@ class AutoencoderConfig:
         Raises:
             ConfigError: listing every unsupported value.
         """
-        reader = _Reader("autoencoder", raw)
-        widths = reader.integers("block_out_channels", (128, 256, 512, 512))
+        reader = ConfigReader("autoencoder", raw)
+        widths = reader.integers("block_out_channels", (64,))
         groups = reader.integer("norm_num_groups", 32)
-        reader.choices("up_block_types", ("UpDecoderBlock2D",), ("UpDecoderBlock2D",))
+        reader.lower("act_fn")
+        up = ("UpDecoderBlock2D",)
+        blocks = reader.choices("up_block_types", up, up * len(widths))
+        reader.require(
+            len(blocks) == len(widths),
+            f"`up_block_types` has {len(blocks)} entries, not {len(widths)}",
+        )
         for width in widths:
             reader.require(
                 width % groups == 0, f"{width} channels do not divide into {groups} groups"
@@ -294,5 +299,6 @@ class AutoencoderConfig:
             scaling_factor=reader.number("scaling_factor", 0.18215),
         )
         reader.require(config.out_channels == 3, "`out_channels` must be 3: images are RGB")
-        reader.finish(_AUTOENCODER_FIXED, _AUTOENCODER_IGNORED)
+        same = (None, list(widths))  # ppdiffusers; another width than the encoder's
+        reader.finish({**_AUTOENCODER_FIXED, "up_block_out_channels": same}, _AUTOENCODER_FREE)
         return config

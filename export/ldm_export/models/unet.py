@@ -21,6 +21,7 @@ from paddle import Tensor, nn
 
 from .blocks import (
     Downsample,
+    GroupNorm,
     ResnetBlock,
     Upsample,
     attention,
@@ -131,7 +132,7 @@ class Transformer2D(nn.Layer):
     def __init__(self, channels: int, context_channels: int, heads: int, groups: int) -> None:
         super().__init__()
         self.channels = channels
-        self.norm = nn.GroupNorm(groups, channels, epsilon=TRANSFORMER_NORM_EPSILON)
+        self.norm = GroupNorm(groups, channels, epsilon=TRANSFORMER_NORM_EPSILON)
         self.proj_in = nn.Conv2D(channels, channels, 1)
         self.transformer_blocks = nn.LayerList(
             [TransformerBlock(channels, context_channels, heads)]
@@ -289,9 +290,7 @@ class UNet(nn.Layer):
         self.down_blocks = nn.LayerList([DownBlock(config, level) for level in levels])
         self.mid_block = MidBlock(config)
         self.up_blocks = nn.LayerList([UpBlock(config, index) for index in levels])
-        self.conv_norm_out = nn.GroupNorm(
-            config.norm_num_groups, widths[0], epsilon=config.norm_eps
-        )
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[0], epsilon=config.norm_eps)
         self.conv_out = nn.Conv2D(widths[0], config.out_channels, 3, padding=1)
         self._assign_slices()
 

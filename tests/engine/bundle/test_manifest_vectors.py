@@ -37,7 +37,11 @@ def _manifest(case):
 def test_manifests(case, tmp_path):
     (tmp_path / MANIFEST).write_bytes(_manifest(case))
     if case["error"] is None:
-        assert open_bundle(tmp_path).files
+        bundle = open_bundle(tmp_path)
+        assert bundle.files
+        if "outside" in case:
+            expected = case["outside"]
+            assert bundle.outside(expected["runtime"], expected["precision"]) == expected["says"]
         return
     with pytest.raises(getattr(errors, case["error"])) as caught:
         open_bundle(tmp_path)

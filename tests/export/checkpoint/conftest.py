@@ -115,8 +115,9 @@ def bin_folder(diffusers_folder: Path, weights: Weights) -> Path:
     return diffusers_folder
 
 
-def linear_names(component: str, config: dict[str, Any]) -> set[str]:
-    """Names of all Linear weights, asked of diffusers' own classes."""
+@pytest.fixture(scope="session")
+def linear(configs: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
+    """Names of all Linear weights of each component, asked of diffusers' own classes."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
@@ -124,15 +125,23 @@ def linear_names(component: str, config: dict[str, Any]) -> set[str]:
         LDMBertModel,
     )
 
-    options = {key: value for key, value in config.items() if not key.startswith("_")}
+    def options(component: str) -> dict[str, Any]:
+        return {k: v for k, v in configs[component].items() if not k.startswith("_")}
+
     with torch.device("meta"):
-        model = {
-            "text_encoder": lambda: LDMBertModel(LDMBertConfig(**options)),
-            "unet": lambda: UNet2DConditionModel(**options),
-            "autoencoder": lambda: AutoencoderKL(**options),
-        }[component]()
-    modules = model.named_modules()
-    return {f"{name}.weight" for name, module in modules if isinstance(module, torch.nn.Linear)}
+        models = {
+            "text_encoder": LDMBertModel(LDMBertConfig(**options("text_encoder"))),
+            "unet": UNet2DConditionModel(**options("unet")),
+            "autoencoder": AutoencoderKL(**options("autoencoder")),
+        }
+    return {
+        component: {
+            f"{name}.weight"
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+        for component, model in models.items()
+    }
 
 
 def to_old_paddle_names(name: str) -> str:
@@ -156,14 +165,14 @@ def paddle_folder(
     request: pytest.FixtureRequest,
     diffusers_folder: Path,
     configs: dict[str, dict[str, Any]],
+    linear: dict[str, set[str]],
     weights: Weights,
 ) -> Path:
     """The PaddleNLP layout, with the key names of either time."""
     paddle = pytest.importorskip("paddle")
     for component, folder in (("text_encoder", "bert"), ("unet", "unet"), ("autoencoder", "vqvae")):
-        linear = linear_names(component, configs[component])
-        assert linear <= set(weights[component])
-        stored = {n: v.T if n in linear else v for n, v in weights[component].items()}
+        assert linear[component] <= set(weights[component])
+        stored = {n: v.T if n in linear[component] else v for n, v in weights[component].items()}
         if request.param == "old":
             stored = to_2022_names(stored) if component == "autoencoder" else stored
             if component == "text_encoder":
@@ -316,6 +325,11 @@ def compvis(weights: Weights) -> dict[str, NDArray[np.float32]]:
     return compvis_state(weights, levels=4, layers=2)
 
 
+def average_name(name: str) -> str:
+    """As CompVis' LitEma names the average of a parameter of the model inside `model.`."""
+    return "model_ema." + name.removeprefix("model.").replace(".", "")
+
+
 @pytest.fixture
 def compvis_folder(tmp_path: Path, compvis: dict[str, Any], random_checkpoint: ModuleType) -> Path:
     """A folder with model.ckpt, as training writes it, and vocab.txt."""
@@ -323,8 +337,8 @@ def compvis_folder(tmp_path: Path, compvis: dict[str, Any], random_checkpoint: M
     folder = tmp_path / "compvis"
     folder.mkdir()
     state = {name: torch.from_numpy(value) for name, value in compvis.items()}
-    for name in list(compvis)[:120]:  # averaged weights, named without dots
-        state["model_ema." + name.replace(".", "")] = state[name]
+    for name in [n for n in compvis if n.startswith("model.")][:120]:  # not all of them
+        state[average_name(name)] = state[name] + 1
     state["model_ema.decay"] = torch.tensor(0.9999)
     state["logvar"] = torch.zeros(1000)
     state["first_stage_model.loss.logvar"] = torch.zeros(())

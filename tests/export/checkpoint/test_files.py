@@ -60,6 +60,48 @@ def test_safetensors(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tensors[name].read(), expected.astype(np.float32))
 
 
+def framed(path: Path, header_bytes: int) -> Path:
+    """A safetensors file of one tensor; blanks fill its header up to that length."""
+    text = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})
+    data = np.array([1.5, -2], "<f4").tobytes()
+    return safetensors_file(path, text.ljust(header_bytes).encode(), data)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.ckpt"])
+def test_any_length_of_a_safetensors_header(tmp_path: Path, name: str) -> None:
+    """The file begins with that length, which may spell the first bytes of a pickle or of a zip."""
+    library = pytest.importorskip("safetensors.numpy")
+    magic = [
+        int.from_bytes(start, "little")
+        for start in (b"PK", b"\x80\x02", b"\x80\x04\x95", b"\x1f\x8b")
+    ]
+    for header_bytes in (*range(0x60, 0xA0), *range(0x0280 - 8, 0x0280 + 8), *magic):
+        path = framed(tmp_path / name, header_bytes)
+        assert library.load_file(path)["a"].tolist() == [1.5, -2]
+        assert open_tensors(path)["a"].read().tolist() == [1.5, -2], header_bytes
+        path.write_bytes(path.read_bytes()[:header_bytes])
+        with pytest.raises(CheckpointError, match="truncated: its header alone"):
+            open_tensors(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"GGUF\3\0\0\0", "a GGUF file"),
+        (b"\x1f\x8b\x08\0", "compressed by gzip"),
+        (b"(\xb5/\xfd", "compressed by Zstandard"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"<!doctype html><html>Sorry</html>", "a web page"),
+        (b"Not found", "it is none of"),
+        (b'{"error": "Not found"}', "it is none of"),
+    ],
+)
+def test_what_else_a_file_may_be(tmp_path: Path, start: bytes, kind: str) -> None:
+    (path := tmp_path / "model.safetensors").write_bytes(start + bytes(100))
+    with pytest.raises(CheckpointError, match=f"is not a weights file: .*{kind}"):
+        open_tensors(path)
+
+
 def test_bfloat16_at_an_odd_offset(tmp_path: Path) -> None:
     bits = (np.array([1.5, -0.25], np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
     header = {

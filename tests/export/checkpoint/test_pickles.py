@@ -99,14 +99,76 @@ def test_hostile(tmp_path: Path, asked: str, content: Any, protocol: int, kind: 
     assert not mark.exists()
 
 
-def test_callbacks_of_a_training_checkpoint_are_named(tmp_path: Path) -> None:
-    """Lightning keyed its callbacks' state by class in 2022: a name that would be imported."""
-    name = b"cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\n"
-    path = torch_archive(tmp_path / "model.ckpt", b"\x80\x02}(X\x09\x00\x00\x00callbacks}(" + name)
-    with pytest.raises(UnsafePickleError) as caught:
+class Callback:
+    """Stands for a class of a training library: pickled by its name, or called for an object."""
+
+
+NAME = f"{Callback.__module__}.Callback"
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("kind", ["pdparams", "ckpt"])
+def test_a_class_that_is_only_named(tmp_path: Path, protocol: int, kind: str) -> None:
+    """Lightning keyed its callbacks' state by class in 2022, and names its class of parameters."""
+    content = {
+        "weight": np.arange(3.0),
+        "callbacks": {Callback: {"best": 0.5}, "other": [Callback, os.system]},
+        "hparams_type": Callback,
+    }
+    pickled = pickle.dumps({"state_dict": {"weight": content.pop("weight")}} | content, protocol)
+    path = tmp_path / f"model.{kind}"
+    if kind == "ckpt":
+        torch_archive(path, pickled)
+    else:
+        path.write_bytes(pickled)
+    assert open_tensors(path)["weight"].read().tolist() == [0, 1, 2]
+
+
+BUILD = b"}X\x01\x00\x00\x00aK\x01sb."
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        b"(K\x01tR.",  # called
+        b")R.",
+        b")\x81.",  # __new__
+        b")}\x92.",
+        BUILD,  # given a state
+        b"}(X\x01\x00\x00\x00aK\x01ub.",
+        b"K\x01K\x02s.",  # given entries
+        b"0(i" + NAME.replace(".Callback", "\nCallback\n").encode() + b".",  # protocol 0's calls
+        b"0(c" + NAME.replace(".Callback", "\nCallback\n").encode() + b"o.",
+        b"K\x01a.",
+    ],
+)
+def test_a_class_that_is_used_is_refused(tmp_path: Path, used: bytes) -> None:
+    named = b"\x80\x02c" + NAME.replace(".Callback", "\nCallback\n").encode()
+    (path := tmp_path / "model.ckpt").write_bytes(named + used)
+    with pytest.raises(CheckpointError) as caught:
         open_tensors(path)
-    assert "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint" in str(caught.value)
-    assert 'torch.save({"state_dict": checkpoint["state_dict"]}, PATH)' in str(caught.value)
+    if used not in (b"K\x01K\x02s.", b"K\x01a."):  # which no pickler writes
+        assert isinstance(caught.value, UnsafePickleError)
+        assert NAME in str(caught.value)
+        assert 'torch.save({"state_dict": checkpoint["state_dict"]}, PATH)' in str(caught.value)
+
+
+def test_a_class_among_the_weights(tmp_path: Path) -> None:
+    for content in ({"state_dict": {"a": Callback}}, Callback):
+        with pytest.raises(CheckpointError, match=r"no array|not a state dict"):
+            open_tensors(written(tmp_path / "model.pdparams", content))
+
+
+def test_extension_codes(tmp_path: Path) -> None:
+    import copyreg
+
+    copyreg.add_extension("os", "system", 4711)
+    try:
+        (path := tmp_path / "model.pdparams").write_bytes(b"\x80\x02\x83\x67\x12.")
+        with pytest.raises(UnsafePickleError, match="the extension code 4711"):
+            open_tensors(path)
+    finally:
+        copyreg.remove_extension("os", "system", 4711)
 
 
 @pytest.mark.parametrize(

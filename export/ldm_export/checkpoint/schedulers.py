@@ -1,0 +1,108 @@
+"""Any scheduler's config as that of diffusers' DDIMScheduler, by which pictures are made.
+
+It is read as ``DDIMScheduler.from_config`` reads it: fields that DDIM has are taken, those that are
+absent have DDIM's defaults, and those of other solvers do not count.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import warnings
+
+from ldm_engine.errors import ConfigError
+
+from ..config_reading import warn_of_unknown
+from .checkpoint import Config
+
+#: Classes whose noise schedule is that of DDIM: betas, at whole timesteps.
+CLASSES = (
+    "DDIMScheduler",
+    "DDIMParallelScheduler",
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+)
+#: What DDIM reads; the engine refuses the values that it cannot follow.
+_READ = {
+    "beta_end", "beta_schedule", "beta_start", "clip_sample", "num_train_timesteps",
+    "prediction_type", "rescale_betas_zero_snr", "set_alpha_to_one", "steps_offset", "thresholding",
+    "timestep_spacing", "trained_betas",
+}  # fmt: skip
+#: Of DDIM, but without effect where clipping and thresholding are off.
+_OF_CLIPPING = {"clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value"}
+#: Where null, 0 and 1 are as good as false and true.
+_SWITCHES = ("clip_sample", "rescale_betas_zero_snr", "set_alpha_to_one", "thresholding")
+#: Of other classes: how their solvers step.
+_OF_SOLVERS = {
+    "algorithm_type", "corrector_order", "disable_corrector", "euler_at_final", "final_sigmas_type",
+    "flow_shift", "interpolation_type", "lambda_min_clipped", "lower_order_final",
+    "noise_sampler_seed", "original_inference_steps", "predict_x0", "predictor_order",
+    "shift_terminal", "sigma_max", "sigma_min", "skip_prk_steps", "solver_order", "solver_p",
+    "solver_type", "tau_func", "time_shift_type", "timestep_scaling", "use_beta_sigmas",
+    "use_dynamic_shifting", "use_exponential_sigmas", "use_karras_sigmas", "use_lu_lambdas",
+    "variance_type",
+}  # fmt: skip
+#: Of other classes, with the values that leave the model one of noise at whole timesteps.
+_OF_OTHER_MODELS = {"timestep_type": ("discrete", None), "use_flow_sigmas": (False, None)}
+
+
+def ddim_config(raw: Config) -> Config:
+    """A config of DDIMScheduler with the noise schedule of `raw`.
+
+    Raises:
+        ConfigError: if its class has another kind of noise schedule.
+
+    Warns:
+        UserWarning: if it is of another class, or has keys that no class reads.
+    """
+    unsaid = raw.get("_use_default_values")
+    config = {k: v for k, v in raw.items() if not isinstance(unsaid, list) or k not in unsaid}
+    name = config.get("_class_name", "DDIMScheduler")
+    if name not in CLASSES:
+        shown = name[:100] if isinstance(name, str) else reprlib.repr(name)
+        raise ConfigError(
+            f"The scheduler config is of the class {shown}; accepted are those whose noise "
+            f"schedule DDIM can follow: {', '.join(CLASSES)}.\n"
+            "  Use the scheduler_config.json that the model was trained with."
+        )
+    for key, accepted in _OF_OTHER_MODELS.items():
+        if config.get(key) not in (*accepted, None):
+            raise ConfigError(
+                f"The scheduler config's `{key}` is {config[key]!r}; {accepted[0]!r} is accepted: "
+                "only models that predict noise at whole timesteps are exported."
+            )
+    known = _READ | _OF_CLIPPING | _OF_SOLVERS | _OF_OTHER_MODELS.keys()
+    warn_of_unknown("scheduler", {k for k in config.keys() - known if not k.startswith("_")})
+    for key in _SWITCHES:
+        if config.get(key, False) in (None, False, True) and key in config:
+            config[key] = bool(config[key])
+    if config.get("timestep_spacing") == "linspace":
+        config.pop("steps_offset", None)  # it does not count there
+    if name == "DDIMScheduler":
+        return config
+    taken = {key: value for key, value in config.items() if key in _READ}
+    if "clip_sample" not in taken:
+        raise ConfigError(
+            f"The scheduler config is of {name} and has no `clip_sample`, for which DDIM takes "
+            "true; false is accepted.\n"
+            '  Write "clip_sample": false into scheduler_config.json, unless the latents were '
+            "clipped in training."
+        )
+    warnings.warn(
+        f"The checkpoint's scheduler is {name}. Its noise schedule is taken; pictures are made "
+        "with DDIM.",
+        stacklevel=2,
+    )
+    return {"_class_name": "DDIMScheduler", **taken}
