@@ -69,6 +69,18 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option("--hub-url", help="Base URL of the PaddleNLP community store or of a mirror.")
 @click.option("--revision", help="Branch, tag or commit on the Hugging Face hub.")
+@click.option(
+    "--variant",
+    metavar="NAME",
+    help="Variant of the weights files to read, such as fp16. Default: the plain files, or the one "
+    "variant that is there.",
+)
+@click.option(
+    "--ema/--no-ema",
+    default=None,
+    help="Averaged weights, or those trained last. Default: as a CompVis file's yaml says, else "
+    "averaged where the file has all of them; in a diffusers folder unet/, not unet_ema/.",
+)
 @click.option("--vocab", type=_FOLDER, help="Vocabulary (vocab.txt) for checkpoints without one.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @console.debug_option
@@ -83,6 +95,8 @@ def export(
     hub: Hub,
     hub_url: str | None,
     revision: str | None,
+    variant: str | None,
+    ema: bool | None,
     vocab: Path | None,
     force: bool,
     **tensorrt: Any,
@@ -97,7 +111,7 @@ def export(
         from .checkpoint import open_checkpoint
         from .exporter import export_bundle
         from .formats.writing import check_formats, default_formats
-        from .hub import fetch
+        from .hub import cached_id, fetch
         from .precisions import required_precisions
         from .quantization import check_int8
         from .target import check_target
@@ -115,9 +129,20 @@ def export(
     required = _split(",".join(require))
     required_precisions(required, wanted, int8, build)
     bundle = check_target(bundle, force)
-    folder = fetch(checkpoint, hub=hub, base_url=hub_url, revision=revision)
-    opened = open_checkpoint(folder, vocab=vocab)
-    source = None if folder == Path(checkpoint) else checkpoint  # an id, or else the folder's name
+    folder = fetch(
+        checkpoint,
+        hub=hub,
+        base_url=hub_url,
+        revision=revision,
+        variant=variant,
+        ema=ema,
+        report=console.print_note,
+    )
+    opened = open_checkpoint(folder, vocab=vocab, variant=variant, ema=ema)
+    for note in opened.notes:
+        console.print_note(note)
+    # An id, or else the folder's name.
+    source = cached_id(folder.absolute()) if folder == Path(checkpoint) else checkpoint
     with console.stages() as progress:
         made = export_bundle(
             opened,

@@ -8,21 +8,17 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
-from ldm_engine.errors import DownloadError, InvalidArgumentError
+from ldm_engine.errors import DownloadError, InvalidArgumentError, LDMEngineError
 from ldm_engine.machine.cache import VARIABLE, default_root
 
 from .checkpoint import open_checkpoint
+from .checkpoint.weights_files import VARIANT
+from .hub_files import needed_files
+from .hub_refusals import failure_of, reported_retries
 from .paddlenlp_store import PADDLENLP_URL, PADDLENLP_URL_VARIABLE, fetch_paddlenlp
+from .progress import Progress, silent
 
 Hub = Literal["huggingface", "paddlenlp"]
-
-# Folders of a diffusers checkpoint that the export reads, and what it reads in them.
-HUGGINGFACE_FOLDERS = ("bert", "text_encoder", "unet", "vqvae", "vae")
-HUGGINGFACE_WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
-HUGGINGFACE_SMALL_FILES = re.compile(
-    r"model_index\.json|README\.md|scheduler/[\w.-]+\.json|tokenizer/[\w.-]+\.(json|txt)"
-    rf"|({'|'.join(HUGGINGFACE_FOLDERS)})/(config|model_config)\.json"
-)
 
 
 def fetch(
@@ -32,6 +28,9 @@ def fetch(
     cache_dir: Path | None = None,
     base_url: str | None = None,
     revision: str | None = None,
+    variant: str | None = None,
+    ema: bool | None = None,
+    report: Progress = silent,
 ) -> Path:
     """A local path to the checkpoint `source`: itself if it exists, else downloaded once.
 
@@ -42,10 +41,14 @@ def fetch(
             $XDG_CACHE_HOME/ldm-engine for PaddleNLP's store.
         base_url: the PaddleNLP store; by default $LDM_ENGINE_PADDLENLP_URL or the public one.
         revision: branch, tag or commit on the Hugging Face hub.
+        variant: as of ``open_checkpoint``, which is to read what was downloaded.
+        ema: as of ``open_checkpoint``.
+        report: called with a sentence where something was chosen, or is tried again.
 
     Raises:
-        InvalidArgumentError: `source` is neither an existing path nor an id, `hub` is unknown, or
-            `base_url` or `revision` is given where it has no meaning.
+        InvalidArgumentError: `source` is neither an existing path nor an id, `hub` is unknown,
+            `base_url` or `revision` is given where it has no meaning, or `variant` is no name.
+        CheckpointError: the repository has no such `variant`, or several and none is given.
         DownloadError: the download failed; what is complete is kept, and a next call resumes.
     """
     if os.fspath(source) and _exists(Path(source)):
@@ -53,17 +56,29 @@ def fetch(
         _refuse("base_url", base_url, f"`{source}` is a local path and is used as it is")
         return Path(source)
     owner, name = _parse_id(os.fspath(source))
+    if variant is not None and not re.fullmatch(VARIANT, variant, re.ASCII):
+        raise InvalidArgumentError(
+            f"`variant` is {variant!r}; a part of a file's name is accepted, such as fp16.\n"
+            "  Pass one that the weights have."
+        )
     if hub == "huggingface":
         _refuse("base_url", base_url, "it is a PaddleNLP store's, for hub='paddlenlp'")
-        return _fetch_huggingface(f"{owner}/{name}", cache_dir, revision)
+        return _fetch_huggingface(f"{owner}/{name}", cache_dir, revision, variant, ema, report)
     if hub == "paddlenlp":
         _refuse("revision", revision, "the PaddleNLP store keeps one version of a model")
         base_url = base_url or os.environ.get(PADDLENLP_URL_VARIABLE) or PADDLENLP_URL
         store = (cache_dir or _user_cache()) / "paddlenlp" / owner / name
-        return fetch_paddlenlp(f"{base_url.rstrip('/')}/{owner}/{name}", store)
+        return fetch_paddlenlp(f"{base_url.rstrip('/')}/{owner}/{name}", store, variant, report)
     raise InvalidArgumentError(
         f"`hub` is {hub!r}; huggingface and paddlenlp are accepted.\n  Pass one of them."
     )
+
+
+def cached_id(path: Path) -> str | None:
+    """The id of the repository whose folder, or snapshot, in the hub's cache `path` is."""
+    path = path.parent.parent if path.parent.name == "snapshots" else path
+    found = re.fullmatch(r"models--([\w.-]+?)--([\w.-]+)", path.name, re.ASCII)
+    return f"{found[1]}/{found[2]}" if found else None
 
 
 def _refuse(name: str, value: str | None, reason: str) -> None:
@@ -94,76 +109,63 @@ def _user_cache() -> Path:
     return Path(chosen) / "ldm-engine" if chosen and chosen != "off" else default_root()
 
 
-def _fetch_huggingface(repository: str, cache_dir: Path | None, revision: str | None) -> Path:
+def _fetch_huggingface(
+    repository: str,
+    cache_dir: Path | None,
+    revision: str | None,
+    variant: str | None,
+    ema: bool | None,
+    report: Progress,
+) -> Path:
     try:
         import huggingface_hub
+        from huggingface_hub.errors import OfflineModeIsEnabled
     except ImportError:
         raise DownloadError(
             f"Fetching `{repository}` from the Hugging Face hub needs huggingface_hub.\n"
             "  Install it with `pip install 'ldm-engine[export]'`, or pass a local path."
         ) from None
     try:
-        listed = huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
-        snapshot = huggingface_hub.snapshot_download(
-            repository,
-            revision=revision,
-            cache_dir=cache_dir,
-            allow_patterns=needed_files(listed),
-        )
+        with reported_retries(report):
+            listed = huggingface_hub.HfApi().list_repo_files(repository, revision=revision)
+            needed = needed_files(repository, listed, variant, ema, report)
+            snapshot = huggingface_hub.snapshot_download(
+                repository, revision=revision, cache_dir=cache_dir, allow_patterns=needed
+            )
+    except LDMEngineError:
+        raise
     except Exception as error:
         # The hub's client lets errors of its HTTP library through, whichever that is today.
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
-        failure = (
-            f"`{repository}` could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}: {reason})"
-        )
-        cached = _complete_snapshot(repository, cache_dir, revision)
-        if cached is not None:
+        failure, remedy = failure_of(error, repository)
+        try:
+            cached = _complete_snapshot(repository, cache_dir, revision, variant, ema)
+        except Exception as incomplete:
+            reason = ""
+            if isinstance(incomplete, LDMEngineError):
+                reason = f" What was downloaded earlier cannot be used: {incomplete}"
+            raise DownloadError(f"{failure}.\n  {remedy}{reason}") from error
+        if not isinstance(error, OfflineModeIsEnabled):
             warnings.warn(
                 f"{failure}; the copy downloaded earlier to `{cached}` is used instead, which may "
                 "be older.",
                 stacklevel=3,  # the caller of fetch
             )
-            return cached
-        raise DownloadError(
-            f"{failure}.\n"
-            "  Check the id and the network, pass a local path, or use the other hub, paddlenlp."
-        ) from error
+        return cached
     return Path(snapshot)
 
 
 def _complete_snapshot(
-    repository: str, cache_dir: Path | None, revision: str | None
-) -> Path | None:
-    """An earlier download, for use without a network."""
+    repository: str,
+    cache_dir: Path | None,
+    revision: str | None,
+    variant: str | None,
+    ema: bool | None,
+) -> Path:
+    """An earlier download, for use without a network; an error where there is none."""
     import huggingface_hub
 
-    try:
-        snapshot = huggingface_hub.snapshot_download(
-            repository, revision=revision, cache_dir=cache_dir, local_files_only=True
-        )
-        open_checkpoint(snapshot)
-    except Exception:
-        return None
+    snapshot = huggingface_hub.snapshot_download(
+        repository, revision=revision, cache_dir=cache_dir, local_files_only=True
+    )
+    open_checkpoint(snapshot, variant=variant, ema=ema)
     return Path(snapshot)
-
-
-def needed_files(listed: list[str]) -> list[str]:
-    """The files of a repository that the export reads: of several weights, the safest kind only."""
-    needed = [name for name in listed if HUGGINGFACE_SMALL_FILES.fullmatch(name)]
-    for folder in HUGGINGFACE_FOLDERS:
-        stems = "|".join(HUGGINGFACE_WEIGHTS)
-        for suffix in ("safetensors", "bin"):
-            weights = [
-                name
-                for name in listed
-                if re.fullmatch(
-                    rf"{folder}/({stems})(-\d+-of-\d+)?\.{suffix}(\.index\.json)?", name
-                )
-            ]
-            if weights:
-                needed += weights
-                break
-        else:
-            needed += [name for name in listed if name == f"{folder}/model_state.pdparams"]
-    return needed

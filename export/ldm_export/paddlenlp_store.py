@@ -27,6 +27,9 @@ from rich.progress import (
 
 from ldm_engine.errors import DownloadError, InvalidArgumentError
 
+from .progress import Progress as Report
+from .progress import silent
+
 PADDLENLP_URL = "https://paddlenlp.bj.bcebos.com/models/community"
 PADDLENLP_URL_VARIABLE = "LDM_ENGINE_PADDLENLP_URL"
 
@@ -39,9 +42,12 @@ PADDLENLP_REQUIRED = (
     ("vqvae/config.json", "vqvae/model_config.json"),
     ("scheduler/scheduler_config.json",),
     ("tokenizer/vocab.txt",),
-    ("bert/model_state.pdparams",),
-    ("unet/model_state.pdparams",),
-    ("vqvae/model_state.pdparams",),
+)
+# The first of each that is there is downloaded; with a variant, `NAME.fp16.SUFFIX` before it.
+PADDLENLP_WEIGHTS = (
+    ("bert/model_state.pdparams", "bert/model.safetensors"),
+    ("unet/model_state.pdparams", "unet/diffusion_paddle_model.safetensors"),
+    ("vqvae/model_state.pdparams", "vqvae/diffusion_paddle_model.safetensors"),
 )
 PADDLENLP_OPTIONAL = (
     "README.md",
@@ -59,7 +65,9 @@ CHUNK_BYTES = 1 << 20
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-def fetch_paddlenlp(url: str, store: Path) -> Path:
+def fetch_paddlenlp(
+    url: str, store: Path, variant: str | None = None, report: Report = silent
+) -> Path:
     """Download what is not there yet of the checkpoint at `url` into the folder `store`.
 
     Small files come first, so that a wrong id fails at once.
@@ -68,20 +76,50 @@ def fetch_paddlenlp(url: str, store: Path) -> Path:
         InvalidArgumentError: if `url` is no http or https address.
         DownloadError: the download failed; what is complete is kept, and a next call resumes.
     """
-    complete = store / COMPLETE_MARK
-    present = (any((store / name).is_file() for name in names) for names in PADDLENLP_REQUIRED)
+    complete = store / (COMPLETE_MARK if variant is None else f"{COMPLETE_MARK}.{variant}")
+    weights = [_with_variant(names, variant) for names in PADDLENLP_WEIGHTS]
+    groups = (*PADDLENLP_REQUIRED, *weights)
+    present = (any((store / name).is_file() for name in names) for names in groups)
     if complete.is_file() and all(present):
         return store
+    retrying = _Once(report)
     with _progress() as progress:
+
+        def bring(name: str) -> bool:
+            return download(f"{url}/{name}", store / name, progress, retrying)
+
         for alternatives in PADDLENLP_REQUIRED:
-            found = [download(f"{url}/{name}", store / name, progress) for name in alternatives]
+            found = [bring(name) for name in alternatives]
             if not any(found):
                 _raise_missing(url, alternatives)
+        for names in weights:
+            if not any(bring(name) for name in names):  # no more than the first that is there
+                _raise_missing(url, names)
         for name in PADDLENLP_OPTIONAL:
-            download(f"{url}/{name}", store / name, progress)
+            bring(name)
     with _writing(complete):
         complete.touch()
     return store
+
+
+def _with_variant(names: tuple[str, ...], variant: str | None) -> tuple[str, ...]:
+    if variant is None:
+        return names
+    split = (name.rpartition(".") for name in names)
+    return (*(f"{stem}.{variant}.{suffix}" for stem, _, suffix in split), *names)
+
+
+class _Once:
+    """Reports the first of several things alike."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._done = False
+
+    def __call__(self, text: str) -> None:
+        if not self._done:
+            self._done = True
+            self._report(text)
 
 
 def _raise_missing(url: str, names: tuple[str, ...]) -> NoReturn:
@@ -120,7 +158,7 @@ class _CompleteError(Exception):
     """The server says that nothing lies behind what is already there."""
 
 
-def download(url: str, target: Path, progress: Progress) -> bool:
+def download(url: str, target: Path, progress: Progress, report_retry: Report = silent) -> bool:
     """Bring `url` to `target`; False if the server has no such file.
 
     The bytes go to `target` + ".part", from where a broken download goes on, here or in a later
@@ -146,6 +184,9 @@ def download(url: str, target: Path, progress: Progress) -> bool:
                         f"`{url}` could not be downloaded: {error} ({failures} attempts).\n"
                         f"  Check the network and try again: {_size(part):,} bytes are kept."
                     ) from error
+                report_retry(
+                    f"The store is asked again, up to {ATTEMPTS} times a file ({url}: {error})."
+                )
                 time.sleep(BACKOFF_S * 2 ** (failures - 1))
         if found:
             part.replace(target)

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ldm_engine.errors import DownloadError, InvalidArgumentError
+from ldm_engine.errors import CheckpointError, DownloadError, InvalidArgumentError
 from ldm_export import hub, paddlenlp_store
+from ldm_export.checkpoint import open_checkpoint
+from ldm_export.hub_files import needed_files
 
 ID = "CompVis/ldm-text2im-large-256"
 WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
@@ -121,7 +124,7 @@ def fetch(store: Store, cache_dir: Path) -> Path:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    files = (file for file in folder.rglob("*") if file.is_file() and file.name != ".complete")
+    files = (f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".complete"))
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
@@ -205,6 +208,28 @@ def test_part_that_needs_no_more(store: Store, tmp_path: Path, left: bytes) -> N
 def test_transient_errors_are_tried_again(store: Store, tmp_path: Path) -> None:
     store.statuses[UNET] = [503, 500, 429]
     assert content(fetch(store, tmp_path)) == FILES
+
+
+def test_retries_are_reported_once(store: Store, tmp_path: Path) -> None:
+    store.statuses[UNET] = [503, 500, 429]
+    store.breaks["bert/model_state.pdparams"] = [100, 100]
+    notes: list[str] = []
+    hub.fetch(ID, hub="paddlenlp", base_url=store.url, cache_dir=tmp_path, report=notes.append)
+    (note,) = notes
+    assert "asked again" in note
+    assert "bert/model_state.pdparams" in note
+
+
+def test_other_weights_of_the_store(store: Store, tmp_path: Path) -> None:
+    """What newer releases of ppdiffusers save, and variants; no more than one of them."""
+    safe, half = "unet/diffusion_paddle_model.safetensors", "vqvae/model_state.fp16.pdparams"
+    store.files[safe] = store.files.pop(UNET)
+    store.files[half] = b"half"
+    folder = fetch(store, tmp_path)
+    assert set(content(folder)) == set(store.files) - {half}
+    hub.fetch(ID, hub="paddlenlp", base_url=store.url, cache_dir=tmp_path, variant="fp16")
+    assert content(folder) == store.files
+    assert store.asked(safe) == [None]
 
 
 def test_lasting_error(store: Store, tmp_path: Path) -> None:
@@ -309,6 +334,9 @@ def test_bad_settings(tmp_path: Path) -> None:
             hub.fetch(ID, hub="paddlenlp", base_url=url, cache_dir=tmp_path)
     with pytest.raises(InvalidArgumentError, match="`base_url`"):
         hub.fetch(ID, base_url="http://127.0.0.1:9/", cache_dir=tmp_path)
+    for variant in ("../fp16", "", "a/b", "fp16?x"):
+        with pytest.raises(InvalidArgumentError, match="`variant`"):
+            hub.fetch(ID, hub="paddlenlp", variant=variant, cache_dir=tmp_path)
     with pytest.raises(InvalidArgumentError, match="`revision`"):
         hub.fetch(ID, hub="paddlenlp", revision="main", cache_dir=tmp_path)
 
@@ -334,14 +362,57 @@ def test_only_needed_files_of_a_repository() -> None:
         "tokenizer/vocab.txt",
         "tokenizer/tokenizer_config.json",
     ]
-    needed = set(hub.needed_files(listed))
-    assert set(listed) - needed == {
-        ".gitattributes",
-        "images/squirrel-0.png",
-        "unet/diffusion_pytorch_model.bin",
-        "unet/diffusion_pytorch_model.fp16.safetensors",
-        "unet/flax_model.msgpack",
-    }
+    notes: list[str] = []
+    needed = set(needed_files(ID, listed, report=notes.append))
+    others = {"unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors"}
+    unread = {".gitattributes", "images/squirrel-0.png", "unet/flax_model.msgpack"}
+    assert set(listed) - needed == others | unread
+    (note,) = notes
+    assert all(name in note for name in others)
+    half = set(needed_files(ID, listed, "fp16"))
+    plain = {"unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors"}
+    assert set(listed) - half == plain | unread
+    with pytest.raises(CheckpointError, match="are of the variant bf16; it has fp16"):
+        needed_files(ID, listed, "bf16")
+
+
+UNET_SHARDS = [f"unet/diffusion_pytorch_model.fp16-0000{i}-of-00002.safetensors" for i in (1, 2)]
+OLD_SHARDS = [f"unet/diffusion_pytorch_model-0000{i}-of-00002.fp16.safetensors" for i in (1, 2)]
+INDEX = "unet/diffusion_pytorch_model.safetensors.index"
+
+
+@pytest.mark.parametrize(
+    "unet",
+    [
+        ["unet/diffusion_pytorch_model.fp16.safetensors"],
+        [*UNET_SHARDS, f"{INDEX}.fp16.json"],
+        [*OLD_SHARDS, "unet/diffusion_pytorch_model.safetensors.fp16.index.json"],
+        ["unet/diffusion_pytorch_model.non_ema.bin"],
+        ["unet/diffusion_paddle_model.safetensors"],
+        ["unet/model_state.fp16.pdparams"],
+    ],
+)
+def test_the_one_variant_of_a_repository(unet: list[str]) -> None:
+    listed = ["unet/config.json", *unet, "bert/model.safetensors", "safety_checker/model.fp16.bin"]
+    assert set(needed_files(ID, listed)) == {*listed[:-1]}
+    plain = ["unet/diffusion_pytorch_model.bin"]
+    if "diffusion_paddle_model" not in unet[0]:
+        assert set(unet).isdisjoint(needed_files(ID, [*listed, *plain]))
+
+
+def test_averages_of_a_repository() -> None:
+    listed = [f"{f}/diffusion_pytorch_model.bin" for f in ("unet", "unet_ema", "vqvae")]
+    assert needed_files(ID, listed) == [listed[0], listed[2]]
+    assert sorted(needed_files(ID, listed, ema=True)) == listed[1:]
+
+
+def test_a_repository_with_one_checkpoint_file() -> None:
+    listed = ["README.md", "model.ckpt", "model.yaml", "vocab.txt", "assets/grid.png"]
+    assert set(needed_files(ID, listed)) == {*listed[:-1]}
+    with pytest.raises(DownloadError, match=r"several checkpoint files: `model.ckpt`, `ema.pt`"):
+        needed_files(ID, [*listed, "ema.pt"])
+    with pytest.raises(DownloadError, match=r"no checkpoint file; its files are README\.md"):
+        needed_files(ID, ["README.md"])
 
 
 def test_missing_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,19 +432,51 @@ def test_an_earlier_snapshot_is_used_with_a_warning(
 
     monkeypatch.setattr(client, "HfApi", Offline)
     monkeypatch.setattr(client, "snapshot_download", lambda *_, **__: str(tmp_path))
-    with pytest.raises(DownloadError, match="ConnectionError: the cable is out"):
-        hub.fetch(ID)  # what is there is no checkpoint
-    monkeypatch.setattr(hub, "open_checkpoint", lambda _: None)
+    with pytest.raises(DownloadError, match="ConnectionError: the cable is out") as refused:
+        hub.fetch(ID)
+    assert "downloaded earlier cannot be used" in str(refused.value)  # it is no checkpoint
+    monkeypatch.setattr(hub, "open_checkpoint", lambda *_, **__: None)
     with pytest.warns(UserWarning, match="the cable is out.*downloaded earlier") as caught:
         assert hub.fetch(ID) == tmp_path
     assert caught[0].filename == __file__
 
 
+class HuggingFace(ThreadingHTTPServer):
+    """A hub on loopback: repositories, and what some of them answer at first."""
+
+    daemon_threads = True
+
+    def __init__(self, repositories: dict[str, dict[str, bytes]]) -> None:
+        super().__init__(("127.0.0.1", 0), HuggingFaceHandler)
+        self.repositories = repositories
+        self.statuses: dict[str, list[tuple[int, dict[str, str]]]] = {}
+
+    def run(self, code: str, cache: Path, **environment: str) -> str:
+        """What `code` prints in a process of its own: the client reads its settings once."""
+        kept = {n: v for n, v in os.environ.items() if "proxy" not in n.lower() and n != "HF_TOKEN"}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={
+                **kept,
+                "HF_ENDPOINT": f"http://127.0.0.1:{self.server_address[1]}",
+                "HF_HOME": str(cache),
+                "HF_HUB_DISABLE_XET": "1",
+                "HF_HUB_DISABLE_TELEMETRY": "1",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Retrying" not in done.stderr
+        return done.stdout
+
+
 class HuggingFaceHandler(BaseHTTPRequestHandler):
     """As much of the hub's protocol as its client needs to list and download a small repository."""
 
-    files: dict[str, bytes]
-    asked: list[str]
+    server: HuggingFace
     commit = "0123456789abcdef0123456789abcdef01234567"
 
     def do_HEAD(self) -> None:
@@ -383,22 +486,32 @@ class HuggingFaceHandler(BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self) -> None:
-        path = self.path.partition("?")[0]
-        type(self).asked.append(path)
-        if path.startswith(f"/api/models/{ID}/tree/"):
+        path = self.path.partition("?")[0].removeprefix("/api/models")
+        name = "/".join(path.split("/")[1:3])
+        files = self.server.repositories.get(name, {})
+        if self.server.statuses.get(name):
+            self.refuse(*self.server.statuses[name].pop(0))
+        elif "/tree/" in path and files:
             entries = [
                 {"type": "file", "path": name, "size": len(body), "oid": "0" * 40}
-                for name, body in self.files.items()
+                for name, body in files.items()
             ]
             self.send(json.dumps(entries).encode(), "application/json")
-        elif path.startswith(f"/api/models/{ID}"):
-            siblings = [{"rfilename": name} for name in self.files]
-            info = {"id": ID, "modelId": ID, "sha": self.commit, "siblings": siblings}
+        elif "/resolve/" in path and (file := path.split("/", 5)[5]) in files:
+            self.send(files[file], "application/octet-stream")
+        elif "/resolve/" not in path and files:
+            siblings = [{"rfilename": name} for name in files]
+            info = {"id": name, "modelId": name, "sha": self.commit, "siblings": siblings}
             self.send(json.dumps(info).encode(), "application/json")
-        elif f"/{ID}/resolve/" in path and (name := path.split("/", 5)[5]) in self.files:
-            self.send(self.files[name], "application/octet-stream")
         else:
-            self.send_error(404)
+            self.refuse(404, {"X-Error-Code": "RepoNotFound"})
+
+    def refuse(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for header in headers.items():
+            self.send_header(*header)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def send(self, body: bytes, kind: str) -> None:
         self.send_response(200)
@@ -414,11 +527,23 @@ class HuggingFaceHandler(BaseHTTPRequestHandler):
         pass
 
 
-def test_huggingface_snapshot(tmp_path: Path) -> None:
-    """Through the real client, in a process of its own: it reads its endpoint when imported."""
+@contextmanager
+def hugging_face(repositories: dict[str, dict[str, bytes]]) -> Iterator[HuggingFace]:
     pytest.importorskip("huggingface_hub")
-    HuggingFaceHandler.asked = []
-    HuggingFaceHandler.files = {
+    server = HuggingFace(repositories)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_huggingface_snapshot(tmp_path: Path) -> None:
+    """Through the real client."""
+    files = {
         "README.md": b"# card",
         "images/squirrel.png": b"png",
         "model_index.json": b"{}",
@@ -426,35 +551,93 @@ def test_huggingface_snapshot(tmp_path: Path) -> None:
         "bert/pytorch_model.bin": b"bert",
         "unet/diffusion_pytorch_model.bin": b"unsafe",
         "unet/diffusion_pytorch_model.safetensors": b"unet",
+        "vqvae/diffusion_pytorch_model.fp16-00001-of-00001.safetensors": b"vqvae",
+        "vqvae/diffusion_pytorch_model.safetensors.index.fp16.json": b"{}",
         "tokenizer/vocab.txt": b"[PAD]\n",
     }
-    server = ThreadingHTTPServer(("127.0.0.1", 0), HuggingFaceHandler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    code = "import sys; from ldm_export.hub import fetch; print(fetch(sys.argv[1]))"
-    environment = {
-        **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",
-        "HF_HOME": str(tmp_path / "hf"),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, ID],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-    assert done.returncode == 0, done.stderr
-    folder = Path(done.stdout.strip().splitlines()[-1])
+    code = f"from ldm_export.hub import fetch; print(fetch({ID!r}))"
+    with hugging_face({ID: files}) as server:
+        folder = Path(server.run(code, tmp_path / "hf").strip().splitlines()[-1])
     found = {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
     unneeded = {"images/squirrel.png", "unet/diffusion_pytorch_model.bin"}
-    assert found == {
-        name: body for name, body in HuggingFaceHandler.files.items() if name not in unneeded
+    assert found == {name: body for name, body in files.items() if name not in unneeded}
+
+
+REFUSED = """
+import json, warnings
+from ldm_engine.errors import DownloadError
+from ldm_export.hub import fetch
+
+warnings.simplefilter("error")
+said = {}
+for name in ["private/model", "gated/model", "gone/model", "busy/model"]:
+    notes = []
+    try:
+        fetch(name, report=notes.append)
+    except DownloadError as error:
+        notes.append(str(error))
+    said[name] = notes
+print(json.dumps(said))
+"""
+
+
+def test_what_the_hub_refuses(tmp_path: Path) -> None:
+    """Its reason is kept, a token is named, and the client's retries are reported once."""
+    files = {"unet/diffusion_pytorch_model.bin": b"unet"}
+    with hugging_face({"gated/model": files, "busy/model": files}) as server:
+        reason = "Access to model gated/model is restricted; ask its authors"
+        server.statuses = {
+            "private/model": [(401, {"X-Error-Code": "RepoNotFound"})],
+            "gated/model": [(403, {"X-Error-Code": "GatedRepo", "X-Error-Message": reason})],
+            "busy/model": [(503, {}), (503, {})],
+        }
+        said = json.loads(server.run(REFUSED, tmp_path / "hf").splitlines()[-1])
+    (private,), (gated,), (gone,) = (said[f"{name}/model"] for name in ("private", "gated", "gone"))
+    assert "RepositoryNotFoundError: 401 Client Error. Repository Not Found for url" in private
+    assert "Request ID" not in private
+    assert reason in gated
+    assert "403 Client Error" in gated
+    assert "404 Client Error" in gone
+    assert "Check the id and the revision" in gone
+    assert all("set HF_TOKEN" in text for text in (private, gated, gone))
+    (retried,) = said["busy/model"]
+    assert "asked again" in retried
+    assert "503" in retried
+
+
+OFFLINE = f"""
+import warnings
+from ldm_export.checkpoint import open_checkpoint
+from ldm_export.hub import fetch
+
+warnings.simplefilter("error")
+print(open_checkpoint(fetch({ID!r})).path)
+"""
+
+
+def test_offline_with_a_full_cache(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """No warning: nobody who sets HF_HUB_OFFLINE expects a newer copy."""
+    files = {
+        str(file.relative_to(tiny_checkpoint)): file.read_bytes()
+        for file in tiny_checkpoint.rglob("*")
+        if file.is_file()
     }
+    with hugging_face({ID: files}) as server:
+        online = server.run(OFFLINE, tmp_path / "hf")
+        assert server.run(OFFLINE, tmp_path / "hf", HF_HUB_OFFLINE="1") == online
+        code = OFFLINE.replace("print(", "try:\n    print(") + (
+            "except Exception as error:\n    print(type(error).__name__, error)\n"
+        )
+        refused = server.run(code, tmp_path / "empty", HF_HUB_OFFLINE="1")
+    assert "DownloadError" in refused
+    assert "Unset HF_HUB_OFFLINE" in refused
+    repository = Path(online.strip().splitlines()[-1]).parent.parent
+    opened = open_checkpoint(repository)  # the folder in the cache that users find
+    assert opened.path.parent.parent == repository
+    assert "its snapshot" in opened.notes[0]
+    assert hub.cached_id(repository) == hub.cached_id(opened.path) == ID
+    (repository / "refs/main").unlink()
+    assert open_checkpoint(repository).path == opened.path
+    (opened.path.parent / "another").mkdir()
+    with pytest.raises(CheckpointError, match="Pass the folder of one of them"):
+        open_checkpoint(repository)

@@ -109,6 +109,11 @@ def _show_warning(
     err.print(f"[bold yellow]Warning:[/] {plain(str(message))}")
 
 
+def print_note(text: str) -> None:
+    """Print what a user should know of a choice that was made."""
+    err.print(f"[bold]Note:[/] {plain(text)}")
+
+
 @contextmanager
 def busy(description: str) -> Iterator[None]:
     """A spinner, for what has no measure of progress."""

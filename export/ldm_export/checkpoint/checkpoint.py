@@ -27,9 +27,7 @@ class Checkpoint:
     configs: dict[str, Config]  # text_encoder, unet, autoencoder, scheduler, tokenizer
     vocab_path: Path  # the WordPiece vocabulary, one token a line
     loaders: Mapping[str, Callable[[], StateDict]] = field(repr=False)
-    notes: tuple[
-        str, ...
-    ] = ()  # what was chosen where the checkpoint holds several, a sentence each
+    notes: tuple[str, ...] = ()  # what was chosen where there were several, a sentence each
 
     def load(self, component: str) -> StateDict:
         """Read the tensors of one component from disk.

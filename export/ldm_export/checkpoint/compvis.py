@@ -11,23 +11,30 @@ import yaml
 
 from ldm_engine.errors import CheckpointError
 
+from .averages import choose_averages, with_averages
 from .checkpoint import COMPONENTS, Checkpoint, StateDict
 from .compvis_configs import Buffers, Shapes, TrainingConfig, infer_configs
 from .compvis_names import PREFIXES, Geometry, canonical_name
-from .files import Tensors, open_tensors
+from .file_kinds import mislabelled
+from .files import open_tensors
 from .folders import find_vocab
-from .names import canonical_state
+from .names import canonical_state, without_holder
+from .tensors import Tensors
+
+# First parts of the names; the UNet's, `model`, may itself be a name before all of them.
+ROOTS = frozenset({"cond_stage_model", "first_stage_model"})
 
 YAML_MAX_BYTES = 1_000_000
 
 
-def open_compvis(path: Path, vocab: Path | None) -> Checkpoint:
+def open_compvis(path: Path, vocab: Path | None, ema: bool | None = None) -> Checkpoint:
     """Read the names and shapes of a CompVis checkpoint file and derive its configs from them."""
-    tensors = open_tensors(path)
+    tensors = _open(path)
     _check_components(path, tensors)
     geometry = Geometry.of(tensors)
     shapes = {component: _shapes(component, geometry, tensors) for component in COMPONENTS}
     training = _training_config(path)
+    averaged, note = choose_averages(path, tensors, training.get("use_ema"), ema)
     stored = ("betas", "scale_factor")
     buffers: Buffers = {name: tensors[name].read() for name in stored if name in tensors}
     return Checkpoint(
@@ -35,8 +42,22 @@ def open_compvis(path: Path, vocab: Path | None) -> Checkpoint:
         path=path,
         configs=infer_configs(path, shapes, training, buffers),
         vocab_path=find_vocab([path.parent, path.parent / "tokenizer"], vocab),
-        loaders={component: partial(_load, path, component, geometry) for component in COMPONENTS},
+        loaders={c: partial(_load, path, c, geometry, averaged) for c in COMPONENTS},
+        notes=tuple(said for said in (mislabelled(path), note) if said),
     )
+
+
+def holds_components(path: Path) -> bool:
+    """Whether `path` can be read and has tensors of all three components."""
+    try:
+        _check_components(path, _open(path))
+    except CheckpointError:
+        return False
+    return True
+
+
+def _open(path: Path) -> Tensors:
+    return without_holder(open_tensors(path), ROOTS)
 
 
 def _check_components(path: Path, tensors: Tensors) -> None:
@@ -59,8 +80,11 @@ def _shapes(component: str, geometry: Geometry, tensors: Tensors) -> Shapes:
     return {name: shape for name, shape in named if name is not None}
 
 
-def _load(path: Path, component: str, geometry: Geometry) -> StateDict:
-    return canonical_state(open_tensors(path), partial(canonical_name, component, geometry))
+def _load(path: Path, component: str, geometry: Geometry, averaged: bool) -> StateDict:
+    tensors = _open(path)
+    if averaged and component == "unet":
+        tensors = with_averages(tensors)
+    return canonical_state(tensors, partial(canonical_name, component, geometry))
 
 
 def _training_config(path: Path) -> TrainingConfig:

@@ -11,13 +11,20 @@ from numpy.typing import NDArray
 from ldm_engine.errors import CheckpointError
 
 from .checkpoint import StateDict
-from .files import Tensors
+from .tensors import Tensors
 
 # Tensors of the published files that inference never reads.
 UNUSED = {
     "text_encoder": re.compile(r"(ldmbert\.)?to_logits\.|.*position_ids$"),
     "unet": re.compile(r"(?!)"),
     "autoencoder": re.compile(r"encoder\.|quant_conv\.|loss\."),
+}
+
+# First parts of the components' names, by which more parts before every name are known for such.
+ROOTS = {
+    "text_encoder": frozenset({"model", "to_logits", "embeddings", "encoder"}),
+    "unet": frozenset({"conv_in", "time_embedding", "down_blocks", "mid_block", "up_blocks"}),
+    "autoencoder": frozenset({"encoder", "decoder", "quant_conv", "post_quant_conv"}),
 }
 
 # Spellings of other times and places -> diffusers' spelling of today. The text encoder's are those
@@ -63,6 +70,21 @@ def canonical_name(component: str, name: str) -> str | None:
     for pattern, replacement in RENAMED[component]:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def without_holder(stored: Tensors, roots: frozenset[str]) -> Tensors:
+    """`stored` by the names of a model with these first parts, whatever the model was a part of.
+
+    A training module that holds a model as `model` or `net` has that before every name.
+    """
+    parts = [name.split(".") for name in stored]
+    held = 0  # parts before every name
+    for depth in range(min(map(len, parts), default=0)):
+        if len({tuple(part[:depth]) for part in parts}) > 1:
+            break
+        if roots & {part[depth] for part in parts}:
+            held = depth
+    return {".".join(name.split(".")[held:]): tensor for name, tensor in stored.items()}
 
 
 def shown_in_out(stored: Tensors, rename: Callable[[str], str | None]) -> bool | None:

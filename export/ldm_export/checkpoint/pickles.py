@@ -402,7 +402,7 @@ def _same_tuple(content: Any) -> tuple[Any, ...]:
 
 def _made(made_of: Any, arguments: Any) -> NoReturn:
     """How newer protocols make objects of classes; nothing that is admitted is made so."""
-    raise _RefusedError(f"an object of {_shown(made_of)}")
+    raise _RefusedError(made_of.name if isinstance(made_of, Token) else _shown(made_of))
 
 
 def _parameter(tensor: Any, *_gradient_state: Any) -> PendingTensor:

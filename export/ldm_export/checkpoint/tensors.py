@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,28 @@ class StoredTensor:
             bits <<= np.uint32(16)
             return bits.view(np.float32)
         return np.require(raw, dtype=np.float32, requirements=["C", "A", "W"])
+
+
+Tensors = dict[str, StoredTensor]
+
+
+def mapped(path: Path) -> NDArray[np.uint8]:
+    """The file as bytes, mapped privately: writable, without ever changing the file."""
+    return np.asarray(np.memmap(path, np.uint8, mode="c"))
+
+
+def numpy_dtype(dtype: str, order: Literal["<", ">"] = "<") -> np.dtype[Any]:
+    """How numpy holds the bits of a `dtype`."""
+    stored: np.dtype[Any] = np.dtype("uint16" if dtype == BFLOAT16 else dtype)
+    ordered: np.dtype[Any] = stored.newbyteorder(order)
+    return ordered
+
+
+def in_memory(array: NDArray[Any], *, paddle: bool = False) -> StoredTensor:
+    """A tensor out of a pickle that was read as a whole."""
+    # Paddle hands bfloat16 to numpy as uint16, and has no 16-bit unsigned integers of its own.
+    dtype = BFLOAT16 if paddle and array.dtype == np.uint16 else array.dtype.name
+    return StoredTensor(array.shape, dtype, lambda: array)
 
 
 def check_tensors(

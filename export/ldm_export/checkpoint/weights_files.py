@@ -95,18 +95,22 @@ def find_weights(names: Iterable[str], component: str) -> list[WeightsFile]:
 
 
 def choose_weights(
-    names: Mapping[str, Iterable[str]], folders: Mapping[str, str], variant: str | None
+    folders: Mapping[str, tuple[str, Iterable[str]]], variant: str | None
 ) -> dict[str, Chosen]:
-    """The weights of every component, out of the file names in its folder.
+    """The weights in each of several folders.
 
     Plain weights come before variants; without them the one variant that is there is taken. With
-    `variant` given, a component that lacks it is read plain, as diffusers does.
+    `variant` given, a folder that lacks it is read plain, as diffusers does.
+
+    Args:
+        folders: the component and the names of the files, by name of the folder.
+        variant: the variant that is wanted.
 
     Raises:
-        CheckpointError: a component has no weights, or none has `variant`, or there are several
+        CheckpointError: a folder has no weights, or none has `variant`, or there are several
             variants to choose from.
     """
-    found = {component: find_weights(names[component], component) for component in names}
+    found = {folder: find_weights(names, c) for folder, (c, names) in folders.items()}
     variants = sorted({f.variant for files in found.values() for f in files if f.variant})
     if variant is not None and variant not in variants:
         raise CheckpointError(
@@ -115,8 +119,8 @@ def choose_weights(
             "  Pass one of these as `variant` (--variant), or leave it out."
         )
     return {
-        component: _choose(files, sorted(names[component]), component, folders[component], variant)
-        for component, files in found.items()
+        folder: _choose(found[folder], sorted(names), component, folder, variant)
+        for folder, (component, names) in folders.items()
     }
 
 

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from ldm_engine.errors import CheckpointError, InvalidArgumentError  # noqa: E402
 from ldm_export.checkpoint import COMPONENTS, open_checkpoint  # noqa: E402
 
+DATA = Path(__file__).parents[2] / "data"
 AssertState = Callable[[str, dict[str, Any]], None]
 
 
@@ -82,7 +83,11 @@ def test_sharded(diffusers_folder: Path, truth: Any, assert_state: AssertState) 
         open_checkpoint(diffusers_folder).load("unet")
     index.write_text(json.dumps({"weight_map": {names[0]: "../../secrets"}}))
     with pytest.raises(CheckpointError, match="weight_map"):
-        open_checkpoint(diffusers_folder).load("unet")
+        open_checkpoint(diffusers_folder)
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="2 shards, of which 1 are not beside it"):
+        open_checkpoint(diffusers_folder)
 
 
 def test_paddlenlp(paddle_folder: Path, configs: dict[str, Any], assert_state: AssertState) -> None:
@@ -284,6 +289,164 @@ def test_unknown_component(diffusers_folder: Path) -> None:
         open_checkpoint(diffusers_folder).load("vae")
 
 
+def renamed(folder: Path, **names: str) -> None:
+    """Give the weights of unet, bert and vqvae other names."""
+    for component, name in names.items():
+        (file,) = (folder / component).glob("*model*.safetensors")
+        file.rename(folder / component / name)
+
+
+STEM = "diffusion_pytorch_model"
+
+
+def test_the_one_variant_that_is_there(
+    diffusers_folder: Path, truth: Any, assert_state: AssertState
+) -> None:
+    renamed(diffusers_folder, unet=f"{STEM}.fp16.safetensors", bert="model.fp16.safetensors")
+    for variant in (None, "fp16"):
+        checkpoint = open_checkpoint(diffusers_folder, variant=variant)
+        for component in COMPONENTS:
+            assert_state(component, checkpoint.load(component))
+        notes = " ".join(checkpoint.notes)
+        if variant is None:
+            assert len(checkpoint.notes) == 2
+            assert "unet: `unet/` has no plain weights; those of the variant fp16 are read" in notes
+        else:
+            assert len(checkpoint.notes) == 1
+            assert "`vqvae/` has no variant fp16; plain weights are read" in notes
+    with pytest.raises(CheckpointError, match=r"are of the variant bf16; it has fp16\."):
+        open_checkpoint(diffusers_folder, variant="bf16")
+
+
+def test_diffusers_chooses_the_same(diffusers_folder: Path, weights: Any) -> None:
+    """With a variant for some components only, and with both of some."""
+    from diffusers import UNet2DConditionModel
+    from safetensors.numpy import save_file
+
+    unet = diffusers_folder / "unet"
+    other = {name: value + np.float32(1) for name, value in weights["unet"].items()}
+    save_file(other, unet / f"{STEM}.fp16.safetensors", metadata={"format": "pt"})
+    for variant in (None, "fp16"):
+        checkpoint = open_checkpoint(diffusers_folder, variant=variant)
+        theirs = UNet2DConditionModel.from_pretrained(unet, variant=variant).state_dict()
+        for name, value in checkpoint.load("unet").items():
+            np.testing.assert_array_equal(value, theirs[name].numpy())
+        note = next(note for note in checkpoint.notes if note.startswith("unet"))
+        read, not_read = note.split(" not ")
+        assert (".fp16." in read, ".fp16." in not_read) == (variant == "fp16", variant is None)
+    unet_names = [f"{STEM}.{v}.safetensors" for v in ("fp16", "non_ema")]
+    renamed_plain = unet / f"{STEM}.safetensors"
+    renamed_plain.rename(unet / unet_names[1])
+    with pytest.raises(CheckpointError, match="has the variants fp16, non_ema"):
+        open_checkpoint(diffusers_folder)
+    assert_other = open_checkpoint(diffusers_folder, variant="fp16").load("unet")
+    np.testing.assert_array_equal(assert_other["conv_in.bias"], other["conv_in.bias"])
+
+
+@pytest.mark.parametrize("written", ["now", "before"])
+def test_sharded_variant(
+    diffusers_folder: Path, weights: Any, assert_state: AssertState, written: str
+) -> None:
+    """As diffusers itself writes it now, and as it did before."""
+    from diffusers import UNet2DConditionModel
+
+    unet = diffusers_folder / "unet"
+    model = UNet2DConditionModel.from_pretrained(unet)
+    (unet / f"{STEM}.safetensors").unlink()
+    model.save_pretrained(unet, variant="fp16", max_shard_size="200KB")
+    index = unet / f"{STEM}.safetensors.index.fp16.json"
+    shards = sorted(unet.glob("*-of-*"))
+    assert len(shards) > 1
+    if written == "before":
+        text = index.read_text()
+        for shard in shards:
+            part = shard.name.removeprefix(f"{STEM}.fp16").removesuffix(".safetensors")
+            text = text.replace(shard.name, f"{STEM}{part}.fp16.safetensors")
+            shard.rename(unet / f"{STEM}{part}.fp16.safetensors")
+        index.unlink()
+        index = unet / f"{STEM}.safetensors.fp16.index.json"
+        index.write_text(text)
+    assert_state("unet", open_checkpoint(diffusers_folder).load("unet"))
+    index.unlink()
+    with pytest.raises(CheckpointError, match=r"index of the shards too, such as .*fp16\.json`"):
+        open_checkpoint(diffusers_folder)
+
+
+def test_two_kinds_of_weights(diffusers_folder: Path, weights: Any) -> None:
+    from shutil import copyfile
+
+    unet = diffusers_folder / "unet"
+    (diffusers_folder / "pruned.ckpt").write_bytes(b"never opened")
+    assert open_checkpoint(diffusers_folder).notes == (
+        "The folders of the components are read, not `pruned.ckpt`.",
+    )
+    (diffusers_folder / "pruned.ckpt").unlink()
+    (unet / f"{STEM}.bin").write_bytes(b"a pickle that is not even opened")
+    (note,) = open_checkpoint(diffusers_folder).notes
+    assert note == f"unet: `unet/{STEM}.safetensors` is read, not `{STEM}.bin`."
+    copyfile(unet / f"{STEM}.safetensors", unet / f"{STEM}.bin")
+    (unet / f"{STEM}.safetensors").unlink()
+    (note,) = open_checkpoint(diffusers_folder).notes
+    assert f"`{STEM}.bin` is a safetensors file by its contents" in note
+    (unet / f"{STEM}.bin").write_text("<html>Sorry</html>")
+    assert open_checkpoint(diffusers_folder).notes == ()
+
+
+def test_two_folders_for_a_component(diffusers_folder: Path, assert_state: AssertState) -> None:
+    from shutil import copytree
+
+    other = diffusers_folder / "vae"
+    (other).mkdir()
+    (other / "config.json").write_text("{}")
+    checkpoint = open_checkpoint(diffusers_folder)  # nothing to read there
+    assert checkpoint.notes == ("autoencoder: `vqvae/` is read, not `vae/`.",)
+    copytree(diffusers_folder / "vqvae", other, dirs_exist_ok=True)
+    index_file = diffusers_folder / "model_index.json"
+    index = json.loads(index_file.read_text())
+    for changed, read, left in (
+        (index, "vqvae", "vae"),
+        (index | {"vqvae": [None, None], "vae": ["diffusers", "AutoencoderKL"]}, "vae", "vqvae"),
+        (index | {"vae": ["diffusers", "AutoencoderKL"]}, "vqvae", "vae"),
+        ({}, "vqvae", "vae"),
+    ):
+        index_file.write_text(json.dumps(changed))
+        checkpoint = open_checkpoint(diffusers_folder)
+        assert checkpoint.notes == (f"autoencoder: `{read}/` is read, not `{left}/`.",)
+        assert_state("autoencoder", checkpoint.load("autoencoder"))
+
+
+def test_several_checkpoint_files(compvis_folder: Path) -> None:
+    file = compvis_folder / "model.ckpt"
+    for name in ("model.pt", "model.pth", "model.safetensors"):  # contents decide
+        file = file.rename(compvis_folder / name)
+        assert open_checkpoint(compvis_folder).path == file
+    torch.save({"state": {0: torch.zeros(1)}}, compvis_folder / "optimizer.pt")
+    checkpoint = open_checkpoint(compvis_folder)
+    assert checkpoint.path == file
+    assert "`optimizer.pt` beside it" in checkpoint.notes[0]
+    (compvis_folder / "last.ckpt").symlink_to(file)
+    assert open_checkpoint(compvis_folder).path.resolve() == file
+    (compvis_folder / "last.ckpt").unlink()
+    (compvis_folder / "last.ckpt").write_bytes(file.read_bytes())
+    with pytest.raises(CheckpointError, match=r"several checkpoints: `last\.ckpt`, `model\.saf"):
+        open_checkpoint(compvis_folder)
+    file.unlink()
+    (compvis_folder / "last.ckpt").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"several files and no text-to-image checkpoint"):
+        open_checkpoint(compvis_folder)
+
+
+def test_a_file_has_no_variants(compvis_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="one file and has no variants; `variant` is 'fp16'"):
+        open_checkpoint(compvis_folder, variant="fp16")
+
+
+def test_a_bundle_is_no_checkpoint() -> None:
+    for path in (DATA / "bundle-v1", DATA / "bundle-v1" / "bundle.json"):
+        with pytest.raises(CheckpointError, match="is a bundle: it has been exported already"):
+            open_checkpoint(path)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
         open_checkpoint(tmp_path / "missing")
@@ -400,6 +563,8 @@ def test_paddle_weights_that_were_never_turned(
         ("model", "_orig_mod."),
         ("model_state_dict", "_forward_module._orig_mod."),
         ("module", ""),
+        ("state_dict", "model._orig_mod."),
+        (None, "net.model.module."),
         ("ema", "module.module."),
         (None, "_orig_mod.module."),
     ],
@@ -411,6 +576,34 @@ def test_wrapped(
     saved = {"epoch": 3, "optimizer": {"state": {0: {"step": torch.tensor(1)}}}, wrapper: state}
     torch.save(saved if wrapper else state, bin_folder / "unet/diffusion_pytorch_model.bin")
     assert_state("unet", open_checkpoint(bin_folder).load("unet"))
+
+
+@pytest.mark.parametrize("prefix", ["model._orig_mod.", "model.", "_forward_module.model.model."])
+def test_all_components_of_a_training_module(
+    compvis_folder: Path, compvis: Any, weights: Any, assert_state: AssertState, prefix: str
+) -> None:
+    state = {prefix + name: torch.from_numpy(value) for name, value in compvis.items()}
+    state[f"{prefix}betas"] = torch.linspace(0.01, 0.02, 50)
+    torch.save({"state_dict": state}, compvis_folder / "model.ckpt")
+    checkpoint = open_checkpoint(compvis_folder)
+    assert checkpoint.configs["scheduler"]["num_train_timesteps"] == 50
+    for component in COMPONENTS:
+        assert_state(component, checkpoint.load(component))
+
+
+@pytest.mark.parametrize("with_head", [True, False])
+@pytest.mark.parametrize("prefix", ["", "model.", "model._orig_mod.", "bert."])
+def test_a_text_encoder_in_a_training_module(
+    bin_folder: Path, weights: Any, assert_state: AssertState, prefix: str, with_head: bool
+) -> None:
+    """Its own names begin with `model.`, all of them if the head was left out."""
+    state = {
+        prefix + name: torch.from_numpy(value)
+        for name, value in weights["text_encoder"].items()
+        if with_head or not name.startswith("to_logits")
+    }
+    torch.save(state, bin_folder / "bert/pytorch_model.bin")
+    assert_state("text_encoder", open_checkpoint(bin_folder).load("text_encoder"))
 
 
 def test_wrapped_in_the_middle(
