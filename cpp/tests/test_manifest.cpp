@@ -3,6 +3,7 @@
 #include "bundle/manifest.hpp"
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
+#include "runtimes/choice.hpp"
 
 using namespace ldm_engine;
 
@@ -71,6 +72,20 @@ TEST_CASE("manifests are accepted and refused as in Python") {
     CAPTURE(message);
     CHECK_FALSE(message.empty());
     CHECK(message.find(entry.at("says").get<std::string>()) != std::string::npos);
+  }
+}
+
+TEST_CASE("a precision that the export measured outside its tolerance is refused") {
+  const Json vectors = read_vectors("manifests.json");
+  Json changed = vectors.at("base");
+  const Bundle within = parse_manifest("somewhere", sealed(changed));
+  CHECK(choose_runtime(within, "auto", "fp32").name() == "openvino");
+  changed["parity"]["openvino"]["fp32"]["unet"]["relative_l2_error"] = 0.0429;
+  const Bundle outside = parse_manifest("somewhere", sealed(changed));
+  for (const char* runtime : {"openvino", "auto"}) {
+    CHECK_THROWS_WITH_AS(choose_runtime(outside, runtime, "fp32"),
+                         doctest::Contains("unet, relative error 0.0429, tolerance 0.0001"),
+                         RuntimeUnavailableError);
   }
 }
 

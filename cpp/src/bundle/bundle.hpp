@@ -52,8 +52,8 @@ struct Bundle {
   TokenizerInfo tokenizer;
   std::map<std::string, ProgramInfo> programs;
   std::map<std::string, FileInfo> files;
-  /// Runtime and precision -> what the export measured outside its tolerance in that. Pictures would
-  /// be wrong there, and are not made.
+  /// Runtime and precision -> what the export measured outside its tolerance in that. Pictures
+  /// would be wrong there, and are not made.
   std::map<std::pair<std::string, std::string>, std::string> outside;
   std::optional<ManifestStamp> stamp;  ///< of the manifest when it was read; none if from memory
 

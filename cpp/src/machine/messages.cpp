@@ -30,9 +30,8 @@ std::string joined(const std::vector<std::string>& items, const char* separator)
 
 std::string number_text(double value, int digits) {
   std::array<char, 40> text{};
-  const auto end =
-      std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::general,
-                    digits);
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value,
+                                 std::chars_format::general, digits);
   return {text.data(), end.ptr};
 }
 

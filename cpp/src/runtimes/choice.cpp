@@ -24,6 +24,11 @@ std::string obstacle(const Bundle& bundle, const Runtime& runtime, const std::st
   if (!contains(runtime.precisions(), precision)) {
     return "on the CPU it computes in " + joined(runtime.precisions()) + " only";
   }
+  const auto outside = bundle.outside.find({runtime.name(), precision});
+  if (outside != bundle.outside.end()) {
+    return "the export measured this model outside its tolerance in it (" + outside->second +
+           "); use another precision, such as fp32";
+  }
   std::vector<std::string> formats = bundle.formats();
   if (!contains(formats, runtime.format())) {
     const std::string present = formats.empty() ? "no format" : joined(formats);
@@ -39,11 +44,6 @@ std::string obstacle(const Bundle& bundle, const Runtime& runtime, const std::st
   }
   if (precision == "bf16" && !supports_bf16()) {
     return "this CPU has no bf16 instructions (avx512_bf16 or amx_bf16); use fp32";
-  }
-  const auto outside = bundle.outside.find({runtime.name(), precision});
-  if (outside != bundle.outside.end()) {
-    return "the export measured this model outside its tolerance in it (" + outside->second +
-           "); use another precision, such as fp32";
   }
   return "";
 }

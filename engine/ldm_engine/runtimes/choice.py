@@ -177,7 +177,7 @@ def _obstacles(bundle: Bundle, runtime: Runtime, precision: str, device: Device)
     """Why `runtime` cannot run `bundle` in `precision` on `device` here; empty if it can."""
     if device.kind not in runtime.precisions:
         return [f"it runs on {_kinds(runtime)} only, not on {device}"]
-    wrong = _no_precision(runtime, precision, device)
+    wrong = _no_precision(runtime, precision, device) or _outside(bundle, runtime, precision)
     if wrong:
         return [wrong]
     no_program = _no_program(bundle, runtime, precision)
@@ -186,7 +186,7 @@ def _obstacles(bundle: Bundle, runtime: Runtime, precision: str, device: Device)
     # All together: exporting again does not help where there is no GPU.
     lacks = [*runtime.missing(precision, device), no_program]
     if not any(lacks):
-        lacks += [runtime.mismatch(bundle, precision, device), _outside(bundle, runtime, precision)]
+        lacks.append(runtime.mismatch(bundle, precision, device))
     return [obstacle for obstacle in lacks if obstacle]
 
 

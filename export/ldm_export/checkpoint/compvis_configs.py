@@ -33,6 +33,16 @@ NORM_GROUPS = 32  # fixed in CompVis' code
 # ldm/modules/diffusionmodules/util.py); diffusers calls that "scaled_linear".
 BETA_SCHEDULES = {"linear": "scaled_linear", "sqrt_linear": "linear"}
 PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+#: Options of the yaml that must be off: they change pictures, and tensors hardly show them.
+SWITCHED_OFF = {
+    "unet_config": (
+        "disable_middle_self_attn",
+        "disable_self_attentions",
+        "resblock_updown",
+        "use_scale_shift_norm",
+    ),
+    "ddconfig": ("give_pre_end", "tanh_out"),
+}
 BETA_RTOL = 1e-4  # stored betas are float32
 
 
@@ -52,6 +62,7 @@ def infer_configs(
             "autoencoder": _autoencoder(shapes["autoencoder"], training, buffers),
         }
         _check_against(path, configs, training)
+        _check_options(path, training, buffers)
         configs["scheduler"] = _scheduler(path, training, buffers)
     except CheckpointError:
         raise
@@ -60,7 +71,7 @@ def infer_configs(
             f"`{path}` has no tensor for diffusers' `{missing.args[0]}`, from which its config is "
             "read.\n  Pass a complete text-to-image checkpoint of the latent diffusion family."
         ) from None
-    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"`{path}`, or the yaml beside it, has a value of an unknown form ({error}).\n"
             "  Pass a complete text-to-image checkpoint of the latent diffusion family."
@@ -225,6 +236,32 @@ def _check_against(path: Path, configs: Mapping[str, Config], training: Training
             f"The yaml beside `{path}` describes another model:\n{''.join(conflicts)}"
             "  Put the yaml of this checkpoint there, or move it away."
         )
+
+
+def _check_options(path: Path, training: TrainingConfig, buffers: Buffers) -> None:
+    """Refuse options that are on and that no tensor would give away."""
+    sections = {
+        "unet_config": _params(training, "unet_config"),
+        "ddconfig": _params(training, "first_stage_config").get("ddconfig") or {},
+    }
+    found = [
+        f"{section}.{key}: {reprlib.repr(sections[section][key])}"
+        for section, keys in SWITCHED_OFF.items()
+        for key in keys
+        if _is_on(sections[section].get(key))
+    ]
+    if training.get("given_betas") is not None and "betas" not in buffers:
+        found.append(f"given_betas: {reprlib.repr(training['given_betas'])}")
+    if found:
+        raise CheckpointError(
+            f"The yaml beside `{path}` has options that are not supported; they are accepted when "
+            f"off:\n  {'; '.join(found)}\n"
+            "  Pass a checkpoint of the text-to-image family, with its own yaml."
+        )
+
+
+def _is_on(value: Any) -> bool:
+    return any(map(_is_on, value)) if isinstance(value, list) else bool(value)
 
 
 def _params(training: TrainingConfig, section: str) -> dict[str, Any]:

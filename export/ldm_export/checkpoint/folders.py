@@ -41,7 +41,7 @@ def open_folder(
     weights, more = weights_files(folders, variant)
     configs = {component: _config(folder, component) for component, folder in folders.items()}
     scheduler = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
-    configs["scheduler"] = ddim_config(scheduler)
+    configs["scheduler"], solver = ddim_config(scheduler)
     tokenizer_config = path / "tokenizer" / "tokenizer_config.json"
     configs["tokenizer"] = read_json(tokenizer_config) if tokenizer_config.is_file() else {}
     paddle = any(file.name.startswith(PADDLE_STEMS) for file in weights.values())
@@ -51,7 +51,7 @@ def open_folder(
         configs=configs,
         vocab_path=find_vocab([path / "tokenizer", path], vocab),
         loaders={component: partial(load_weights, component, weights) for component in weights},
-        notes=(*notes, *more),
+        notes=(*notes, *more, *solver),
     )
 
 

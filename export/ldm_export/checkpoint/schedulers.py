@@ -7,7 +7,6 @@ absent have DDIM's defaults, and those of other solvers do not count.
 from __future__ import annotations
 
 import reprlib
-import warnings
 
 from ldm_engine.errors import ConfigError
 
@@ -58,14 +57,14 @@ _OF_SOLVERS = {
 _OF_OTHER_MODELS = {"timestep_type": ("discrete", None), "use_flow_sigmas": (False, None)}
 
 
-def ddim_config(raw: Config) -> Config:
-    """A config of DDIMScheduler with the noise schedule of `raw`.
+def ddim_config(raw: Config) -> tuple[Config, list[str]]:
+    """A config of DDIMScheduler with the noise schedule of `raw`, and a note if it is of another.
 
     Raises:
         ConfigError: if its class has another kind of noise schedule.
 
     Warns:
-        UserWarning: if it is of another class, or has keys that no class reads.
+        UserWarning: naming the keys that no class reads.
     """
     unsaid = raw.get("_use_default_values")
     config = {k: v for k, v in raw.items() if not isinstance(unsaid, list) or k not in unsaid}
@@ -91,7 +90,7 @@ def ddim_config(raw: Config) -> Config:
     if config.get("timestep_spacing") == "linspace":
         config.pop("steps_offset", None)  # it does not count there
     if name == "DDIMScheduler":
-        return config
+        return config, []
     taken = {key: value for key, value in config.items() if key in _READ}
     if "clip_sample" not in taken:
         raise ConfigError(
@@ -100,9 +99,5 @@ def ddim_config(raw: Config) -> Config:
             '  Write "clip_sample": false into scheduler_config.json, unless the latents were '
             "clipped in training."
         )
-    warnings.warn(
-        f"The checkpoint's scheduler is {name}. Its noise schedule is taken; pictures are made "
-        "with DDIM.",
-        stacklevel=2,
-    )
-    return {"_class_name": "DDIMScheduler", **taken}
+    note = f"The scheduler is {name}: its noise schedule is read, and pictures are made with DDIM."
+    return {"_class_name": "DDIMScheduler", **taken}, [note]

@@ -15,6 +15,7 @@ from ldm_engine.bundle.formats import program_file_names
 from ldm_engine.checks.cases import END_TO_END_KEY, reference_cases
 from ldm_engine.checks.references import load_references, sample
 from ldm_engine.checks.tolerances import (
+    ROUNDING_LIMIT,
     end_to_end_tolerance,
     program_tolerance,
     relative_error,
@@ -180,6 +181,33 @@ def test_a_wrong_reference_is_found(tiny_bundle):
         tiny_bundle, choose_runtime(tiny_bundle), options, references, reduce=sample
     )
     assert [f.program for f in findings if not f.passed] == ["end_to_end"]
+
+
+def test_a_runtime_may_differ_as_much_as_the_model_from_itself(tiny_bundle):
+    """Not more than a few times, and never beyond what would be visible."""
+    references = load_references(tiny_bundle)
+    assert references.rounding.keys() == references.keys()
+    assert all(0 <= apart < 1e-5 for apart in references.rounding.values())
+    key = next(key for key in references if key[0] == "unet")
+    references[key]["noise_pred"] = references[key]["noise_pred"] * np.float32(1.002)
+    passed = {}
+    for rounding in (1e-4, 1e-3, 1.0):
+        references.rounding[key] = rounding
+        findings = check_runtime(
+            tiny_bundle, choose_runtime(tiny_bundle), RuntimeOptions(threads=1), references, sample
+        )
+        (found,) = (f for f in findings if (f.program, f.label) == key)
+        passed[rounding] = (found.passed, found.tolerance)
+    assert passed == {1e-4: (False, 4e-4), 1e-3: (True, 4e-3), 1.0: (True, ROUNDING_LIMIT)}
+
+
+def test_references_of_earlier_exports_have_no_rounding(tiny_bundle, tmp_path):
+    path = shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    content = json.loads((path / "reference.json").read_text())
+    for entry in content["references"]:
+        del entry["rounding"]
+    (path / "reference.json").write_text(json.dumps(content))
+    assert set(load_references(replace(tiny_bundle, path=path)).rounding.values()) == {0.0}
 
 
 def test_short_samples_are_refused(tiny_bundle, tmp_path):

@@ -216,6 +216,33 @@ def test_compvis_yaml_of_another_model(compvis_folder: Path) -> None:
     assert "text_encoder encoder_layers: 5 in the yaml, 2 in the tensors" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "line", "refused"),
+    [
+        ("unet_config", "use_scale_shift_norm: true", True),
+        ("unet_config", "disable_self_attentions: [false, false, true]", True),
+        ("unet_config", "disable_self_attentions: [false, false, false]", False),
+        ("unet_config", "use_checkpoint: true", False),
+        ("first_stage_config", "ddconfig: {tanh_out: true}", True),
+        ("first_stage_config", "ddconfig: {tanh_out: false}", False),
+        ("first_stage_config", "ddconfig: 3", True),
+    ],
+)
+def test_compvis_yaml_with_options_that_leave_no_trace(
+    compvis_folder: Path, section: str, line: str, refused: bool
+) -> None:
+    params = {"unet_config": "{}", "first_stage_config": "{}", section: f"{{{line}}}"}
+    sections = "".join(f"    {name}: {{params: {given}}}\n" for name, given in params.items())
+    text = f"model:\n  params:\n{sections}"
+    (compvis_folder / "text2img.yaml").write_text(text)
+    if not refused:
+        open_checkpoint(compvis_folder)
+        return
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(compvis_folder)
+    assert line.split(":")[0] in str(caught.value) or "unknown form" in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["unet_config: " + "[" * 100_000, "unet_config: ]"])
 def test_broken_yaml(compvis_folder: Path, text: str) -> None:
     (compvis_folder / "text2img.yaml").write_text(text)

@@ -21,8 +21,10 @@ from ldm_export.models import (
     UNet,
     UNetConfig,
     load_tensors,
+    norms_in_two_passes,
     tensor_shapes,
 )
+from ldm_export.models.blocks import GroupNorm
 
 # Relative L2 error in fp32. Seen: 1e-6, and 6e-6 for the decoder, whose norms divide by small
 # variances.
@@ -160,6 +162,20 @@ def test_the_published_unet_has_its_published_size():
     assert len(shapes) == 686
     assert sum(int(np.prod(s)) for s in shapes.values()) == 872_300_484
     assert (unet.time_shift_width, unet.text_kv_width) == (20_160, 24_960)
+
+
+@pytest.mark.parametrize(("groups", "size"), [(4, (8, 6)), (16, (2, 1))])
+def test_norms_in_two_passes_are_torchs(groups, size):
+    """Of two almost equal values, where Paddle's own loses most digits, too."""
+    norm, reference = GroupNorm(groups, 16), torch.nn.GroupNorm(groups, 16)
+    values = 3 + 0.01 * normals(2, 16, *size)
+    expected = reference.double()(torch.tensor(values).double()).numpy()
+    own = norm(paddle.to_tensor(values)).numpy()
+    with norms_in_two_passes(paddle.nn.Sequential(norm)):
+        given = norm(paddle.to_tensor(values)).numpy()
+    assert relative_error(given, expected) < 1e-4
+    assert relative_error(own, expected) > 10 * relative_error(given, expected)
+    np.testing.assert_array_equal(norm(paddle.to_tensor(values)).numpy(), own)
 
 
 @pytest.mark.parametrize("name", AUTOENCODERS)
