@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -106,7 +106,8 @@ def _show_warning(
 ) -> None:
     if category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         return
-    err.print(f"[bold yellow]Warning:[/] {plain(str(message))}")
+    with suppress(OSError, SystemExit):  # what runs does not depend on who reads it
+        err.print(f"[bold yellow]Warning:[/] {plain(str(message))}")
 
 
 @contextmanager

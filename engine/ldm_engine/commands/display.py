@@ -7,13 +7,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from threading import Event, Thread
 
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from ..machine.files import reason
 from ..rendering.execution import Progress
 from ..rendering.run import Summary
 from . import console
@@ -40,7 +41,7 @@ def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
     """What the run came to."""
     progress = summary.progress
     if as_json:
-        facts = {"output": summary.output, "gallery": summary.gallery, "stopped": summary.stopped}
+        facts = {n: getattr(summary, n) for n in ("output", "gallery", "stopped", "changed")}
         _print_json("summary", progress, **facts, prompts_truncated=truncated)
         return
     lines = [
@@ -62,9 +63,18 @@ def _print_json(event: str, progress: Progress, **more: object) -> None:
     facts = {n: round(v, 3) if isinstance(v, float) else v for n, v in asdict(progress).items()}
     try:
         print(json.dumps({"event": event, **facts, **more}), flush=True)
-    except BrokenPipeError:  # a run of hours does not depend on who watches it
+    except OSError as error:  # a run of hours does not depend on who watches it, or where
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        console.err.print("The reader of the progress has gone; the run goes on without it.")
+        with suppress(OSError):  # what was not taken goes nowhere, and so is not in the way
+            sys.stdout.flush()
+        cause = "has gone" if isinstance(error, BrokenPipeError) else f"takes none: {reason(error)}"
+        _tell(f"The reader of the progress {cause}; the run goes on without it.")
+
+
+def _tell(text: str) -> None:
+    """Print on stderr, unless that takes nothing either."""
+    with suppress(OSError, SystemExit):  # rich exits where a pipe's reader has gone
+        console.err.print(console.plain(text))
 
 
 @contextmanager
@@ -92,7 +102,7 @@ def _log() -> Iterator[Show]:
         latest = progress
 
     def log() -> None:
-        console.err.print(console.plain(f"{time.strftime('%T')} {_describe(latest)}"))
+        _tell(f"{time.strftime('%T')} {_describe(latest)}")
 
     def log_on() -> None:
         while not ended.wait(LOG_EVERY_S):

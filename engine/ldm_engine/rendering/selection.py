@@ -11,11 +11,12 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..machine.tables import Row
 from ..sampling.settings import HASH_BYTES, settings_hash
 from .jobs import RowReader, Task
 from .options import Shard
 from .records import Outcome, row_failure
-from .sources import Jobs, Row, read_rows
+from .sources import Jobs, read_rows
 
 #: States of an id, which may be in several; 0: never seen.
 DONE = 1  #: its image is there and recorded
@@ -69,6 +70,7 @@ class Survey:
     done: int = 0  #: of them are there already
     failed: int = 0  #: of them could not be rendered in an earlier run
     bad_rows: int = 0
+    fields: frozenset[str] = frozenset()  #: that are not read, of the first row that is fine
     groups: dict[Hashable, Group] = field(default_factory=dict)  #: of the images to do
 
     @property
@@ -86,6 +88,7 @@ class Selection:
     reader: RowReader
     states: States
     shard: Shard
+    strict: bool = False  #: whether a field that is not read and no earlier row has is a failure
 
     def survey(self, of_all_shards: bool = False) -> Iterator[Survey | Outcome]:
         """Read all rows; gives each bad row's failure and, last, the counts.
@@ -93,7 +96,16 @@ class Selection:
         Each bad row is reported by one shard, or with `of_all_shards` by every one.
         """
         found = Survey()
+        seen: set[str] | None = None
         for row, tasks, fault in self._rows(SEEN[0]):
+            if not fault and row.fields:
+                self.reader.learn(row.fields)
+                others = set(self.reader.others(row.fields)) if self.strict else set()
+                if seen is None:
+                    found.fields, seen = frozenset(others), others
+                elif new := sorted(others - seen):
+                    fault = _unknown(new)
+                    seen |= others
             if fault and (of_all_shards or self.shard.holds_row(row.number)):
                 found.bad_rows += 1
                 yield row_failure(row, fault)
@@ -152,3 +164,10 @@ class Selection:
                     "prompt, seed or setting; give the new one another id"
                 )
         return tasks, ""
+
+
+def _unknown(names: Sequence[str]) -> str:
+    return (
+        f"it has {', '.join(f'`{name[:80]}`' for name in names[:5])}, which is not read, and no "
+        "row before has it. Name it as they do, or have it in the first row"
+    )

@@ -145,7 +145,7 @@ def test_csv(tmp_path):
     )
     rows = rows_of(path)
     assert [r.number for r in rows] == [1, 2, 3, 4]
-    assert rows[0].fields == {"id": "1", "prompt": "a, b\nc", "note": "x"}
+    assert rows[0].fields == {"id": "1", "prompt": "a, b\nc", "seed": None, "note": "x"}
     assert "2 cells for 4 columns" in rows[1].fault
     assert "UTF-8" in rows[2].fault
     assert rows[3].fields == {"id": "4", "prompt": "", "seed": "6", "note": "y"}
@@ -166,7 +166,7 @@ def test_plain_text(tmp_path):
 
 
 def test_a_line_without_end_is_not_read_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("ldm_engine.rendering.sources._MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("ldm_engine.machine.texts.MAX_LINE_BYTES", 100)
     path = tmp_path / "a.txt"
     path.write_text("x" * 1000 + "\nshort\n" + "y" * 99 + "\n")
     rows = rows_of(path)
@@ -254,7 +254,7 @@ def test_whatever_a_file_system_raises_is_told(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("the connection was reset")
 
-    monkeypatch.setattr(MemoryFile, "readline", fail, raising=False)
+    monkeypatch.setattr(MemoryFile, "read", fail, raising=False)
     with pytest.raises(JobsError, match="the connection was reset"):
         rows_of(url)
 
