@@ -28,7 +28,8 @@ Show = Callable[[Progress], None]
 def shown(as_json: bool) -> Iterator[Show]:
     """Call the result with each new state of the run."""
     if as_json:
-        yield lambda progress: _print_json("progress", progress)
+        with _json_lines() as show:
+            yield show
     elif console.err.is_terminal:
         with _bar() as show:
             yield show
@@ -42,7 +43,9 @@ def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
     progress = summary.progress
     if as_json:
         facts = {n: getattr(summary, n) for n in ("output", "gallery", "stopped", "changed")}
-        _print_json("summary", progress, **facts, prompts_truncated=truncated)
+        if fault := _print_json("summary", progress, **facts, prompts_truncated=truncated):
+            _tell(f"{fault}; the run is complete without it.")
+            _let_go()
         return
     lines = [
         f"{progress.done} of {progress.total} images are in {summary.output}",
@@ -59,21 +62,54 @@ def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
     console.out.print(console.plain("; ".join(lines) + "."))
 
 
-def _print_json(event: str, progress: Progress, **more: object) -> None:
+@contextmanager
+def _json_lines() -> Iterator[Show]:
+    """A line for each state; a run of hours does not depend on who reads them, or where they go."""
+    is_told = False
+
+    def show(progress: Progress) -> None:
+        nonlocal is_told
+        fault = _print_json("progress", progress)
+        if fault and not is_told:
+            is_told = True
+            _tell(f"{fault}; the run goes on without it.")
+
+    try:
+        yield show
+    except BaseException:
+        _let_go()
+        raise
+
+
+def _print_json(event: str, progress: Progress, **more: object) -> str:
+    """Print an event; returns what is wrong if that cannot be done.
+
+    What a full disk does not take waits in Python's buffer, and goes before the next line.
+    """
     facts = {n: round(v, 3) if isinstance(v, float) else v for n, v in asdict(progress).items()}
     try:
         print(json.dumps({"event": event, **facts, **more}), flush=True)
-    except OSError as error:  # a run of hours does not depend on who watches it, or where
+    except BrokenPipeError:
+        _let_go()
+        return "The reader of the progress has gone"
+    except OSError as error:
+        return f"The progress cannot be written: {reason(error)}"
+    return ""
+
+
+def _let_go() -> None:
+    """Let what could not be written go nowhere: Python would fail with it at the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        with suppress(OSError):  # what was not taken goes nowhere, and so is not in the way
+        with suppress(OSError):
             sys.stdout.flush()
-        cause = "has gone" if isinstance(error, BrokenPipeError) else f"takes none: {reason(error)}"
-        _tell(f"The reader of the progress {cause}; the run goes on without it.")
 
 
 def _tell(text: str) -> None:
     """Print on stderr, unless that takes nothing either."""
-    with suppress(OSError, SystemExit):  # rich exits where a pipe's reader has gone
+    with suppress(OSError):
         console.err.print(console.plain(text))
 
 

@@ -152,10 +152,8 @@ class RowReader:
         """
         given = {name: value for name, value in fields.items() if value is not None}
         extra = {name: given[name] for name in self.others(given)}
-        for name in extra:
-            fault = self._names.fault(name)
-            if fault and not (self._names.meant(name) == "id" and "id" in given):
-                raise InvalidArgumentError(f"{fault}.")
+        if faults := self._names.faults(extra, given):
+            raise InvalidArgumentError(" ".join(faults))
         if "prompt" not in given:
             raise InvalidArgumentError("`prompt` is missing; every job needs one, '' is accepted.")
         read = {**self._defaults, **{n: given[n] for n in self._names.known if n in given}}

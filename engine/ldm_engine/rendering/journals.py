@@ -65,19 +65,24 @@ class Journals:
             )
 
     @property
-    def changed(self) -> list[str]:
-        """The paths of the images that were changed since they were written, and are left."""
-        return [path for path, is_edited in self._edited.items() if is_edited]
+    def changed(self) -> int:
+        """Images that were changed since they were written, and are left."""
+        return 0 if self._replaces else sum(self._edited.values())
 
     def notices(self) -> Iterator[str]:
         """What a person is to know of the images that are there, one sentence each."""
-        if changed := self.changed:
+        changed = [path for path, is_edited in self._edited.items() if is_edited]
+        if changed:
             noun = "image was" if len(changed) == 1 else "images were"
-            more = f", … ({self._storage.output})" if len(changed) > _SHOWN else ""
+            more = ", …" if len(changed) > _SHOWN else ""
+            outcome = (
+                "made again, as --replace-changed says"
+                if self._replaces
+                else "left so; --replace-changed makes them again"
+            )
             yield (
-                f"{len(changed)} {noun} changed since this program wrote them, and stay as they "
-                f"are: {', '.join(changed[:_SHOWN])}{more}. To make them again, give "
-                "--replace-changed."
+                f"{len(changed)} {noun} changed in {self._storage.output} after being written "
+                f"there, and now {outcome}: {', '.join(changed[:_SHOWN])}{more}."
             )
 
     def read_records(self) -> Iterator[Outcome]:

@@ -139,7 +139,7 @@ class Run:
                 journals.failures,
                 counter.progress(),
                 stopped=False,
-                changed=len(journals.changed),
+                changed=journals.changed,
             )
             self.on_progress(self.summary.progress)
             if survey.to_do and not self.should_stop():

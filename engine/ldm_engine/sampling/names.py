@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from .settings import SETTINGS
 
@@ -41,8 +41,19 @@ class Names:
         self._meant |= {folded(name): name for name in self.known}
         self._found: dict[str, str] = {}
 
-    def fault(self, name: str) -> str:
-        """What is wrong with the field `name`, which is none that is read; "" if nothing."""
+    def faults(self, others: Iterable[str], given: Collection[str]) -> list[str]:
+        """What is wrong with `others`, of the fields `given` those that are not read.
+
+        Where there is an ``id``, what is called much like it may be another one.
+        """
+        return [
+            fault
+            for name in others
+            if (fault := self._fault_of(name)) and not ("id" in given and self.meant(name) == "id")
+        ]
+
+    def _fault_of(self, name: str) -> str:
+        """The fault of a field by its name, kept: all rows have the same."""
         if name not in self._found:
             if len(self._found) > _MOST_KEPT:
                 self._found.clear()
@@ -60,13 +71,13 @@ class Names:
     def _fault(self, name: str) -> str:
         if known := self.meant(name):
             return (
-                f"it has a field `{name[:80]}`, which is not read; here the name is `{known}`. "
-                "Rename it, also if it means something else"
+                f"`{name[:80]}` is not read; `{known}` is the name here. "
+                "Rename it, also if it means something else."
             )
         if reason := _FOREIGN.get(folded(name)):
             return (
-                f"it has a field `{name[:80]}`, which other programs read and this one does not: "
-                f"{reason}. Leave it out, or rename it"
+                f"`{name[:80]}` is read by other programs, not by this one: "
+                f"{reason}. Leave it out, or rename it."
             )
         return ""
 
