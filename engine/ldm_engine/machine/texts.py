@@ -114,12 +114,16 @@ def _unmarked(head: bytes) -> str:
     """What a head of many zero bytes is; "" for one of few."""
     if head.count(0) < max(1, _ZEROS * len(head)):
         return ""
-    at = {place: any(head[place::4]) for place in range(4)}  # which of four bytes are ever set
-    for encoding, set_bytes in (
-        ("UTF-32-LE", (0,)), ("UTF-32-BE", (3,)), ("UTF-16-LE", (0, 2)), ("UTF-16-BE", (1, 3)),
-    ):  # fmt: skip
-        if {place for place, is_set in at.items() if is_set} <= set(set_bytes) and any(at.values()):
-            return f"{encoding} without a byte order mark"
+    zeros = [head[place::4].count(0) for place in range(4)]
+    most = len(head) // 4
+    if not len(head) % 4 and most in (zeros[0], zeros[3]):  # code points have three bytes at most
+        if zeros[3] == most and 2 * zeros[2] >= most > zeros[0]:
+            return "UTF-32-LE without a byte order mark"
+        if zeros[0] == most and 2 * zeros[1] >= most > zeros[3]:
+            return "UTF-32-BE without a byte order mark"
+    even, odd = zeros[0] + zeros[2], zeros[1] + zeros[3]
+    if max(even, odd) > 3 * min(even, odd):
+        return f"UTF-16-{'LE' if odd > even else 'BE'} without a byte order mark"
     return "binary"
 
 

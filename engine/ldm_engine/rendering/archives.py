@@ -93,8 +93,8 @@ class TarJournals(Journals):
             noun = "archive is" if len(self._gone) == 1 else "archives are"
             yield (
                 f"{len(self._gone)} {noun} no longer there: {', '.join(sorted(self._gone)[:5])}. "
-                f"The {self._gone.total()} images are rendered again, into archives with new "
-                f"numbers; {self._own(_LOST)} lists the old ones."
+                f"What was in there (images: {self._gone.total()}) is rendered again, into "
+                f"archives with new numbers; {self._own(_LOST)} lists the old ones."
             )
 
     def commit(self, outcomes: Sequence[Outcome]) -> None:

@@ -30,7 +30,6 @@ from ..sampling.values import as_number, check_texts, shown
 
 MAX_IMAGES = 10_000  #: of one row
 MAX_TEXT = 5_000  #: characters of a prompt; twice that fits the metadata of a JPEG
-_MAX_COLUMNS, _MAX_COLUMN = 256, 200  #: other fields whose lack is recorded; letters of one's name
 MAX_EXTRA_BYTES = 65_536  #: of other fields, as JSON; 10,000 images may wait for others in memory
 #: Ids that are their own file name: lower case, since some file systems take cases for the same.
 _PLAIN = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,98}[a-z0-9_-])?")
@@ -136,15 +135,15 @@ class RowReader:
         self._limits = limits
         self._defaults = {"num_images": defaults.num_images, **defaults.settings}
         self._names = Names(_OTHERS)
-        #: Other fields that rows have: a record has each, as None where its row has it not.
-        self.columns: dict[str, None] = {}
         try:
             self.tasks(1, {"prompt": ""})
         except (InvalidArgumentError, ArgumentTypeError) as error:
             raise type(error)(f"A default for all jobs does not hold: {error}") from error
 
-    def tasks(self, row: int, fields: Mapping[str, Any]) -> list[Task]:
+    def tasks(self, row: int, fields: Mapping[str, Any], columns: Iterable[str] = ()) -> list[Task]:
         """The images that a row describes; a field that is None counts as absent.
+
+        Their other fields have all `columns`, as None where the row has them not.
 
         Raises:
             InvalidArgumentError: naming what is wrong with the row.
@@ -159,7 +158,7 @@ class RowReader:
         read = {**self._defaults, **{n: given[n] for n in self._names.known if n in given}}
         values = {s.name: _parsed(s, read.get(s.name)) for s in SETTINGS if s.name != "seed"}
         _check_extra(extra)
-        extra = {**self.columns, **extra}
+        extra = {**dict.fromkeys(columns), **extra}
         (first, seed), *others = _images(row, read)
         values = check_image({**values, "seed": seed}, self._limits)
         return [
@@ -170,12 +169,6 @@ class RowReader:
     def others(self, fields: Iterable[str]) -> list[str]:
         """Those of `fields` that are not read and go into the record."""
         return [name for name in fields if name not in self._names.known]
-
-    def learn(self, fields: Iterable[str]) -> None:
-        """Take over the other `fields` of a row that gave images as columns of the records."""
-        for name in self.others(fields):
-            if len(self.columns) < _MAX_COLUMNS and len(name) <= _MAX_COLUMN:
-                self.columns[name] = None
 
 
 def _parsed(setting: Setting, value: Any) -> Any:

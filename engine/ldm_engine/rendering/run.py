@@ -204,7 +204,7 @@ class Run:
                 f"{found.bad_rows} rows of the jobs cannot be rendered, and --strict stops before "
                 f"rendering:\n{listing}\nMend them, or leave --strict out to render the others."
             )
-        if found.fields:  # with --strict
+        if self.options.strict and found.fields:
             warnings.warn(
                 f"The jobs have fields that are not read: {', '.join(sorted(found.fields))[:300]}. "
                 "They go into the records.",

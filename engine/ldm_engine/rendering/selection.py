@@ -7,7 +7,7 @@ render. Both readings judge every row alike, in every shard.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
@@ -24,6 +24,8 @@ FAILED = 2  #: it was tried and recorded as a failure
 STAGED = 16  #: done, and waiting to go into an archive with others
 SEEN = 4, 8  #: a row of the job file has it, in the first reading and in the second
 
+#: Fields whose lack is recorded, and letters of the name of one.
+_MAX_COLUMNS, _MAX_COLUMN = 256, 200
 _UNSEEN = bytes(1 + HASH_BYTES)
 
 
@@ -89,6 +91,8 @@ class Selection:
     states: States
     shard: Shard
     strict: bool = False  #: whether a field that is not read and no earlier row has is a failure
+    #: Fields that are not read, of all rows: each record has them.
+    columns: dict[str, None] = field(default_factory=dict, init=False)
 
     def survey(self, of_all_shards: bool = False) -> Iterator[Survey | Outcome]:
         """Read all rows; gives each bad row's failure and, last, the counts.
@@ -98,14 +102,14 @@ class Selection:
         found = Survey()
         seen: set[str] | None = None
         for row, tasks, fault in self._rows(SEEN[0]):
-            if not fault and row.fields:
-                self.reader.learn(row.fields)
-                others = set(self.reader.others(row.fields)) if self.strict else set()
+            if not fault:
+                others = self.reader.others(row.fields or ())
+                self._learn(others)
                 if seen is None:
-                    found.fields, seen = frozenset(others), others
-                elif new := sorted(others - seen):
+                    found.fields, seen = frozenset(others), set(others)
+                elif self.strict and (new := sorted(set(others) - seen)):
                     fault = _unknown(new)
-                    seen |= others
+                    seen.update(new)
             if fault and (of_all_shards or self.shard.holds_row(row.number)):
                 found.bad_rows += 1
                 yield row_failure(row, fault)
@@ -130,6 +134,12 @@ class Selection:
             return DONE
         return FAILED if flags & FAILED and settings == settings_hash(task.values) else 0
 
+    def _learn(self, others: Iterable[str]) -> None:
+        """Take over the fields of a row as columns of all records."""
+        for name in others:
+            if len(self.columns) < _MAX_COLUMNS and len(name) <= _MAX_COLUMN:
+                self.columns[name] = None
+
     def _own(self, tasks: Sequence[Task]) -> Iterator[Task]:
         return (task for task in tasks if self.shard.holds(task.identity))
 
@@ -148,7 +158,7 @@ class Selection:
         if row.fields is None:
             return (), row.fault
         try:
-            tasks = self.reader.tasks(row.number, row.fields)
+            tasks = self.reader.tasks(row.number, row.fields, self.columns)
         except (InvalidArgumentError, ArgumentTypeError) as error:
             return (), str(error)
         for task in tasks:

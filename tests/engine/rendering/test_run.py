@@ -362,7 +362,7 @@ def test_archives_at_a_url_are_the_same(render, tmp_path):
 
 @pytest.mark.parametrize("image_format", ["jpeg", "webp"])
 def test_other_formats_carry_their_recipe(render, tmp_path, image_format):
-    jobs = [{"prompt": "é 🐿 \0 \n" + "x " * 2490, "negative_prompt": "\1" * 5000}]
+    jobs = [{"prompt": "é 🐿 \1 \n" + "x " * 2490, "negative_prompt": "\1" * 5000}]
     (record,) = render(jobs, image_format=image_format, quality=80)
     recipe = read_recipe(tmp_path / "out" / record["path"])
     assert recipe.settings["prompt"] == jobs[0]["prompt"]
