@@ -219,7 +219,7 @@ def _text_row(number: int, line: str) -> Row:
 
 def _json_row(number: int, line: str) -> Row:
     try:
-        fields = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        fields = _JSON.decode(line)
     except _DoubleKeyError as error:
         return Row(number, None, str(error))
     except (ValueError, RecursionError) as error:
@@ -244,3 +244,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)

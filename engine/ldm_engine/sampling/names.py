@@ -46,13 +46,14 @@ class Names:
 
         Where there is an ``id``, what is called much like it may be another one.
         """
-        return [
-            fault
-            for name in others
-            if (fault := self._fault_of(name)) and not ("id" in given and self.meant(name) == "id")
-        ]
+        found = []
+        for name in others:
+            fault = self._kept(name)
+            if fault and not ("id" in given and self.meant(name) == "id"):
+                found.append(fault)
+        return found
 
-    def _fault_of(self, name: str) -> str:
+    def _kept(self, name: str) -> str:
         """The fault of a field by its name, kept: all rows have the same."""
         if name not in self._found:
             if len(self._found) > _MOST_KEPT:
