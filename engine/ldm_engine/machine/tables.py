@@ -200,5 +200,5 @@ def _parquet_row(number: int, cells: Mapping[str, Any], texts: Collection[str]) 
         except Exception as error:  # each type of column raises its own
             kind, cause = str(cell.type)[:80], str(error)[:200]
             fault = f"its column {name[:80]!r} cannot be read from {kind}: {cause}"
-            return Row(number, None, fault)
+            return Row(number, None, f"{fault}. Write it as text, or leave the column out")
     return Row(number, fields)

@@ -23,7 +23,7 @@ class Journals:
     def __init__(self, storage: Storage, shard: Shard, replace_changed: bool = False) -> None:
         self._storage = storage
         self._replaces = replace_changed
-        self._edited: dict[str, bool] = {}  #: by path, of what was looked into
+        self._edited: dict[str, None] = {}  #: paths of images that were changed since
         self._recorded_ns = 0  #: when the last record was written
         self._shard = shard
         self._whole = shard.label == ALONE
@@ -67,12 +67,11 @@ class Journals:
     @property
     def changed(self) -> int:
         """Images that were changed since they were written, and are left."""
-        return 0 if self._replaces else sum(self._edited.values())
+        return 0 if self._replaces else len(self._edited)
 
     def notices(self) -> Iterator[str]:
         """What a person is to know of the images that are there, one sentence each."""
-        changed = [path for path, is_edited in self._edited.items() if is_edited]
-        if changed:
+        if changed := list(self._edited):
             noun = "image was" if len(changed) == 1 else "images were"
             more = ", …" if len(changed) > _SHOWN else ""
             outcome = (
@@ -184,8 +183,9 @@ class Journals:
             content = self._storage.read(path) or b""
             if is_cut(content, record["bytes"]):
                 return False
-            self._edited[path] = hashlib.sha256(content).hexdigest() != record.get("sha256")
-        return not (self._replaces and self._edited.get(path, False))
+            if hashlib.sha256(content).hexdigest() != record.get("sha256"):
+                self._edited[path] = None
+        return not (self._replaces and path in self._edited)
 
     def _may_differ(self, record: Outcome, size: int) -> bool:
         """Whether an image must be read to know that it is as recorded.

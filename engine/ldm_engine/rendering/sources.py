@@ -78,7 +78,7 @@ def check_jobs(jobs: Jobs, format_name: str | None) -> str | None:
     if format_name not in FORMATS:
         raise InvalidArgumentError(
             f"The format of the job file {name} cannot be seen from its name; accepted are "
-            f"{_ACCEPTED}. Rename it, or give its format with --jobs-format."
+            f"{_ACCEPTED}. Write or name it so, or give its format with --jobs-format."
         )
     return format_name
 
