@@ -112,6 +112,11 @@ def read_calibration_prompts(path: str | os.PathLike[str]) -> tuple[str, ...]:
             f"The calibration prompts {file} are not UTF-8: line {line} holds the byte "
             f"0x{content[error.start]:02x}. {accepted} Save it as UTF-8."
         ) from error
+    if "\0" in text:
+        raise InvalidArgumentError(
+            f"The calibration prompts {file} hold the character U+0000, as UTF-16 does that is "
+            f"read as UTF-8. {accepted} Save it as UTF-8."
+        )
     prompts = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not MIN_PROMPTS <= len(prompts) <= MAX_PROMPTS:
         raise InvalidArgumentError(

@@ -43,6 +43,8 @@ def request_cases() -> list[dict[str, Any]]:
         accepted({}, latents={"shape": [1, 4, 32, 32], "value": 0.5}),
         refused(value, "`prompt` is an empty list", prompt=[]),
         refused(value, "`negative_prompt` is an empty list", negative_prompt=[]),
+        refused(value, "the character U+0000", prompt=["a", "b\0c"]),
+        refused(value, "the character U+0000", negative_prompt="\0"),
         refused(value, "`negative_prompt` lists 1 texts for 2 prompts", prompt=two,
                 negative_prompt=["x"]),
         refused(value, "`negative_prompt` lists 3 texts for 2 prompts", prompt=two,

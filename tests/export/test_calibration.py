@@ -50,6 +50,7 @@ def test_prompts_are_read_one_a_line_without_repeats(tmp_path: Path) -> None:
         (b"", "hold 0 different prompts"),
         (b"one\none\n\ntwo\nthree", "hold 3 different prompts"),
         (b"one\ntwo\nthr\xe9e\nfour", "not UTF-8: line 3 holds the byte 0xe9"),
+        ("one\ntwo\nthree\nfour".encode("utf-16-le"), "U\\+0000"),
         (b"x" * ((1 << 20) + 1), "more than 1 MiB"),
         ("\n".join(map(str, range(MAX_PROMPTS + 1))).encode(), f"hold {MAX_PROMPTS + 1} different"),
     ],

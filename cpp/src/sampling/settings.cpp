@@ -73,6 +73,16 @@ void check_not_empty(const char* name, const std::vector<std::string>& texts) {
                              "` is an empty list; give at least one text.");
 }
 
+/// Refuses U+0000, the mark of UTF-16 that was read as UTF-8.
+void check_no_zeros(const char* name, const std::vector<std::string>& texts) {
+  for (const std::string& text : texts) {
+    if (text.find('\0') == std::string::npos) continue;
+    throw InvalidArgumentError(std::string("`") + name + "` holds " + in_quotes(text) +
+                               ", with the character U+0000; text without it is accepted. Decode "
+                               "the input as what it is, UTF-16 perhaps.");
+  }
+}
+
 /// Checks one setting of a call, whatever the type of its field.
 struct Check {
   const Setting& setting;
@@ -95,6 +105,7 @@ struct Check {
   void check_all(const std::vector<std::string>& texts) const {
     check_not_empty(setting.name, texts);
     check_texts(setting.name, texts);
+    check_no_zeros(setting.name, texts);
   }
 
   template <typename T>

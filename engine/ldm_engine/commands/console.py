@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -39,9 +39,18 @@ from ..runtimes.base import Runtime
 from ..runtimes.choice import PREFERENCE, RUNTIMES, choose_runtime, usable_runtimes
 from .interrupts import INTERRUPTS
 
+
+class _Errors(Console):
+    """What goes to stderr. That nobody reads it any more ends no run."""
+
+    def on_broken_pipe(self) -> None:
+        """Print no more; rich would exit."""
+        self.quiet = True
+
+
 #: Results go to stdout, everything else to stderr.
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = _Errors(stderr=True, highlight=False, soft_wrap=True)
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
 
@@ -105,7 +114,8 @@ def _show_warning(
 ) -> None:
     if category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         return
-    err.print(f"[bold yellow]Warning:[/] {plain(str(message))}")
+    with suppress(OSError):  # what runs does not depend on who reads it
+        err.print(f"[bold yellow]Warning:[/] {plain(str(message))}")
 
 
 def print_note(text: str) -> None:

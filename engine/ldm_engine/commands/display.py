@@ -7,13 +7,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from threading import Event, Thread
 
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from ..machine.files import reason
 from ..rendering.execution import Progress
 from ..rendering.run import Summary
 from . import console
@@ -27,7 +28,8 @@ Show = Callable[[Progress], None]
 def shown(as_json: bool) -> Iterator[Show]:
     """Call the result with each new state of the run."""
     if as_json:
-        yield lambda progress: _print_json("progress", progress)
+        with _json_lines() as show:
+            yield show
     elif console.err.is_terminal:
         with _bar() as show:
             yield show
@@ -40,8 +42,10 @@ def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
     """What the run came to."""
     progress = summary.progress
     if as_json:
-        facts = {"output": summary.output, "gallery": summary.gallery, "stopped": summary.stopped}
-        _print_json("summary", progress, **facts, prompts_truncated=truncated)
+        facts = {n: getattr(summary, n) for n in ("output", "gallery", "stopped", "changed")}
+        if fault := _print_json("summary", progress, **facts, prompts_truncated=truncated):
+            _tell(f"{fault}; the run is complete without it.")
+            _let_go()
         return
     lines = [
         f"{progress.done} of {progress.total} images are in {summary.output}",
@@ -58,13 +62,55 @@ def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
     console.out.print(console.plain("; ".join(lines) + "."))
 
 
-def _print_json(event: str, progress: Progress, **more: object) -> None:
+@contextmanager
+def _json_lines() -> Iterator[Show]:
+    """A line for each state; a run of hours does not depend on who reads them, or where they go."""
+    is_told = False
+
+    def show(progress: Progress) -> None:
+        nonlocal is_told
+        fault = _print_json("progress", progress)
+        if fault and not is_told:
+            is_told = True
+            _tell(f"{fault}; the run goes on without it.")
+
+    try:
+        yield show
+    except BaseException:
+        _let_go()
+        raise
+
+
+def _print_json(event: str, progress: Progress, **more: object) -> str:
+    """Print an event; returns what is wrong if that cannot be done.
+
+    What a full disk does not take waits in Python's buffer, and goes before the next line.
+    """
     facts = {n: round(v, 3) if isinstance(v, float) else v for n, v in asdict(progress).items()}
     try:
         print(json.dumps({"event": event, **facts, **more}), flush=True)
-    except BrokenPipeError:  # a run of hours does not depend on who watches it
+    except BrokenPipeError:
+        _let_go()
+        return "The reader of the progress has gone"
+    except OSError as error:
+        return f"The progress cannot be written: {reason(error)}"
+    return ""
+
+
+def _let_go() -> None:
+    """Let what could not be written go nowhere: Python would fail with it at the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        console.err.print("The reader of the progress has gone; the run goes on without it.")
+        with suppress(OSError):
+            sys.stdout.flush()
+
+
+def _tell(text: str) -> None:
+    """Print on stderr, unless that takes nothing either."""
+    with suppress(OSError):
+        console.err.print(console.plain(text))
 
 
 @contextmanager
@@ -92,7 +138,7 @@ def _log() -> Iterator[Show]:
         latest = progress
 
     def log() -> None:
-        console.err.print(console.plain(f"{time.strftime('%T')} {_describe(latest)}"))
+        _tell(f"{time.strftime('%T')} {_describe(latest)}")
 
     def log_on() -> None:
         while not ended.wait(LOG_EVERY_S):

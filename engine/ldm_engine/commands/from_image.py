@@ -57,7 +57,7 @@ def generate_from_image(
         request = _request(recipe, opened)
     except (InvalidArgumentError, ArgumentTypeError) as error:
         raise InvalidArgumentError(
-            f"The recipe in {image_path} is not one that ldm-engine wrote: {error}"
+            f"The recipe in {image_path} is not one that ldm-engine wrote: {str(error)[:500]}"
         ) from error
     with (
         opened_pipeline(opened, output, memory) as pipe,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -11,7 +14,7 @@ from ..errors import LDMEngineError
 from ..rendering.jobs import Defaults
 from ..rendering.options import EXECUTORS, LAYOUTS, RunOptions
 from ..rendering.run import Run
-from ..rendering.sources import FORMATS
+from ..rendering.sources import FORMATS, STDIN, spooled
 from ..runtimes.choice import MAX_THREADS
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
 from ..sampling.request import MAX_BATCH
@@ -36,6 +39,11 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option("--strict", is_flag=True, help="Render nothing if any row cannot be rendered.")
 @click.option(
     "--force", is_flag=True, help="Where OUTPUT holds another run, go to OUTPUT-2, -3, ... beside."
+)
+@click.option(
+    "--replace-changed",
+    is_flag=True,
+    help="Make images again that were edited since. Default: report and leave them.",
 )
 @click.option("--num-images", type=int, default=1, show_default=True, help="Images a job.")
 @settings_options
@@ -102,19 +110,37 @@ def render(
 ) -> None:
     """Render all JOBS with BUNDLE into OUTPUT.
 
-    JOBS is a file or URL: .jsonl, .csv, .parquet, or .txt with a prompt a line. A run that was
-    stopped, killed or failed goes on where it was when the same command is started again.
+    JOBS is a file, folder, pattern or URL: .jsonl, .csv, .tsv, .parquet, or .txt with a prompt a
+    line, also with .gz or .zst; or - for standard input. A run that was stopped, killed or failed
+    goes on where it was when the same command is started again.
     """
     settings = {setting.name: options.pop(setting.name) for setting in common_settings()}
     run_options = RunOptions(**options)
+    with ExitStack() as spool:
+        if jobs == STDIN:
+            standard_input = spooled(sys.stdin.buffer, run_options.jobs_format)
+            jobs, jobs_format = spool.enter_context(standard_input)
+            run_options = replace(run_options, jobs_format=jobs_format)
+        _render(bundle, jobs, Defaults(num_images, settings), run_options, json_progress, spool)
+
+
+def _render(
+    bundle: str,
+    jobs: str,
+    defaults: Defaults,
+    run_options: RunOptions,
+    json_progress: bool,
+    spool: ExitStack,
+) -> None:
     truncated = 0
     try:
         with console.stoppable() as should_stop, shown(json_progress) as show:
-            run = Run(bundle, jobs, Defaults(num_images, settings), run_options, show, should_stop)
+            run = Run(bundle, jobs, defaults, run_options, show, should_stop)
             for record in run.records():
                 truncated += record["prompt_truncated"]
     except KeyboardInterrupt:
         # The second one: files appear whole or not at all, so there is nothing to wait for.
+        spool.close()
         console.err.print("Stopped at once; what is finished is kept.")
         os._exit(console.exit_code())
     summary = run.summary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,6 @@ _URL = re.compile(r"(?:\w+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 LOCAL_URL = re.compile(r"^(?:file|local)://")
 #: Stores without folders, where the first name of a path is a bucket; fsspec would make one.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "tos", "obs"}
-_READ_BYTES = 1 << 20
 _PART_LINES = 1000
 _PART = re.compile(r"\d{6,}\.jsonl")
 
@@ -67,9 +65,7 @@ def open_to_read(name: str) -> Iterator[IO[bytes]]:
     try:
         files, path = fsspec.core.url_to_fs(name)
         with files.open(path, "rb") as file:
-            # The readline() of fsspec's own files takes no limit.
-            limits = not isinstance(file, fsspec.spec.AbstractBufferedFile)
-            yield file if limits else io.BufferedReader(file, _READ_BYTES)
+            yield file
     except LDMEngineError:
         raise
     except Exception as error:  # each file system behind fsspec raises its own
@@ -126,6 +122,10 @@ class RemoteStorage(Storage):
     def size(self, name: str) -> int | None:
         """A million requests would take hours: -1."""
         return -1
+
+    def time_ns(self, name: str) -> int | None:
+        """None, for the same reason."""
+        return None
 
     def sync(self, names: Iterable[str]) -> None:
         """Nothing to do: an object that was put is there."""

@@ -91,6 +91,10 @@ class Storage(ABC):
         """Bytes of a file, or None if it is not there; -1 where finding out would take long."""
 
     @abstractmethod
+    def time_ns(self, name: str) -> int | None:
+        """When a file was last written; None if it is not there or that cannot be told."""
+
+    @abstractmethod
     def prepare(self) -> None:
         """Make the place, and clear away what a killed run with this label left."""
 
@@ -164,6 +168,13 @@ class LocalStorage(Storage):
         """As the file system has it."""
         try:
             return os.stat(f"{self.output}/{name}").st_size  # noqa: PTH116 - no Path, a million times
+        except OSError:
+            return None
+
+    def time_ns(self, name: str) -> int | None:
+        """As the file system has it."""
+        try:
+            return os.stat(f"{self.output}/{name}").st_mtime_ns  # noqa: PTH116 - as above
         except OSError:
             return None
 

@@ -12,8 +12,11 @@ import io
 import json
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
+from typing import Any
 
 from ..errors import OutputError
 from ..machine.storage import ALONE, SUFFIX, Storage
@@ -23,7 +26,7 @@ from .options import Shard
 from .records import Outcome, to_line
 from .selection import DONE, FAILED, STAGED
 
-_STAGED = "staged"
+_STAGED, _LOST = "staged", "lost"
 _STAGED_FOLDER = re.compile(rf"{_STAGED}{SUFFIX}")
 _ARCHIVES = "shards"
 _ARCHIVE = re.compile(rf"({_ARCHIVES}/(?:\d+-of-\d+-)?)(\d{{6,}})\.tar")
@@ -48,6 +51,7 @@ class TarJournals(Journals):
         self._prefix = f"{_ARCHIVES}/" if self._whole else f"{_ARCHIVES}/{shard.label}-"
         self._waiting: list[Outcome] = []
         self._sizes: dict[str, int] = {}  #: bytes of archives as recorded
+        self._gone: Counter[str] = Counter()  #: images of archives that are no longer there
         self._next = 0  #: number of the next archive
 
     def _load_unpacked(self) -> None:
@@ -58,8 +62,40 @@ class TarJournals(Journals):
 
     def _learn(self, outcome: Outcome, flag: int) -> bool:
         if "member" in outcome:
-            self._sizes[outcome["path"]] = outcome["archive_bytes"]
+            path = outcome["path"]
+            self._sizes[path] = outcome["archive_bytes"]
+            if self._is_mine(path) and self._storage.size(path) is None:
+                self._gone[path] += 1
         return super()._learn(outcome, flag)
+
+    def _before_dropping(self) -> None:
+        """Write down which archives are gone: who read them knows them by their numbers."""
+        known = {line["archive"] for line in self._lost()}
+        lines = [
+            json.dumps({"archive": path, "images": count}).encode() + b"\n"
+            for path, count in self._gone.items()
+            if path not in known
+        ]
+        if lines:
+            self._storage.append(self._own(_LOST), lines)
+
+    def _lost(self) -> Iterator[dict[str, Any]]:
+        """Archives that were gone at this start or at one before."""
+        for name in self._storage.journals(_LOST):
+            for line in self._storage.lines(name):
+                with suppress(ValueError):
+                    yield {"archive": "", **json.loads(line)}
+
+    def notices(self) -> Iterator[str]:
+        """Beside those of images: which archives are gone."""
+        yield from super().notices()
+        if self._gone:
+            noun = "archive is" if len(self._gone) == 1 else "archives are"
+            yield (
+                f"{len(self._gone)} {noun} no longer there: {', '.join(sorted(self._gone)[:5])}. "
+                f"What was in there (images: {self._gone.total()}) is rendered again, into "
+                f"archives with new numbers; {self._own(_LOST)} lists the old ones."
+            )
 
     def commit(self, outcomes: Sequence[Outcome]) -> None:
         """Write down a batch, and pack an archive if there is enough for one."""
@@ -146,7 +182,8 @@ class TarJournals(Journals):
                     "is missing, or move this archive away, and start the same command again: "
                     "images without a record or without their archive are then made again."
                 )
-        numbered = map(_parts, {*there, *self._sizes})
+        lost = {line["archive"] for line in self._lost()}
+        numbered = map(_parts, {*there, *self._sizes, *lost})
         self._next = 1 + max((n for series, n in numbered if series == self._prefix), default=-1)
 
     def _is_mine(self, path: str) -> bool:

@@ -10,11 +10,12 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..sampling.names import Names
 from ..sampling.settings import (
     MAX_SEED,
     SETTINGS,
@@ -25,7 +26,7 @@ from ..sampling.settings import (
     check_image,
     default_values,
 )
-from ..sampling.values import check_texts, shown
+from ..sampling.values import as_number, check_texts, shown
 
 MAX_IMAGES = 10_000  #: of one row
 MAX_TEXT = 5_000  #: characters of a prompt; twice that fits the metadata of a JPEG
@@ -111,9 +112,19 @@ class Task:
         return batch_key(self.values)
 
 
+#: The fields of a row beside its settings, and what other programs call them.
+_OTHERS: Mapping[str, Iterable[str]] = {
+    "id": (),
+    "num_images": (
+        "numimagesperprompt", "imagesperprompt", "nsamples", "numsamples", "numoutputs", "n",
+        "niter", "batchsize", "batchcount", "numimage",
+    ),
+}  # fmt: skip
+
+
 def job_fields() -> tuple[str, ...]:
     """The fields of a row that the engine reads; all others are carried into the records."""
-    return "id", "num_images", *(setting.name for setting in SETTINGS)
+    return Names(_OTHERS).known
 
 
 class RowReader:
@@ -123,32 +134,41 @@ class RowReader:
         """Raises ``InvalidArgumentError`` if a default is outside its range."""
         self._limits = limits
         self._defaults = {"num_images": defaults.num_images, **defaults.settings}
-        self._fields = job_fields()
+        self._names = Names(_OTHERS)
         try:
             self.tasks(1, {"prompt": ""})
         except (InvalidArgumentError, ArgumentTypeError) as error:
             raise type(error)(f"A default for all jobs does not hold: {error}") from error
 
-    def tasks(self, row: int, fields: Mapping[str, Any]) -> list[Task]:
+    def tasks(self, row: int, fields: Mapping[str, Any], columns: Iterable[str] = ()) -> list[Task]:
         """The images that a row describes; a field that is None counts as absent.
+
+        Their other fields have all `columns`, as None where the row has them not.
 
         Raises:
             InvalidArgumentError: naming what is wrong with the row.
             ArgumentTypeError: if a field has the wrong type.
         """
         given = {name: value for name, value in fields.items() if value is not None}
+        extra = {name: given[name] for name in self.others(given)}
+        if faults := self._names.faults(extra, given):
+            raise InvalidArgumentError(" ".join(faults))
         if "prompt" not in given:
             raise InvalidArgumentError("`prompt` is missing; every job needs one, '' is accepted.")
-        read = {**self._defaults, **{n: given[n] for n in self._fields if n in given}}
+        read = {**self._defaults, **{n: given[n] for n in self._names.known if n in given}}
         values = {s.name: _parsed(s, read.get(s.name)) for s in SETTINGS if s.name != "seed"}
-        extra = {name: value for name, value in given.items() if name not in self._fields}
         _check_extra(extra)
+        extra = {**dict.fromkeys(columns), **extra}
         (first, seed), *others = _images(row, read)
         values = check_image({**values, "seed": seed}, self._limits)
         return [
             Task(first, row, values, extra),
             *(Task(identity, row, {**values, "seed": seed}, extra) for identity, seed in others),
         ]
+
+    def others(self, fields: Iterable[str]) -> list[str]:
+        """Those of `fields` that are not read and go into the record."""
+        return [name for name in fields if name not in self._names.known]
 
 
 def _parsed(setting: Setting, value: Any) -> Any:
@@ -157,12 +177,12 @@ def _parsed(setting: Setting, value: Any) -> Any:
         return None
     if setting.kind is str:
         return _text(setting.name, value)
-    return _number(setting.name, value, whole=setting.kind is int)
+    return as_number(setting.name, value, whole=setting.kind is int)
 
 
 def _images(row: int, fields: Mapping[str, Any]) -> list[tuple[Identity, int]]:
     """Id and seed of each image: `id`, `id`-2, `id`-3, ...; seeds s, s + 1, ... or the ids' own."""
-    count = _number("num_images", fields["num_images"], whole=True)
+    count = as_number("num_images", fields["num_images"], whole=True)
     if not 1 <= count <= MAX_IMAGES:
         raise InvalidArgumentError(f"`num_images` is {count}; 1 to {MAX_IMAGES} is accepted.")
     text = _id(fields.get("id", row))
@@ -170,7 +190,7 @@ def _images(row: int, fields: Mapping[str, Any]) -> list[tuple[Identity, int]]:
     first = fields.get("seed")
     if first is None:
         return [(identity, identity.seed) for identity in identities]
-    first = int(_number("seed", first, whole=True))
+    first = int(as_number("seed", first, whole=True))
     if not 0 <= first <= MAX_SEED - (len(identities) - 1):
         raise InvalidArgumentError(
             f"`seed` is {first} for {len(identities)} images; whole numbers from 0 to {MAX_SEED} "
@@ -180,6 +200,8 @@ def _images(row: int, fields: Mapping[str, Any]) -> list[tuple[Identity, int]]:
 
 
 def _id(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # pandas makes a column of whole numbers one of these if one is missing
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ArgumentTypeError(
             f"`id` is {shown(value)} ({type(value).__name__}); text or a whole number is accepted."
@@ -201,29 +223,6 @@ def _text(name: str, value: Any) -> str:
             f"`{name}` has {len(value)} characters; up to {MAX_TEXT} are accepted."
         )
     return value
-
-
-def _number(name: str, value: Any, whole: bool = False) -> Any:
-    """`value` as a number; text is read as one, since CSV knows nothing else."""
-    number = value
-    if isinstance(value, str):
-        try:
-            number = int(value)
-        except ValueError:
-            try:
-                number = float(value)
-            except ValueError:
-                number = None
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        number = None
-    elif whole and isinstance(number, float):
-        number = int(number) if number.is_integer() else None
-    if number is None:
-        kind = "a whole number" if whole else "a number"
-        raise ArgumentTypeError(
-            f"`{name}` is {shown(value)} ({type(value).__name__}); {kind} is accepted."
-        )
-    return number
 
 
 def _check_extra(extra: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
@@ -9,17 +10,21 @@ from ..errors import OutputError
 from ..machine.storage import ALONE, Storage
 from .jobs import Identity, identify
 from .options import Shard
-from .records import Outcome, from_line, to_line
+from .records import Outcome, from_line, is_cut, to_line
 from .selection import DONE, FAILED, STAGED, States
 
 RECORDS, FAILURES = "records", "failures"
+_SHOWN = 5
 
 
 class Journals:
     """``records.jsonl`` and ``failures.jsonl`` of one output, or a shard's own ones."""
 
-    def __init__(self, storage: Storage, shard: Shard) -> None:
+    def __init__(self, storage: Storage, shard: Shard, replace_changed: bool = False) -> None:
         self._storage = storage
+        self._replaces = replace_changed
+        self._edited: dict[str, None] = {}  #: paths of images that were changed since
+        self._recorded_ns = 0  #: when the last record was written
         self._shard = shard
         self._whole = shard.label == ALONE
         self._states = States()
@@ -30,11 +35,14 @@ class Journals:
     def load(self, states: States) -> None:
         """Learn what is done, and bring the journals into order; `states` is kept up to date.
 
-        A record whose image is gone or cut is left out, so that the image is made again; so are
-        bad rows, which each run records anew from the job file as it is now. A run that is no shard
-        takes over what shards wrote; a shard only reads it.
+        A record whose image is gone or cut is left out, so that the image is made again; with
+        ``replace_changed`` so is one whose image was changed. Bad rows are left out too: each run
+        records them anew from the job file as it is now. A run that is no shard takes over what
+        shards wrote; a shard only reads it.
         """
         self._states = states
+        times = map(self._storage.time_ns, self._storage.journals(RECORDS))
+        self._recorded_ns = max((time for time in times if time is not None), default=0)
         self._load(RECORDS, DONE)
         self._load_unpacked()
         self._load(FAILURES, FAILED)  # what is done is none any more
@@ -56,6 +64,26 @@ class Journals:
                 self.failures, self._kept([self.failures], FAILED, with_bad_rows=True)
             )
 
+    @property
+    def changed(self) -> int:
+        """Images that were changed since they were written, and are left."""
+        return 0 if self._replaces else len(self._edited)
+
+    def notices(self) -> Iterator[str]:
+        """What a person is to know of the images that are there, one sentence each."""
+        if changed := list(self._edited):
+            noun = "image was" if len(changed) == 1 else "images were"
+            more = ", …" if len(changed) > _SHOWN else ""
+            outcome = (
+                "made again, as --replace-changed says"
+                if self._replaces
+                else "left so; --replace-changed makes them again"
+            )
+            yield (
+                f"{len(changed)} {noun} changed in {self._storage.output} after being written "
+                f"there, and now {outcome}: {', '.join(changed[:_SHOWN])}{more}."
+            )
+
     def read_records(self) -> Iterator[Outcome]:
         """All records of the output, other shards' among them."""
         for name in self._storage.journals(RECORDS):
@@ -64,6 +92,9 @@ class Journals:
 
     def _load_unpacked(self) -> None:
         """Learn what is done and not yet where it belongs; here it always is."""
+
+    def _before_dropping(self) -> None:
+        """Called before lines are dropped whose images are gone."""
 
     def _own(self, kind: str) -> str:
         """The name of this run's or shard's own journal."""
@@ -91,6 +122,7 @@ class Journals:
                 is_only_one = self._learn(outcome, flag)
                 stale |= name in mine and not is_only_one
         if stale:
+            self._before_dropping()
             self._storage.rewrite(own, self._kept(mine, flag))
             for name in mine:
                 if name != own:
@@ -105,7 +137,7 @@ class Journals:
         if identity is None:
             return False
         before, _ = self._states.get(identity.key)
-        if before & DONE or not self._is_there(outcome, identity):
+        if before & DONE or not self._is_there(outcome, identity, flag):
             return False
         self._states.add(identity.key, flag, bytes.fromhex(outcome["settings"]))
         return not before
@@ -131,20 +163,39 @@ class Journals:
         return (
             flags & (DONE | FAILED | STAGED) == flag
             and settings == bytes.fromhex(outcome["settings"])
-            and self._is_there(outcome, identity)
+            and self._is_there(outcome, identity, flag)
         )
 
-    def _is_there(self, record: Outcome, identity: Identity) -> bool:
-        """Whether the image of a record is.
+    def _is_there(self, record: Outcome, identity: Identity, flag: int) -> bool:
+        """Whether the image of a record is, or what its user made of it.
 
         A failure has none that could be missing, and for another shard's images that one looks.
         """
         if "error" in record or not self._shard.holds(identity):
             return True
-        size = self._storage.size(record["path"])
-        if "member" in record:
+        path = record["path"]
+        size = self._storage.size(path)
+        if size is None or size == -1 or "member" in record:
             return size is not None
-        return size == -1 or size == record["bytes"]
+        if flag != DONE:  # it waits for an archive, where nobody is to edit it
+            return bool(size == record["bytes"])
+        if path not in self._edited and self._may_differ(record, size):
+            content = self._storage.read(path) or b""
+            if is_cut(content, record["bytes"]):
+                return False
+            if hashlib.sha256(content).hexdigest() != record.get("sha256"):
+                self._edited[path] = None
+        return not (self._replaces and path in self._edited)
+
+    def _may_differ(self, record: Outcome, size: int) -> bool:
+        """Whether an image must be read to know that it is as recorded.
+
+        It is older than the line that records it, and so than the journal's last one.
+        """
+        if self._replaces or size != record["bytes"]:
+            return True
+        written_ns = self._storage.time_ns(record["path"])
+        return written_ns is not None and written_ns > self._recorded_ns
 
     def _outcomes(self, name: str) -> Iterator[Outcome]:
         for number, line in enumerate(self._storage.lines(name), 1):

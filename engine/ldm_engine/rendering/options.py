@@ -81,6 +81,7 @@ class RunOptions:
     ray_address: str | None = None
     strict: bool = False
     force: bool = False
+    replace_changed: bool = False  #: make images again that were changed since
 
     @property
     def renders_here(self) -> bool:
@@ -125,7 +126,7 @@ class RunOptions:
     def _others(self) -> Iterator[str]:
         if self.jobs_format is not None and self.jobs_format not in FORMATS:
             yield f"`jobs_format` is {self.jobs_format!r}; {', '.join(FORMATS)} is accepted."
-        for name in ("strict", "force"):
+        for name in ("strict", "force", "replace_changed"):
             if not isinstance(getattr(self, name), bool):
                 yield f"`{name}` is {getattr(self, name)!r}; True or False is accepted."
         if not isinstance(self.ray_address, (str, type(None))):

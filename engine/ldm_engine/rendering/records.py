@@ -10,9 +10,9 @@ from itertools import islice
 from typing import Any
 
 from ..machine.storage import Storage
+from ..machine.tables import Row
 from ..sampling.settings import HASH_BYTES, SETTINGS, recorded, settings_hash
 from .jobs import Task
-from .sources import Row
 
 #: A line of ``records.jsonl``, or with the key "error" one of ``failures.jsonl``.
 Outcome = dict[str, Any]
@@ -26,7 +26,10 @@ _COMMON = ("bundle", "model", "runtime", "runtime_version", "threads", "batch_si
 
 
 def record(task: Task, path: str, file: Mapping[str, Any], facts: Mapping[str, Any]) -> Outcome:
-    """The line of an image in the file `path`, with its hash and size, and `facts` of rendering."""
+    """The line of an image in the file `path`, with its hash and size, and `facts` of rendering.
+
+    It has no `extra` if no job has other fields: Parquet knows no object without a field.
+    """
     return {
         "id": task.identity.id,
         "path": path,
@@ -34,8 +37,20 @@ def record(task: Task, path: str, file: Mapping[str, Any], facts: Mapping[str, A
         **file,
         **recorded(task.values),
         **facts,
-        "extra": dict(task.extra),
+        **({"extra": dict(task.extra)} if task.extra else {}),
     }
+
+
+def is_cut(content: bytes, size: int) -> bool:
+    """Whether a file that was of `size` bytes has lost its end, rather than been edited."""
+    if len(content) >= size:
+        return False
+    for begin, end in ((b"\x89PNG", b"IEND\xaeB`\x82"), (b"\xff\xd8\xff", b"\xff\xd9")):
+        if content.startswith(begin):
+            return end not in content
+    if content.startswith(b"RIFF"):
+        return len(content) < 8 + int.from_bytes(content[4:8], "little")
+    return len(content) < 4 or not content.strip(b"\0")
 
 
 def failure(task: Task, fault: str) -> Outcome:
@@ -109,4 +124,6 @@ def _entries(records: Iterable[Outcome]) -> Iterator[dict[str, object]]:
     names = (s.name for s in SETTINGS)
     shown = ("id", *names, "precision", "path", "member", "row", "extra")
     for outcome in records:
-        yield {name: outcome[name] for name in shown if outcome.get(name) not in (None, "", {})}
+        extra = {name: v for name, v in (outcome.get("extra") or {}).items() if v is not None}
+        facts = {**outcome, "extra": extra}
+        yield {name: facts[name] for name in shown if facts.get(name) not in (None, "", {})}

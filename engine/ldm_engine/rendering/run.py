@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
@@ -93,6 +94,7 @@ class Summary:
     progress: Progress
     stopped: bool  #: before the end, by a signal
     gallery: str | None = None
+    changed: int = 0  #: images that their user has changed, and that stay so
 
 
 @dataclass
@@ -136,11 +138,17 @@ class Run:
             storage.prepare()
             states, journals = States(), self._journals(storage, shard)
             journals.load(states)
-            selection = Selection(self.jobs, jobs_format, reader, states, shard)
+            for notice in journals.notices():
+                warnings.warn(notice, stacklevel=2)
+            selection = Selection(self.jobs, jobs_format, reader, states, shard, options.strict)
             survey = self._survey(selection, journals)
             counter = Counter(survey.total, survey.done, survey.failed, survey.bad_rows)
             self.summary = Summary(
-                storage.output, journals.failures, counter.progress(), stopped=False
+                storage.output,
+                journals.failures,
+                counter.progress(),
+                stopped=False,
+                changed=journals.changed,
             )
             self.on_progress(self.summary.progress)
             if survey.to_do and not self.should_stop():
@@ -179,7 +187,7 @@ class Run:
     def _journals(self, storage: Storage, shard: Shard) -> Journals:
         if self.options.layout == "webdataset":
             return TarJournals(storage, shard, self.options.images_per_tar)
-        return Journals(storage, shard)
+        return Journals(storage, shard, self.options.replace_changed)
 
     def _survey(self, selection: Selection, journals: Journals) -> Survey:
         """Read all jobs once and report what is wrong with them.
@@ -204,6 +212,12 @@ class Run:
             raise JobsError(
                 f"{found.bad_rows} rows of the jobs cannot be rendered, and --strict stops before "
                 f"rendering:\n{listing}\nMend them, or leave --strict out to render the others."
+            )
+        if self.options.strict and found.fields:
+            warnings.warn(
+                f"The jobs have fields that are not read: {', '.join(sorted(found.fields))[:300]}. "
+                "They go into the records.",
+                stacklevel=2,
             )
         journals.record_bad_rows(faults)
         if not found.total and not found.bad_rows and selection.shard.count == 1:

@@ -7,15 +7,16 @@ render. Both readings judge every row alike, in every shard.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..machine.tables import Row
 from ..sampling.settings import HASH_BYTES, settings_hash
 from .jobs import RowReader, Task
 from .options import Shard
 from .records import Outcome, row_failure
-from .sources import Jobs, Row, read_rows
+from .sources import Jobs, read_rows
 
 #: States of an id, which may be in several; 0: never seen.
 DONE = 1  #: its image is there and recorded
@@ -23,6 +24,8 @@ FAILED = 2  #: it was tried and recorded as a failure
 STAGED = 16  #: done, and waiting to go into an archive with others
 SEEN = 4, 8  #: a row of the job file has it, in the first reading and in the second
 
+#: Fields whose lack is recorded, and letters of the name of one.
+_MAX_COLUMNS, _MAX_COLUMN = 256, 200
 _UNSEEN = bytes(1 + HASH_BYTES)
 
 
@@ -69,6 +72,7 @@ class Survey:
     done: int = 0  #: of them are there already
     failed: int = 0  #: of them could not be rendered in an earlier run
     bad_rows: int = 0
+    fields: frozenset[str] = frozenset()  #: that are not read, of the first row that is fine
     groups: dict[Hashable, Group] = field(default_factory=dict)  #: of the images to do
 
     @property
@@ -86,6 +90,9 @@ class Selection:
     reader: RowReader
     states: States
     shard: Shard
+    strict: bool = False  #: whether a field that is not read and no earlier row has is a failure
+    #: Fields that are not read, of all rows: each record has them.
+    columns: dict[str, None] = field(default_factory=dict, init=False)
 
     def survey(self, of_all_shards: bool = False) -> Iterator[Survey | Outcome]:
         """Read all rows; gives each bad row's failure and, last, the counts.
@@ -93,7 +100,16 @@ class Selection:
         Each bad row is reported by one shard, or with `of_all_shards` by every one.
         """
         found = Survey()
+        seen: set[str] | None = None
         for row, tasks, fault in self._rows(SEEN[0]):
+            if not fault:
+                others = self.reader.others(row.fields or ())
+                self._learn(others)
+                if seen is None:
+                    found.fields, seen = frozenset(others), set(others)
+                elif self.strict and (new := sorted(set(others) - seen)):
+                    fault = _unknown(new)
+                    seen.update(new)
             if fault and (of_all_shards or self.shard.holds_row(row.number)):
                 found.bad_rows += 1
                 yield row_failure(row, fault)
@@ -118,6 +134,12 @@ class Selection:
             return DONE
         return FAILED if flags & FAILED and settings == settings_hash(task.values) else 0
 
+    def _learn(self, others: Iterable[str]) -> None:
+        """Take over the fields of a row as columns of all records."""
+        for name in others:
+            if len(self.columns) < _MAX_COLUMNS and len(name) <= _MAX_COLUMN:
+                self.columns[name] = None
+
     def _own(self, tasks: Sequence[Task]) -> Iterator[Task]:
         return (task for task in tasks if self.shard.holds(task.identity))
 
@@ -136,7 +158,7 @@ class Selection:
         if row.fields is None:
             return (), row.fault
         try:
-            tasks = self.reader.tasks(row.number, row.fields)
+            tasks = self.reader.tasks(row.number, row.fields, self.columns)
         except (InvalidArgumentError, ArgumentTypeError) as error:
             return (), str(error)
         for task in tasks:
@@ -152,3 +174,10 @@ class Selection:
                     "prompt, seed or setting; give the new one another id"
                 )
         return tasks, ""
+
+
+def _unknown(names: Sequence[str]) -> str:
+    return (
+        f"it has {', '.join(f'`{name[:80]}`' for name in names[:5])}, which is not read, and no "
+        "row before has it. Name it as they do, or have it in the first row"
+    )

@@ -1,47 +1,47 @@
-"""Reading rows of job files as a stream: JSONL, CSV, Parquet and plain text, here or at a URL.
+"""Rows of jobs as a stream: JSONL, CSV, TSV, Parquet and plain text, in files here or at URLs.
 
 A row that cannot be read comes out as a fault with its number, and the next ones go on.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from ..errors import ArgumentTypeError, InputError, InvalidArgumentError, LDMEngineError
+from ..machine.files import reason
+from ..machine.listing import list_files
 from ..machine.remote import is_url, open_to_read
+from ..machine.tables import Row, plain, read_csv, read_parquet
+from ..machine.texts import read_lines
+from ..sampling.settings import SETTINGS
 
-FORMATS = ("jsonl", "csv", "parquet", "text")
+FORMATS = ("jsonl", "csv", "tsv", "parquet", "text")
+STDIN = "-"  #: as the command names standard input
 _SUFFIXES = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "text",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+    ".txt": "text",
 }  # fmt: skip
-_ACCEPTED = ", ".join(_SUFFIXES)
-_MAX_LINE_BYTES = 16 << 20
-_PARQUET_ROWS = 1024
+_COMPRESSED = (".gz", ".zst")
+_ACCEPTED = f"{', '.join(_SUFFIXES)}; .gz or .zst may follow"
+_TEXTS = frozenset(setting.name for setting in SETTINGS if setting.kind is str)
 _BITS = 10_000  #: of a whole number; Python writes none of more than 4,300 digits
-_BOM = b"\xef\xbb\xbf"
 
-#: A job file's path or URL, or rows in memory: mappings of fields, or prompts.
+#: A path or URL of a job file, of a folder of such or a pattern; or rows in memory: mappings of
+#: fields, or prompts.
 Jobs = str | os.PathLike[str] | Sequence[Mapping[str, Any] | str]
 
 
 class JobsError(LDMEngineError, ValueError):
     """A job file cannot be read at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row: its fields, or why it has none."""
-
-    number: int  #: of the line, from 1; in CSV and Parquet of the record, the header not counted
-    fields: Mapping[str, Any] | None
-    fault: str = ""
 
 
 def check_jobs(jobs: Jobs, format_name: str | None) -> str | None:
@@ -60,38 +60,113 @@ def check_jobs(jobs: Jobs, format_name: str | None) -> str | None:
             )
         return None
     name = os.fspath(jobs)
-    if not is_url(name) and not Path(name).is_file():
+    files = _files(name, format_name)
+    if not is_url(name) and not Path(files[0]).is_file():
         if Path(name).exists():
             raise JobsError(
                 f"{name} is no regular file, and jobs are read twice: once to check them, once to "
-                f"render. Write them to a file, {_ACCEPTED}."
+                f"render. Write them to a file, {_ACCEPTED}, or give - for standard input."
             )
         raise JobsError(f"There is no job file {name}. Give a file of jobs, {_ACCEPTED}.")
-    format_name = format_name or _SUFFIXES.get(Path(name).suffix.lower())
+    found = {format_name} if format_name else {_format_of(file) for file in files}
+    if len(found) > 1:
+        raise InvalidArgumentError(
+            f"{name} has files of {len(found)} formats; those of one are accepted. Name these by a "
+            "pattern such as FOLDER/*.parquet, or give their format with --jobs-format."
+        )
+    (format_name,) = found
     if format_name not in FORMATS:
         raise InvalidArgumentError(
             f"The format of the job file {name} cannot be seen from its name; accepted are "
-            f"{_ACCEPTED}. Rename it, or give its format with --jobs-format."
+            f"{_ACCEPTED}. Write or name it so, or give its format with --jobs-format."
         )
     return format_name
 
 
-def read_rows(jobs: Jobs, format_name: str | None) -> Iterator[Row]:
-    """The rows of `jobs`, of a format that ``check_jobs`` gave.
+def _files(name: str, format_name: str | None) -> list[str]:
+    endings = [""] if format_name else [f"{s}{c}" for s in _SUFFIXES for c in ("", *_COMPRESSED)]
+    try:
+        return list_files(name, endings)
+    except (InputError, OSError) as error:
+        raise JobsError(f"{reason(error)}") from error
+
+
+def _format_of(file: str) -> str | None:
+    """The format that a name shows; a URL may say more behind it."""
+    path = Path(file.partition("?")[0] if is_url(file) else file)
+    if path.suffix.lower() in _COMPRESSED:
+        path = path.with_suffix("")
+    return _SUFFIXES.get(path.suffix.lower())
+
+
+@contextmanager
+def spooled(stream: IO[bytes], format_name: str | None) -> Iterator[tuple[str, str]]:
+    """All of `stream` in a temporary file that can be read twice: its path and its format.
+
+    The format, if it is not given, is what the first line shows.
 
     Raises:
-        JobsError: if the file cannot be opened or read on.
+        JobsError: if there is no room for it.
+    """
+    with TemporaryDirectory(prefix="ldm-engine-") as folder:
+        path = Path(folder, "stdin")
+        try:
+            with path.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+        except OSError as error:
+            raise JobsError(
+                f"Standard input cannot be kept in {folder}: {reason(error)}. Make room there, or "
+                "name another folder by TMPDIR."
+            ) from error
+        yield str(path), format_name or _format_within(path)
+
+
+def _format_within(path: Path) -> str:
+    """What a file without a name is: a prompt a line unless its first line is more."""
+    with path.open("rb") as file:
+        if file.read(4) == b"PAR1":
+            return "parquet"
+    with path.open("rb") as file:
+        lines = (line or "" for _, line, _ in read_lines(file, "Standard input"))
+        first = next((line.strip() for line in lines if line.strip()), "")
+    if first.startswith("{"):
+        return "jsonl"
+    for format_name, delimiters in (("tsv", "\t"), ("csv", ",;|")):
+        for delimiter in delimiters:
+            cells = [cell.strip(' "').lower() for cell in first.split(delimiter)]
+            if len(cells) > 1 and "prompt" in cells:
+                return format_name
+    return "csv" if first.lower() in ("prompt", '"prompt"') or first[:4] == "sep=" else "text"
+
+
+def read_rows(jobs: Jobs, format_name: str | None) -> Iterator[Row]:
+    """The rows of `jobs`, of a format that ``check_jobs`` gave; numbers go on from file to file.
+
+    Raises:
+        JobsError: if a file cannot be opened or read on.
     """
     if format_name is None:
         yield from _given(jobs)  # type: ignore[arg-type]
         return
+    name = os.fspath(jobs)  # type: ignore[arg-type]
+    files, before = _files(name, format_name), 0
+    for file in files:
+        last = before
+        for row in _rows_of(file, format_name):
+            last = before + row.number
+            place = f" (row {row.number} of {file})" if row.fault and len(files) > 1 else ""
+            yield replace(row, number=last, fault=f"{row.fault}{place}") if before else row
+        before = last
+
+
+def _rows_of(name: str, format_name: str) -> Iterator[Row]:
     readers: dict[str, Callable[[IO[bytes], str], Iterator[Row]]] = {
         "jsonl": partial(_by_line, _json_row),
-        "csv": _csv,
-        "parquet": _parquet,
-        "text": partial(_by_line, lambda number, line: Row(number, {"prompt": line})),
+        "csv": partial(read_csv, column="prompt"),
+        "tsv": partial(read_csv, column="prompt", delimiter="\t"),
+        "parquet": partial(read_parquet, texts=_TEXTS),
+        "text": partial(_by_line, _text_row),
     }
-    name = os.fspath(jobs)  # type: ignore[arg-type]
     try:
         with open_to_read(name) as file:
             yield from readers[format_name](file, name)
@@ -99,7 +174,7 @@ def read_rows(jobs: Jobs, format_name: str | None) -> Iterator[Row]:
         raise JobsError(f"The job file {error}") from error
     except OSError as error:
         raise JobsError(
-            f"The job file {name} cannot be read: {error.strerror or error}. "
+            f"The job file {name} cannot be read: {reason(error)}. "
             "Bring it back and start again: what is done is kept."
         ) from error
 
@@ -113,38 +188,40 @@ def _given(rows: Sequence[Any]) -> Iterator[Row]:
         elif huge := [n for n, v in row.items() if isinstance(v, int) and v.bit_length() > _BITS]:
             yield Row(number, None, f"its field {huge[0][:80]!r} has thousands of digits")
         else:
-            yield Row(number, row)
+            yield _plain_row(number, row)
 
 
-def _lines(file: IO[bytes]) -> Iterator[tuple[int, str | None, str]]:
-    """Number and text of each line, or None and a fault; never more than a line in memory."""
-    number = 0
-    while line := file.readline(_MAX_LINE_BYTES):
-        number += 1
-        if number == 1:
-            line = line.removeprefix(_BOM)
-        if len(line) >= _MAX_LINE_BYTES and not line.endswith(b"\n"):
-            while (rest := file.readline(_MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-                pass
-            yield number, None, f"it is longer than {_MAX_LINE_BYTES >> 20} MiB"
-            continue
+def _plain_row(number: int, row: Mapping[str, Any]) -> Row:
+    fields = {}
+    for name, value in row.items():
         try:
-            yield number, line.decode().rstrip("\r\n"), ""
-        except UnicodeDecodeError as error:
-            yield number, None, f"it is not UTF-8 ({error.reason} at byte {error.start})"
+            fields[name] = plain(value, name in _TEXTS)
+        except (TypeError, ValueError, RecursionError) as error:
+            return Row(number, None, f"its field {name[:80]!r} cannot be read: {str(error)[:200]}")
+    return Row(number, fields)
 
 
 def _by_line(read: Callable[[int, str], Row], file: IO[bytes], name: str) -> Iterator[Row]:
-    for number, line, fault in _lines(file):
+    for number, line, fault in read_lines(file, name):
         if line is None:
             yield Row(number, None, fault)
         elif line.strip():
             yield read(number, line)
 
 
+def _text_row(number: int, line: str) -> Row:
+    if "\r" in line:
+        return Row(
+            number, None, "it has a carriage return within; one way to end lines is accepted"
+        )
+    return Row(number, {"prompt": line})
+
+
 def _json_row(number: int, line: str) -> Row:
     try:
-        fields = json.loads(line, parse_constant=_refuse_constant)
+        fields = _JSON.decode(line)
+    except _DoubleKeyError as error:
+        return Row(number, None, str(error))
     except (ValueError, RecursionError) as error:
         return Row(number, None, f"it is not JSON: {error}")
     if not isinstance(fields, dict):
@@ -152,99 +229,21 @@ def _json_row(number: int, line: str) -> Row:
     return Row(number, fields)
 
 
+class _DoubleKeyError(ValueError):
+    """An object names a field twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in fields if names.count(name) > 1)
+        raise _DoubleKeyError(f"it has the key {double[:80]!r} twice; each once is accepted")
+    return fields
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _csv(file: IO[bytes], name: str) -> Iterator[Row]:
-    faults: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for _, line, fault in _lines(file):
-            if line is None:
-                faults.append(fault)
-            yield "" if line is None else f"{line}\n"
-
-    records = _csv_records(csv.reader(lines(), strict=True))
-    header = next(records, ["nothing"])
-    if isinstance(header, str) or "prompt" not in header or len(set(header)) < len(header):
-        raise JobsError(
-            f"The job file {name} begins with {str(header)[:200]}; a first line that names the "
-            "columns, each once and `prompt` among them, is expected."
-        )
-    for number, record in enumerate((r for r in records if r or faults), 1):
-        if faults:
-            yield Row(number, None, faults[0])
-            faults.clear()
-        elif isinstance(record, str):
-            yield Row(number, None, record)
-        elif len(record) != len(header):
-            yield Row(number, None, f"it has {len(record)} cells for {len(header)} columns")
-        else:
-            cells = zip(header, record, strict=True)
-            yield Row(number, {c: v for c, v in cells if v != "" or c == "prompt"})
-
-
-def _csv_records(reader: Iterable[list[str]]) -> Iterator[list[str] | str]:
-    """Records, or what is wrong with one."""
-    records = iter(reader)
-    while True:
-        try:
-            yield next(records)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield f"it is not CSV: {error}"
-
-
-def _parquet(file: IO[bytes], name: str) -> Iterator[Row]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise LDMEngineError(
-            f"Parquet cannot be read: {error}. Install it with: pip install 'ldm-engine[render]'"
-        ) from error
-    number = 0
-    try:
-        table = parquet.ParquetFile(file)
-        columns = table.schema_arrow.names
-        if len(set(columns)) < len(columns):
-            raise JobsError(
-                f"The job file {name} has several columns of one name among "
-                f"{', '.join(columns)[:200]}; each once is accepted. Rename them."
-            )
-        for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
-            for cells in zip(*batch.columns, strict=True):
-                number += 1
-                yield _parquet_row(number, dict(zip(columns, cells, strict=True)))
-    except pyarrow.ArrowException as error:
-        raise JobsError(
-            f"The job file {name} is not Parquet, or damaged after row {number}: "
-            f"{str(error)[:300]}. Write it again."
-        ) from error
-
-
-def _parquet_row(number: int, cells: Mapping[str, Any]) -> Row:
-    fields = {}
-    for name, cell in cells.items():
-        try:
-            # Points in time to the nanosecond Python does not know, and pandas would cut them off.
-            is_fine = getattr(cell.type, "unit", None) == "ns"
-            fields[name] = _plain(cell.cast("string").as_py() if is_fine else cell.as_py())
-        except Exception as error:  # each type of column raises its own
-            return Row(number, None, f"its column {name[:80]!r} cannot be read: {str(error)[:200]}")
-    return Row(number, fields)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON knows it: dates and decimals as text, NaN, which pandas writes, as absent."""
-    if isinstance(value, float):
-        return None if value != value else value
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(v) for name, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return str(value)
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +26,12 @@ QUALITY = 95  #: of jpeg and webp, by default
 # Exif tags: https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf, 4.6.
 _SOFTWARE, _EXIF_FOLDER, _USER_COMMENT = 0x0131, 0x8769, 0x9286
 _COMMENT_CODE = b"\0" * 8  # "undefined", which here is UTF-8
+_CODE_BYTES = 8
+#: What programs that write Exif data anew make of that, and the encodings to try.
+_COMMENT_CODES = {
+    _COMMENT_CODE: ("utf-8",), b"ASCII\0\0\0": ("utf-8",),
+    b"UNICODE\0": ("utf-16-be", "utf-16-le", "utf-8"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,33 +103,45 @@ def encode_image(
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a file.
+    """The recipe in a file, also where another program has written its metadata anew.
 
     Raises:
         InvalidArgumentError: if the file is no image with one.
     """
+    remedy = "Give an image file as `ldm-engine generate` or `render` wrote it."
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # about the metadata of others
             image.load()
-            if image.format == "PNG":
-                text = image.info[RECIPE_KEY]
-            else:
-                comment = image.getexif().get_ifd(_EXIF_FOLDER)[_USER_COMMENT]
-                text = comment[len(_COMMENT_CODE) :].decode()
-            return Recipe.from_json(text)
+            for text in _texts(image):
+                with suppress(TypeError, ValueError, KeyError, AttributeError, RecursionError):
+                    return Recipe.from_json(text.strip("\0\ufeff \t\r\n"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise InvalidArgumentError(
-            f"The image {path} cannot be read: {reason(error)}. Give an image file as "
-            "`ldm-engine generate` or `render` wrote it."
+            f"The image {path} cannot be read: {reason(error)}. {remedy}"
         ) from error
-    except (
-        OSError, KeyError, TypeError, ValueError, SyntaxError, AttributeError,
-        Image.DecompressionBombError, RecursionError,
-    ) as error:  # fmt: skip
+    except Exception as error:  # each decoder raises its own, some with all that they read
         raise InvalidArgumentError(
-            f"{path} carries no recipe of ldm-engine ({error!r}); give an image file as "
-            "`ldm-engine generate` or `render` wrote it."
+            f"{path} is no image that can be read for a recipe of ldm-engine. {remedy}"
         ) from error
+    raise InvalidArgumentError(f"{path} carries no recipe of ldm-engine. {remedy}")
+
+
+def _texts(image: Image.Image) -> Iterator[str]:
+    """What may be the recipe: the text chunk of a PNG, the user comment of Exif data."""
+    text = image.info.get(RECIPE_KEY)
+    if isinstance(text, str):
+        if not isinstance(text, PngImagePlugin.iTXt):  # UTF-8 that was put where Latin-1 goes
+            with suppress(UnicodeError):
+                yield text.encode("latin-1").decode()
+        yield text
+    comment = image.getexif().get_ifd(_EXIF_FOLDER).get(_USER_COMMENT, b"")
+    if isinstance(comment, str):  # as Pillow reads it where the type was changed to text
+        comment = comment.encode("latin-1", "replace")
+    code = bytes(comment[:_CODE_BYTES]).upper()
+    for encoding in _COMMENT_CODES.get(code, ("utf-8",)):
+        with suppress(UnicodeError):
+            yield comment[_CODE_BYTES if code in _COMMENT_CODES else 0 :].decode(encoding)
 
 
 def _png_text(recipe: Recipe | None) -> PngImagePlugin.PngInfo:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..bundle.model import MAX_SIZE, ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
-from .values import check_texts, is_number, is_whole, list_texts, shown
+from .values import check_prompts, is_number, is_whole, list_texts, shown
 
 MAX_SEED = 2**32 - 1
 MAX_GUIDANCE = 10_000  #: far beyond use; keeps float32 finite
@@ -58,6 +58,8 @@ class Setting:
     spread: Callable[[Setting, Any, int], Sequence[Any]] | None = None
     #: Of a value that is spread, what images must have in common to share a batch nevertheless.
     batch_key: Callable[[Any], Hashable] | None = None
+    #: What other programs call it, in small letters and digits: refused as a field of a job.
+    aliases: str = ""
     #: True for all that is added: files that were written before it have no such setting, so its
     #: default is left out of recipes, hashes and fingerprints.
     is_later: bool = True
@@ -77,7 +79,7 @@ class Setting:
         if self.check is not None:
             return self.check(self, value, limits)
         if self.kind is str:
-            check_texts(self.name, [value])
+            check_prompts(self.name, [value])
             return value
         maximum = self.maximum(limits) if callable(self.maximum) else self.maximum
         fits = is_whole(value) if self.kind is int else is_number(value)
@@ -94,7 +96,7 @@ class Setting:
 
 def _check_negative_prompt(setting: Setting, value: Any, limits: Limits) -> str:
     text = "" if value is None else value
-    check_texts(setting.name, [text])
+    check_prompts(setting.name, [text])
     return str(text)
 
 
@@ -189,6 +191,7 @@ SETTINGS: list[Setting] = [
         str,
         "",
         spread=_spread_prompts,
+        aliases="prompts positiveprompt textprompt",
         is_later=False,
     ),
     Setting(
@@ -198,6 +201,8 @@ SETTINGS: list[Setting] = [
         default="",
         check=_check_negative_prompt,
         spread=_spread_texts,
+        aliases="negative neg negprompt negativetext negativeprompts uncond unconditionalprompt "
+        "uncondprompt",
         is_later=False,
     ),
     Setting(
@@ -208,6 +213,8 @@ SETTINGS: list[Setting] = [
         maximum=MAX_SEED,
         check=_check_seed,
         spread=_spread_seeds,
+        aliases="seeds randomseed randseed noiseseed manualseed rngseed generatorseed rng "
+        "generator sed seeed sead sede",
         is_later=False,
     ),
     Setting(
@@ -218,6 +225,9 @@ SETTINGS: list[Setting] = [
         minimum=1,
         maximum=lambda limits: limits.max_steps,
         accepted="a whole number from {minimum} to {maximum} is accepted.",
+        aliases="steps numsteps nsteps stepcount numberofsteps samplingsteps samplesteps "
+        "numsamplingsteps inferencesteps ninferencesteps ddimsteps denoisingsteps "
+        "diffusionsteps",
         is_later=False,
     ),
     Setting(
@@ -232,6 +242,9 @@ SETTINGS: list[Setting] = [
         "{maximum}. 1.0 turns guidance off.",
         spread=_spread_numbers,
         batch_key=lambda scale: scale != 1.0,
+        aliases="guidance guidanceweight guidancestrength cfg cfgscale cfgweight cfgguidancescale "
+        "scale condscale classifierfreeguidance classifierfreeguidancescale "
+        "unconditionalguidancescale",
         is_later=False,
     ),
     Setting(
@@ -244,6 +257,7 @@ SETTINGS: list[Setting] = [
         accepted="a number from {minimum} (deterministic) to {maximum} (as noisy as DDPM) "
         "is accepted.",
         spread=_spread_numbers,
+        aliases="ddimeta etaddim etas",
         is_later=False,
     ),
     *(
@@ -252,6 +266,7 @@ SETTINGS: list[Setting] = [
             int,
             f"{name.capitalize()} in pixels. Default: as trained.",
             check=_check_size,
+            aliases=f"{name[0]} image{name} img{name} pixel{name} output{name}",
             is_later=False,
         )
         for name in ("height", "width")

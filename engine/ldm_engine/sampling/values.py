@@ -26,15 +26,26 @@ def check_texts(name: str, texts: Sequence[Any]) -> None:
     for text in texts:
         if not isinstance(text, str):
             raise ArgumentTypeError(
-                f"`{name}` holds {text!r} ({type(text).__name__}); text is accepted."
+                f"`{name}` holds {shown(text)} ({type(text).__name__}); text is accepted."
             )
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise InvalidArgumentError(
-                f"`{name}` holds {text!r}, which is not valid Unicode ({error.reason}). "
+                f"`{name}` holds {shown(text)}, which is not valid Unicode ({error.reason}). "
                 "Decode the input as UTF-8 first."
             ) from error
+
+
+def check_prompts(name: str, texts: Sequence[Any]) -> None:
+    """``check_texts``, and that no text holds U+0000, the mark of UTF-16 that was read as UTF-8."""
+    check_texts(name, texts)
+    for text in texts:
+        if "\0" in text:
+            raise InvalidArgumentError(
+                f"`{name}` holds {shown(text)}, with the character U+0000; text without it is "
+                "accepted. Decode the input as what it is, UTF-16 perhaps."
+            )
 
 
 def list_texts(name: str, value: Any) -> list[Any]:
@@ -57,3 +68,30 @@ def shown(value: Any) -> str:
     except ValueError:  # Python writes no whole number of thousands of digits
         text = "a huge number"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def as_number(name: str, value: Any, whole: bool = False) -> Any:
+    """The number `value` of a job; text is read as one, since CSV knows nothing else.
+
+    Raises:
+        ArgumentTypeError: if it is none.
+    """
+    number = value
+    if isinstance(value, str):
+        try:
+            number = int(value)
+        except ValueError:
+            try:
+                number = float(value)
+            except ValueError:
+                number = None
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        number = None
+    elif whole and isinstance(number, float):
+        number = int(number) if number.is_integer() else None
+    if number is None:
+        kind = "a whole number" if whole else "a number"
+        raise ArgumentTypeError(
+            f"`{name}` is {shown(value)} ({type(value).__name__}); {kind} is accepted."
+        )
+    return number

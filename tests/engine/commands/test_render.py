@@ -157,6 +157,31 @@ def test_a_reader_of_the_progress_may_go_away(runs):
     assert len(records_of(runs.folder / "out")) == 9
 
 
+@pytest.mark.parametrize("full", [["stdout"], ["stdout", "stderr"]])
+def test_a_full_disk_under_the_progress_ends_no_run(runs, full):
+    jobs = runs.jobs(ROWS[:5])
+    command = runs.command(jobs, runs.folder / "out", "--json-progress", *OPTIONS[2:])
+    with Path("/dev/full").open("w") as disk:
+        streams = {"stderr": subprocess.PIPE, **dict.fromkeys(full, disk)}
+        done = subprocess.run(command, text=True, check=False, **streams)
+    assert done.returncode == 0, done.stderr
+    if done.stderr is not None:
+        assert "No space left on device; the run goes on" in done.stderr
+        assert "complete without it" in done.stderr
+        assert "Exception ignored" not in done.stderr
+    assert len(records_of(runs.folder / "out")) == 5
+
+
+def test_jobs_from_standard_input(runs):
+    command = runs.command("-", runs.folder / "out", *OPTIONS[2:])
+    for count in (3, 5):
+        text = "".join(f"{json.dumps(row)}\n" for row in ROWS[:count])
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert f"{count} of {count} images" in done.stdout
+    assert "2 of them by this run" in done.stdout
+
+
 def test_json_progress(runs):
     jobs = runs.jobs([*ROWS[:6], {"prompt": 1}])
     shown = runs(
@@ -165,6 +190,7 @@ def test_json_progress(runs):
     events = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
     assert [e["event"] for e in events] == ["progress"] * 3 + ["summary"]
     assert (events[-1]["done"], events[-1]["failed"], events[-1]["total"]) == (6, 1, 6)
+    assert events[-1]["changed"] == 0
     assert events[1]["images_per_second"] > 0
 
 

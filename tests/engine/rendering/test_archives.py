@@ -126,6 +126,25 @@ def test_a_cut_archive_is_told_and_a_missing_one_made_again(archives, tmp_path, 
     assert {r["id"] for r in read_lines(tmp_path / "records.jsonl")} == set(NAMES)
 
 
+@pytest.mark.parametrize("number", [0, 2])
+def test_the_number_of_a_vanished_archive_never_comes_again(archives, tmp_path, number):
+    """Whoever has read it, or put it elsewhere, knows it by that number; also after a kill."""
+    archives.render()
+    (tmp_path / "shards" / f"{number:06}.tar").unlink()
+    archives.begin()
+    (notice,) = archives.journals.notices()
+    assert f"shards/{number:06}.tar" in notice
+    archives.begin()  # after a kill, before anything was rendered
+    archives.render()
+    there = {0: ["000001", "000002", "000003"], 2: ["000000", "000001", "000003"]}[number]
+    assert archives.storage.names("shards") == [f"{name}.tar" for name in there]
+    assert archives.members() == ALL
+    (lost,) = read_lines(tmp_path / "lost.jsonl")
+    assert lost == {"archive": f"shards/{number:06}.tar", "images": [2, 0, 1][number]}
+    archives.begin()
+    assert not list(archives.journals.notices())
+
+
 def test_a_vanished_last_archive_is_no_trouble_while_images_wait(archives, tmp_path):
     for name in "abc":
         archives.journals.commit([archives.image(name)])

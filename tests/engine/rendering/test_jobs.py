@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +23,7 @@ from ldm_engine.rendering.jobs import (
 )
 from ldm_engine.rendering.options import Shard
 from ldm_engine.rendering.selection import Selection, States, Survey
-from ldm_engine.rendering.sources import JobsError, check_jobs, read_rows
+from ldm_engine.rendering.sources import JobsError, check_jobs, read_rows, spooled
 from ldm_engine.sampling.settings import Limits, default_values
 
 MODEL = ModelInfo("m", 4, 8, 8, 32, 77, 100, 8, 8)
@@ -38,8 +41,8 @@ def rows_of(path, format_name=None):
     return list(read_rows(path, check_jobs(path, format_name)))
 
 
-def survey(jobs, shard="1/1", jobs_format=None):
-    selection = Selection(jobs, jobs_format, READER, States(), Shard.parse(shard))
+def survey(jobs, shard="1/1", jobs_format=None, strict=False):
+    selection = Selection(jobs, jobs_format, READER, States(), Shard.parse(shard), strict)
     *failures, found = selection.survey()
     assert isinstance(found, Survey)
     return failures, found, list(selection.tasks())
@@ -80,6 +83,14 @@ def test_images_without_a_seed_have_those_of_their_ids():
         ({"prompt": 3}, "`prompt` is 3"),
         ({"prompt": "a" * (MAX_TEXT + 1)}, "5001 characters"),
         ({"prompt": "\ud800"}, "Unicode"),
+        ({"prompt": "a\0"}, "U\\+0000"),
+        ({"prompt": "a", "negative_prompt": "\0"}, "U\\+0000"),
+        ({"prompt": b"a"}, "text is accepted"),
+        ({"prompt": "a", "id": 2.0**53}, "`id` is 9007"),
+        ({"prompt": "a", "id": float("inf")}, "`id` is inf"),
+        ({"prompt": "a", "Seed": 3}, "`Seed` is not read; `seed` is the name"),
+        ({"prompt": "a", "steps": 3, "cfg": 9}, "`num_inference_steps`.*`guidance_scale`"),
+        ({"prompt": "a", "sampler": "Euler a"}, "the solver is DDIM"),
         ({"prompt": "a", "id": ""}, "empty"),
         ({"prompt": "a", "id": 1.5}, "`id` is 1.5"),
         ({"prompt": "a", "id": True}, "`id` is True"),
@@ -145,7 +156,7 @@ def test_csv(tmp_path):
     )
     rows = rows_of(path)
     assert [r.number for r in rows] == [1, 2, 3, 4]
-    assert rows[0].fields == {"id": "1", "prompt": "a, b\nc", "note": "x"}
+    assert rows[0].fields == {"id": "1", "prompt": "a, b\nc", "seed": None, "note": "x"}
     assert "2 cells for 4 columns" in rows[1].fault
     assert "UTF-8" in rows[2].fault
     assert rows[3].fields == {"id": "4", "prompt": "", "seed": "6", "note": "y"}
@@ -166,7 +177,7 @@ def test_plain_text(tmp_path):
 
 
 def test_a_line_without_end_is_not_read_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("ldm_engine.rendering.sources._MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("ldm_engine.machine.texts.MAX_LINE_BYTES", 100)
     path = tmp_path / "a.txt"
     path.write_text("x" * 1000 + "\nshort\n" + "y" * 99 + "\n")
     rows = rows_of(path)
@@ -254,9 +265,122 @@ def test_whatever_a_file_system_raises_is_told(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("the connection was reset")
 
-    monkeypatch.setattr(MemoryFile, "readline", fail, raising=False)
+    monkeypatch.setattr(MemoryFile, "read", fail, raising=False)
     with pytest.raises(JobsError, match="the connection was reset"):
         rows_of(url)
+
+
+def test_ids_of_a_column_of_floats_are_whole_numbers():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"id": [1, 2, None], "prompt": ["a", "b", "c"], "seed": [3, None, 4]})
+    failures, _, tasks = survey(frame.to_dict("records"))
+    assert not failures
+    assert [task.identity.id for task in tasks] == ["1", "2", "3"]
+    assert [task.values["seed"] for task in tasks] == [3, identify("2").seed, 4]
+
+
+def test_values_of_numpy_are_read():
+    row = {"prompt": np.str_("a"), "id": np.int64(7), "seed": np.uint32(5), "eta": np.float32(0.5),
+           "height": np.float64(64), "note": np.array([1, 2]), "nothing": np.nan}  # fmt: skip
+    (task,) = survey([row])[2]
+    assert (task.identity.id, task.values["seed"], task.values["eta"]) == ("7", 5, 0.5)
+    assert task.extra == {"note": [1, 2], "nothing": None}
+    json.dumps(task.extra)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"prompt": "a", "seed": 1, "seed": 2}', '{"prompt": "a", "x": [{"seed": 1, "seed": 1}]}'],
+)
+def test_a_key_that_is_there_twice_is_a_failure(tmp_path, line):
+    (tmp_path / "a.jsonl").write_text(f'{line}\n{{"prompt": "b"}}\n')
+    first, second = rows_of(tmp_path / "a.jsonl")
+    assert "the key 'seed' twice" in first.fault
+    assert second.fields == {"prompt": "b"}
+
+
+def test_a_carriage_return_within_a_line_of_text_is_a_failure(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"a\rb\nc\r\n")
+    first, second = rows_of(tmp_path / "a.txt")
+    assert "carriage return" in first.fault
+    assert second.fields == {"prompt": "c"}
+
+
+def test_rows_of_several_files_are_numbered_on(tmp_path):
+    (tmp_path / "b.jsonl").write_text('{"prompt": "c"}\n{\n')
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n\n{"prompt": "b"}\n')
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "d"}\n'))
+    for jobs in (tmp_path, tmp_path / "*.jsonl*"):
+        rows = rows_of(jobs)
+        assert [row.number for row in rows] == [1, 3, 4, 5, 6]
+        assert [(row.fields or {}).get("prompt") for row in rows] == ["a", "b", "c", None, "d"]
+        assert f"(row 2 of {tmp_path / 'b.jsonl'})" in rows[3].fault
+    (tmp_path / "d.txt").write_text("x")
+    with pytest.raises(InvalidArgumentError, match="2 formats"):
+        check_jobs(tmp_path, None)
+    with pytest.raises(JobsError, match="matches no file"):
+        check_jobs(tmp_path / "x*.csv", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "format_name"),
+    [("a.TSV", "tsv"), ("a.jsonl.gz", "jsonl"), ("a.csv.zst", "csv"), ("a.b.txt", "text")],
+)
+def test_the_format_is_seen_from_the_name(tmp_path, name, format_name):
+    (tmp_path / name).write_bytes(b"x")
+    assert check_jobs(tmp_path / name, None) == format_name
+    assert check_jobs(f"file://{tmp_path}/{name}", None) == format_name
+
+
+@pytest.mark.parametrize(
+    ("content", "format_name"),
+    [
+        (b'\xef\xbb\xbf\n {"prompt": "a"}\n', "jsonl"),
+        (b"id,prompt\n1,a\n", "csv"),
+        (b"sep=;\nid;prompt\n1;a\n", "csv"),
+        (b"Prompt, id\na,1\n", "csv"),
+        (b"prompt\na\n", "csv"),
+        (b"id\tprompt\n1\ta\n", "tsv"),
+        (b"a cat, a dog\na prompt, too\n", "text"),
+        (b"", "text"),
+        ("id,prompt\n1,a\n".encode("utf-16"), "csv"),
+        (gzip.compress(b'{"prompt": "a"}'), "jsonl"),
+        (b"PAR1\x15", "parquet"),
+    ],
+)
+def test_standard_input_is_kept_and_its_format_seen(content, format_name):
+    with spooled(io.BytesIO(content), None) as (path, found):
+        assert found == format_name
+        assert Path(path).read_bytes() == content
+        assert check_jobs(path, found) == format_name
+    assert not Path(path).exists()
+    with spooled(io.BytesIO(content), "text") as (_, found):
+        assert found == "text"
+
+
+def test_a_field_that_no_row_before_has_is_a_failure_under_strict():
+    jobs = [
+        {"prompt": "a", "shelf": 1}, {"prompt": "b"}, {"prompt": "c", "shelf": None},
+        {"prompt": "d", "shlef": 2}, {"prompt": "e", "shlef": 2}, {"prompt": "f", "sede": 3},
+    ]  # fmt: skip
+    failures, found, _ = survey(jobs, strict=True)
+    assert [f["row"] for f in failures] == [4, 6]
+    assert "`shlef`" in failures[0]["error"]
+    assert found.fields == {"shelf"}
+    failures, _, _ = survey(jobs)
+    assert [f["row"] for f in failures] == [6]
+
+
+def test_all_images_have_the_columns_of_all_rows():
+    _, _, tasks = survey(["a", {"prompt": "b", "x": 1}, {"prompt": "c", "y": None}])
+    assert [task.extra for task in tasks] == [
+        {"x": None, "y": None}, {"x": 1, "y": None}, {"x": None, "y": None}
+    ]  # fmt: skip
+    assert [task.extra for task in survey(["a", {"prompt": "b", "seed": 1}])[2]] == [{}, {}]
+    many = [{"prompt": "a", f"x{i}": i} for i in range(300)]
+    extras = [task.extra for task in survey(many)[2]]
+    assert [extra[f"x{i}"] for i, extra in enumerate(extras)] == list(range(300))
+    assert {len(extra) for extra in extras[:256]} == {256}  # and no more: they would be lists
 
 
 def test_unknown_files_are_refused(tmp_path):

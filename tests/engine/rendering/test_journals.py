@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import hashlib
+import io
+import os
+
 import pytest
+from PIL import Image
 
 from ldm_engine.rendering.jobs import identify
 from ldm_engine.rendering.journals import Journals
@@ -15,10 +20,10 @@ WHOLE = Shard()
 def begin(tmp_path):
     """Starts a run on one output: what it knows, and its journals."""
 
-    def start(shard=WHOLE):
+    def start(shard=WHOLE, **options):
         storage = open_storage(str(tmp_path), shard.label)
         storage.prepare()
-        known, journals = States(), Journals(storage, shard)
+        known, journals = States(), Journals(storage, shard, **options)
         journals.load(known)
         return storage, known, journals
 
@@ -33,10 +38,11 @@ def failure(name, prompt="p"):
     return {"row": 1, "id": name, "error": "flat", "settings": settings_of(prompt)}
 
 
-def render(storage, name, prompt="p"):
-    storage.write(f"images/{name}.png", b"image")
+def render(storage, name, prompt="p", content=b"image"):
+    storage.write(f"images/{name}.png", content)
     return {
-        "id": name, "path": f"images/{name}.png", "bytes": 5, "settings": settings_of(prompt)
+        "id": name, "path": f"images/{name}.png", "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(), "settings": settings_of(prompt),
     }  # fmt: skip
 
 
@@ -91,3 +97,63 @@ def test_a_shard_looks_at_its_own_images_alone(begin, monkeypatch):
     _, known, _ = begin(first)
     assert sorted(looked) == sorted(f"images/{n}.png" for n in names if first.holds(identify(n)))
     assert all(known.get(identify(n).key)[0] == DONE for n in names)
+
+
+def picture(image_format, colour="red"):
+    content = io.BytesIO()
+    Image.new("RGB", (40, 40), colour).save(content, image_format)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("change", ["larger", "smaller", "same size", "no picture"])
+def test_an_edited_image_is_told_and_left(begin, tmp_path, image_format, change):
+    content = picture(image_format)
+    storage, _, journals = begin()
+    journals.commit([render(storage, name, content=content) for name in "ab"])
+    path = tmp_path / "images/a.png"
+    edited = {
+        "larger": content + b"more", "smaller": b"GIF89a",
+        "same size": content[:-1] + b"x", "no picture": b"edited by hand",
+    }[change]  # fmt: skip
+    path.write_bytes(edited)
+    later_ns = (tmp_path / "records.jsonl").stat().st_mtime_ns + 1
+    os.utime(path, ns=(later_ns, later_ns))
+    for _ in range(2):
+        _, known, journals = begin()
+        assert known.get(identify("a").key)[0] == DONE
+        (notice,) = journals.notices()
+        assert "1 image was changed" in notice
+        assert "images/a.png" in notice
+        assert "b.png" not in notice
+        assert journals.changed == 1
+        assert path.read_bytes() == edited
+    _, known, journals = begin(replace_changed=True)
+    assert known.get(identify("a").key)[0] == 0
+    assert known.get(identify("b").key)[0] == DONE
+    assert "made again" in next(journals.notices())
+    assert journals.changed == 0
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+def test_a_cut_image_is_made_again(begin, tmp_path, image_format):
+    content = picture(image_format)
+    for size in (0, 3, 20, len(content) // 2, len(content) - 1):
+        storage, known, journals = begin()
+        journals.commit([render(storage, "a", content=content)])
+        (tmp_path / "images/a.png").write_bytes(content[:size])
+        _, known, journals = begin()
+        assert known.get(identify("a").key)[0] == 0, size
+        assert not list(journals.notices())
+
+
+def test_a_copy_of_an_output_is_no_edited_one(begin, tmp_path):
+    """Whose images have other times than where they were written, some later than the records."""
+    storage, _, journals = begin()
+    journals.commit([render(storage, name) for name in "ab"])
+    later_ns = (tmp_path / "records.jsonl").stat().st_mtime_ns + 10**9
+    os.utime(tmp_path / "images/a.png", ns=(later_ns, later_ns))
+    os.utime(tmp_path / "images/b.png", ns=(0, 0))
+    _, known, journals = begin()
+    assert all(known.get(identify(name).key)[0] == DONE for name in "ab")
+    assert not list(journals.notices())

@@ -385,9 +385,54 @@ def test_archives_at_a_url_are_the_same(render, tmp_path):
     assert not files.exists(f"{tmp_path}/there/staged")
 
 
+def test_records_go_into_parquet_whole(render, tmp_path):
+    """As data set tools do it, who take the columns from the first rows."""
+    pyarrow_json = pytest.importorskip("pyarrow.json")
+    from pyarrow import parquet
+
+    def table(name):
+        found = pyarrow_json.read_json(tmp_path / name / "records.jsonl")
+        parquet.write_table(found, tmp_path / "a.parquet")
+        return parquet.read_table(tmp_path / "a.parquet")
+
+    render(["a", "b"], "plain")
+    assert "extra" not in table("plain").column_names
+    rows = [{"id": f"r{i}", "prompt": "a", **({"note": "x"} if i == 3 else {})} for i in range(4)]
+    render(rows, "noted")
+    first, *_ = read_lines(tmp_path / "noted/records.jsonl")
+    assert first["extra"] == {"note": None}
+    notes = {r["id"]: r["extra"] for r in table("noted").to_pylist()}
+    assert notes == {f"r{i}": {"note": "x" if i == 3 else None} for i in range(4)}
+
+
+def test_an_edited_image_is_left_and_told(render, tmp_path):
+    jobs = JOBS[:3]
+    records = {r["id"]: r for r in render(jobs)}
+    path = tmp_path / "out" / records["j1"]["path"]
+    before = path.read_bytes()
+    with Image.open(path) as image:
+        image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(path)
+    edited = path.read_bytes()
+    with pytest.warns(UserWarning, match="1 image was changed"):
+        assert render(jobs) == []
+    assert path.read_bytes() == edited
+    with pytest.warns(UserWarning, match="made again"):
+        (record,) = render(jobs, replace_changed=True)
+    assert record["id"] == "j1"
+    assert path.read_bytes() == before
+
+
+def test_strict_stops_at_a_field_that_comes_late(render, tmp_path):
+    rows = [{"prompt": "a", "shelf": 1}, {"prompt": "b", "shlef": 2}]
+    with pytest.raises(JobsError, match="`shlef`"):
+        render(rows, strict=True)
+    with pytest.warns(UserWarning, match="not read: shelf"):
+        assert len(render(rows[:1], strict=True)) == 1
+
+
 @pytest.mark.parametrize("image_format", ["jpeg", "webp"])
 def test_other_formats_carry_their_recipe(render, tmp_path, image_format):
-    jobs = [{"prompt": "é 🐿 \0 \n" + "x " * 2490, "negative_prompt": "\1" * 5000}]
+    jobs = [{"prompt": "é 🐿 \1 \n" + "x " * 2490, "negative_prompt": "\1" * 5000}]
     (record,) = render(jobs, image_format=image_format, quality=80)
     recipe = read_recipe(tmp_path / "out" / record["path"])
     assert recipe.settings["prompt"] == jobs[0]["prompt"]
