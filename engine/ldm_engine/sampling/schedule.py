@@ -14,7 +14,8 @@ what both refuse, ``solvers.json`` the timesteps.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -128,6 +129,28 @@ class NoiseSchedule:
             ascending = [int(timestep) for timestep in spread.round()]
         return ascending[::-1]
 
+    def half_log_snr(self) -> list[float]:
+        """[num_train_timesteps], ``log(sqrt(A) / sqrt(1 - A))``, descending."""
+        return [math.log(math.sqrt(a) / math.sqrt(1 - a)) for a in self.alphas_cumprod().tolist()]
+
+    def log_snr_timesteps(self, num_inference_steps: int) -> list[int]:
+        """As many timesteps as steps, evenly spaced in log-SNR from noise to image.
+
+        The first is the last of the training's, the last is 0. Where the spacing is finer than
+        timesteps are, they follow each other without a gap: no timestep comes twice.
+        """
+        values = self.half_log_snr()
+        last = num_inference_steps - 1
+        span = values[0] - values[-1]
+        timesteps: list[int] = []
+        for i in range(num_inference_steps):
+            wanted = values[-1] + (span * i / last if last else 0.0)
+            nearest = _nearest(values, wanted)
+            if timesteps:
+                nearest = min(nearest, timesteps[-1] - 1)
+            timesteps.append(nearest)
+        return [max(timestep, last - i) for i, timestep in enumerate(timesteps)]
+
     def transitions(self, num_inference_steps: int) -> tuple[Transition, ...]:
         """The steps from noise to image.
 
@@ -144,3 +167,13 @@ class NoiseSchedule:
             a_prev = float(alphas[previous]) if previous >= 0 else final
             steps.append(Transition(timestep, float(alphas[timestep]), a_prev))
         return tuple(steps)
+
+
+def _nearest(descending: Sequence[float], wanted: float) -> int:
+    """The index of the value next to `wanted`; of two as near, the later."""
+    after = bisect_left(descending, -wanted, key=lambda value: -value)
+    if after == len(descending):
+        return after - 1
+    before = max(after - 1, 0)
+    is_after = descending[before] - wanted >= wanted - descending[after]
+    return after if is_after else before

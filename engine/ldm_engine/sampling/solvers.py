@@ -11,6 +11,15 @@ DDIM (Song et al. 2021, arXiv:2010.02502) keeps the noise form (p = 0, q = 1) an
     x' = sqrt(A') x0 + sqrt(1 - A' - sigma^2) eps + sigma z A': the same where the step leads
     sigma = eta sqrt((1-A')/(1-A) (1 - A/A'))
 
+DPM-Solver++ of second order (Lu et al. 2022, arXiv:2211.01095; multistep, midpoint) keeps the data
+form, the predicted image (p = 1/alpha, q = -sigma/alpha), and one item of history. With
+alpha = sqrt(A), sigma = sqrt(1-A), lambda = log(alpha/sigma), h the step in lambda, r the step
+before in units of this one, and J = 1 - exp(-h)::
+
+    x' = sigma'/sigma x + alpha' J ((1 + 1/(2r)) m - 1/(2r) m[-1])
+
+Its first step, and its last, which leads to sigma' = 0, are of first order: alpha' J m.
+
 The twin in C++ is ``cpp/src/sampling/solvers.cpp``; ``tests/data/solvers.json`` holds both to the
 same rows.
 """
@@ -20,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +77,37 @@ def _ddim_row(step: Transition, eta: float) -> Row:
     a = math.sqrt(prev / now)
     b = direction - math.sqrt(1 - now) * a
     return Row(timestep=step.timestep, p=0.0, q=1.0, a=a, b=(b,), s=sigma)
+
+
+def dpmsolver_rows(schedule: NoiseSchedule, timesteps: Sequence[int]) -> tuple[Row, ...]:
+    """DPM-Solver++ 2M over these descending `timesteps`, and from the last one to the image."""
+    alphas = schedule.alphas_cumprod().tolist()
+    points = [_Point.of(alphas[timestep]) for timestep in timesteps] + [_Point(1.0, 0.0, math.inf)]
+    rows = []
+    for i, timestep in enumerate(timesteps):
+        now, then = points[i], points[i + 1]
+        h = then.lambda_ - now.lambda_
+        weight = then.alpha * -math.expm1(-h)
+        b: tuple[float, ...] = (weight,)
+        if 0 < i < len(timesteps) - 1:
+            half = 0.5 * h / (now.lambda_ - points[i - 1].lambda_)
+            b = (weight * (1 + half), -weight * half)
+        a = then.sigma / now.sigma
+        rows.append(Row(timestep, 1 / now.alpha, -now.sigma / now.alpha, a, b, 0.0))
+    return tuple(rows)
+
+
+class _Point(NamedTuple):
+    """A point of the schedule."""
+
+    alpha: float
+    sigma: float
+    lambda_: float  #: half the log-SNR
+
+    @classmethod
+    def of(cls, alpha_cumprod: float) -> _Point:
+        alpha, sigma = math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod)
+        return cls(alpha, sigma, math.log(alpha / sigma))
 
 
 def join_rows(solvers: Sequence[Sequence[Row]]) -> tuple[Row, ...]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import diffusers
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from conftest import DATA
 from ldm_engine import NoiseSchedule
 from ldm_engine.errors import LDMEngineError
-from ldm_engine.sampling.solvers import ddim_rows, join_rows
+from ldm_engine.sampling.solvers import ddim_rows, dpmsolver_rows, join_rows
 
 VECTORS = json.loads((DATA / "solvers.json").read_text())
 CONFIGS = {v["file"]: v["config"] for v in VECTORS}
@@ -98,3 +99,56 @@ def test_images_of_a_batch_differ_in_their_weights_alone():
         np.testing.assert_array_equal(row.b[0].reshape(-1), np.float32([first.b[0], second.b[0]]))
         np.testing.assert_array_equal(row.s.reshape(-1), np.float32([0.0, second.s]))
         assert row.drawing == (False, True)
+
+
+class Reference(diffusers.DPMSolverMultistepScheduler):
+    """diffusers' class in float64, over timesteps and with a schedule that it is given."""
+
+    def __init__(self, schedule, timesteps):
+        super().__init__(num_train_timesteps=schedule.num_train_timesteps, final_sigmas_type="zero")
+        alphas = torch.tensor(schedule.alphas_cumprod()[timesteps])
+        self.sigmas = torch.cat(
+            [((1 - alphas) / alphas) ** 0.5, torch.zeros(1, dtype=alphas.dtype)]
+        )
+        self.history = []
+
+    def advance(self, index, eps, sample):
+        self._step_index = index
+        self.history.append(self.convert_model_output(eps, sample=sample))
+        if index == 0 or index == len(self.sigmas) - 2:
+            return self.dpm_solver_first_order_update(self.history[-1], sample=sample)
+        return self.multistep_dpm_solver_second_order_update(self.history[-2:], sample=sample)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("count", range(2, 51))
+def test_dpmsolver_is_that_of_diffusers(config, count):
+    schedule = NoiseSchedule.from_config(config)
+    timesteps = schedule.log_snr_timesteps(count)
+    reference = Reference(schedule, timesteps)
+    stream = np.random.RandomState(count)
+    x = stream.standard_normal(16)
+    expected, history = torch.tensor(x), []
+    for index, row in enumerate(dpmsolver_rows(schedule, timesteps)):
+        eps = stream.standard_normal(16)
+        expected = reference.advance(index, torch.tensor(eps), expected)
+        history.insert(0, row.p * x + row.q * eps)
+        x = row.a * x + sum(w * m for w, m in zip(row.b, history, strict=False))
+    np.testing.assert_allclose(x, expected.numpy(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@given(count=st.integers(1, 1000))
+def test_log_snr_timesteps_are_as_many_as_steps(config, count):
+    schedule = NoiseSchedule.from_config(config)
+    timesteps = schedule.log_snr_timesteps(count)
+    assert len(timesteps) == count
+    assert timesteps[0] == 999
+    assert count == 1 or timesteps[-1] == 0
+    assert all(first > second for first, second in pairwise(timesteps))
+    values = schedule.half_log_snr()
+    wanted = np.linspace(values[-1], values[0], count)
+    free = [i for i in range(count) if timesteps[i] != count - 1 - i and i]
+    for i in free:
+        nearest = int(np.argmin(np.abs(np.array(values) - wanted[i])))
+        assert timesteps[i] in (nearest, timesteps[i - 1] - 1)
