@@ -34,19 +34,19 @@ TEST_CASE("a bad vocabulary is refused") {
     CAPTURE(content);
     write_file(path, content);
     try {
-      Tokenizer tokenizer(path, 8, true, 5);
+      Tokenizer tokenizer(path, 8, {}, 5);
       FAIL("accepted");
     } catch (const BundleError& error) {
       CHECK(std::string(error.what()).find("vocab.txt") != std::string::npos);
     }
   }
   std::filesystem::remove(path);
-  CHECK_THROWS_AS(Tokenizer(path, 8, true, 5), BundleError);
+  CHECK_THROWS_AS(Tokenizer(path, 8, {}, 5), BundleError);
   write_file(path, specials + "last");
-  CHECK_NOTHROW(Tokenizer(path, 8, true, 5));
+  CHECK_NOTHROW(Tokenizer(path, 8, {}, 5));
   write_file(path, "[CLS]  \r\n[SEP]\xc2\xa0\n[PAD]\n[UNK]\n[CLS]\n");
   std::int64_t ids[3] = {};
-  CHECK_FALSE(Tokenizer(path, 3, true, 5).encode("", ids));
+  CHECK_FALSE(Tokenizer(path, 3, {}, 5).encode("", ids));
   CHECK(ids[0] == 4);  // the later of two equal lines counts
   CHECK(ids[1] == 1);
 }
@@ -56,6 +56,6 @@ TEST_CASE("one token leaves room for the end alone") {
   const auto path = folder.path() / "vocab.txt";
   write_file(path, "[CLS]\n[SEP]\n[PAD]\n[UNK]\n");
   std::int64_t id = -1;
-  CHECK(Tokenizer(path, 1, true, 4).encode("abc", &id) == "abc");
+  CHECK(Tokenizer(path, 1, {}, 4).encode("abc", &id) == "abc");
   CHECK(id == 1);
 }

@@ -15,8 +15,9 @@ from .checkpoint import COMPONENTS, Checkpoint, StateDict
 from .compvis_configs import Buffers, Shapes, TrainingConfig, infer_configs
 from .compvis_names import PREFIXES, Geometry, canonical_name
 from .files import Tensors, open_tensors
-from .folders import find_vocab
 from .names import canonical_state
+from .tokenizer import read_tokenizer
+from .tokenizer_files import find_tokenizer
 
 YAML_MAX_BYTES = 1_000_000
 
@@ -34,7 +35,9 @@ def open_compvis(path: Path, vocab: Path | None) -> Checkpoint:
         layout="compvis",
         path=path,
         configs=infer_configs(path, shapes, training, buffers),
-        vocab_path=find_vocab([path.parent, path.parent / "tokenizer"], vocab),
+        tokenizer=read_tokenizer(
+            find_tokenizer([path.parent, path.parent / "tokenizer"], vocab), None
+        ),
         loaders={component: partial(_load, path, component, geometry) for component in COMPONENTS},
     )
 

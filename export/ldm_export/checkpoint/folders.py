@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import reprlib
 from functools import partial
@@ -13,7 +12,10 @@ from ldm_engine.errors import CheckpointError
 
 from .checkpoint import Checkpoint, Config, StateDict
 from .files import Tensors, is_paddle_file, open_tensors
+from .json_files import read_json
 from .names import canonical_name, canonical_state
+from .tokenizer import read_tokenizer
+from .tokenizer_files import find_tokenizer
 
 # Folder names, the published one first.
 FOLDERS = {
@@ -77,39 +79,20 @@ def open_folder(path: Path, vocab: Path | None) -> Checkpoint:
         layout="paddlenlp" if paddle else "diffusers",
         path=path,
         configs=configs,
-        vocab_path=find_vocab([path / "tokenizer", path], vocab),
+        tokenizer=read_tokenizer(
+            find_tokenizer([path / "tokenizer", path], vocab), _tokenizer_class(path)
+        ),
         loaders={component: partial(_load, component, file) for component, file in weights.items()},
     )
 
 
-def find_vocab(folders: list[Path], vocab: Path | None) -> Path:
-    """`vocab` if given, else the first `vocab.txt` in `folders`."""
-    candidates = [vocab] if vocab is not None else [folder / "vocab.txt" for folder in folders]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    looked = ", ".join(f"`{candidate}`" for candidate in candidates)
-    raise CheckpointError(
-        f"The checkpoint has no vocabulary: there is no file {looked}.\n"
-        "  Put the `vocab.txt` of bert-base-uncased there (huggingface.co/google-bert/"
-        "bert-base-uncased), or pass its path as `vocab`."
-    )
-
-
-def read_json(path: Path) -> Config:
-    """A config file; anything but a JSON object is an error that names the file."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"`{path}` cannot be read as JSON ({error}).\n  Download it again."
-        ) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(
-            f"`{path}` holds a {type(config).__name__}; a config is a JSON object.\n"
-            "  Download it again."
-        )
-    return config
+def _tokenizer_class(path: Path) -> str | None:
+    """The class that diffusers opens the tokenizer with; None where nothing says so."""
+    index = path / "model_index.json"
+    match read_json(index).get("tokenizer") if index.is_file() else None:
+        case [_, str() as name]:
+            return name
+    return None
 
 
 def _component_folder(path: Path, component: str) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import DATA
 from ldm_engine import NoiseSchedule, errors
-from ldm_engine.bundle.model import ModelInfo
+from ldm_engine.bundle.model import ModelInfo, TokenizerInfo
 from ldm_engine.errors import ConfigError
 from ldm_engine.sampling.request import resolve_request
 from ldm_engine.sampling.tokenizer import PromptTruncatedWarning, Tokenizer
@@ -76,7 +76,9 @@ def test_scheduler_configs(case):
 def test_tokens(case):
     length = TOKENS["token_length"]
     vocabulary = DATA / "wordpiece_vocab.txt"
-    tokenizer = Tokenizer(vocabulary, length, case == "uncased", TOKENS["vocab_size"])
+    tokenizer = Tokenizer(
+        vocabulary, length, TokenizerInfo("wordpiece", case == "uncased"), TOKENS["vocab_size"]
+    )
     for entry in TOKENS["texts"]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", PromptTruncatedWarning)

@@ -9,6 +9,7 @@ from transformers import BertTokenizer
 
 from conftest import SHAPES
 from ldm_engine import PromptTruncatedWarning
+from ldm_engine.bundle.model import TokenizerInfo
 from ldm_engine.errors import ArgumentTypeError, BundleError, InvalidArgumentError
 from ldm_engine.sampling.tokenizer import Tokenizer
 from ldm_engine.sampling.values import check_texts
@@ -35,7 +36,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(VOCABULARY, LENGTH, lowercase=True, vocab_size=30522)
+    return Tokenizer(VOCABULARY, LENGTH, TokenizerInfo("wordpiece", True), 30522)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_a_bad_vocabulary_is_refused(tmp_path, content):
     path = tmp_path / "vocab.txt"
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"vocab\.txt"):
-        Tokenizer(path, LENGTH, lowercase=True, vocab_size=30522)
+        Tokenizer(path, LENGTH, TokenizerInfo("wordpiece", True), 30522)
 
 
 def test_texts_must_be_valid_text():

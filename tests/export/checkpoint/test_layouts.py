@@ -23,7 +23,7 @@ def test_diffusers_safetensors(
     checkpoint = open_checkpoint(diffusers_folder)
     assert checkpoint.layout == "diffusers"
     assert checkpoint.path == diffusers_folder
-    assert checkpoint.vocab_path == diffusers_folder / "tokenizer" / "vocab.txt"
+    assert checkpoint.tokenizer.path == diffusers_folder / "tokenizer" / "vocab.txt"
     assert checkpoint.configs == configs
     for component in COMPONENTS:
         assert_state(component, checkpoint.load(component))
@@ -118,7 +118,7 @@ def test_compvis(compvis_folder: Path, assert_state: AssertState) -> None:
     for path in (compvis_folder, compvis_folder / "model.ckpt"):
         checkpoint = open_checkpoint(path)
         assert checkpoint.layout == "compvis"
-        assert checkpoint.vocab_path == compvis_folder / "vocab.txt"
+        assert checkpoint.tokenizer.path == compvis_folder / "vocab.txt"
         for component in COMPONENTS:
             assert_state(component, checkpoint.load(component))
 
@@ -272,7 +272,7 @@ def test_compvis_strangers_are_reported(tmp_path: Path, compvis: dict[str, Any])
     vocab = tmp_path / "elsewhere.txt"
     vocab.write_text("[PAD]\n")
     checkpoint = open_checkpoint(tmp_path, vocab=vocab)
-    assert checkpoint.vocab_path == vocab
+    assert checkpoint.tokenizer.path == vocab
     unet = checkpoint.load("unet")
     assert "control_model.zero.weight" in unet
     assert "model.diffusion_model.label_emb.0.weight" in unet
