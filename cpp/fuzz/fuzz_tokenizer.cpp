@@ -19,8 +19,8 @@ namespace {
 
 constexpr int kVocabSize = 1 << 20;
 
-/// What the bits say: 1 lower case, 2 how long; 8 and 16 accents; 32 and 64 what is left off; 128 added
-/// tokens.
+/// What the bits say: 1 lower case, 2 how long, 8 and 16 accents, 32 and 64 what is left off, 128
+/// added tokens.
 const Tokenizer& tokenizer(std::uint8_t bits) {
   static std::unique_ptr<Tokenizer> made[256];
   auto& one = made[bits];
@@ -34,7 +34,7 @@ const Tokenizer& tokenizer(std::uint8_t bits) {
     info.added_tokens = {{"[SEP]", 3, true, false, true, true, true},
                          {"red", 8, false, true, true, false, true},
                          {"e\u0301", kVocabSize - 1, false, true, false, true, true},
-                         {" ", kVocabSize - 2, false, false, false, true, false}};
+                         {" e", kVocabSize - 2, false, false, false, true, false}};
   }
   one = std::make_unique<Tokenizer>(
       std::filesystem::path(LDM_ENGINE_TEST_DATA) / "wordpiece_vocab.txt", bits & 2 ? 77 : 1,

@@ -90,3 +90,14 @@ TEST_CASE("one token leaves room for the end alone") {
   CHECK(Tokenizer(path, 1, {}, 4).encode("abc", &id) == "abc");
   CHECK(id == 1);
 }
+
+TEST_CASE("an added token of white space that takes more of it along is refused") {
+  const auto vocabulary = data_file("wordpiece_vocab.txt");
+  for (const bool normalized : {true, false}) {
+    TokenizerInfo info;
+    info.added_tokens = {{" \t", 8, false, normalized, false, true, false}};
+    CHECK_THROWS_AS(Tokenizer(vocabulary, 8, info, 1 << 20), BundleError);
+    info.added_tokens->front().lstrip = false;
+    CHECK_NOTHROW(Tokenizer(vocabulary, 8, info, 1 << 20));
+  }
+}

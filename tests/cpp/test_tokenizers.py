@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import subprocess
@@ -92,4 +93,6 @@ def test_ids_are_those_of_python_for_every_option(cpp_build, tmp_path):
             bundle.tokenizer,
             [(texts[i], ours[i], theirs[i]) for i in different[:3]],
         )
-        assert np.count_nonzero(theirs[:, -1]) == len(caught)
+        cut = [len(ast.literal_eval(str(w.message).rpartition("no effect: ")[2]).encode())
+               for w in caught]  # fmt: skip
+        assert theirs[:, -1][theirs[:, -1] > 0].tolist() == cut

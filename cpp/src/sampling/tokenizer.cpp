@@ -45,7 +45,7 @@ Tokenizer::Tokenizer(const std::filesystem::path& vocabulary, int token_length, 
     }
   }
   find_special_ids(vocabulary);
-  make_patterns();
+  make_patterns(vocabulary);
   std::int64_t largest = 0;
   for (const auto& [piece, id] : pieces_) largest = std::max(largest, id);
   for (const AddedToken& token : *info_.added_tokens) largest = std::max(largest, token.id);
@@ -95,15 +95,20 @@ void Tokenizer::find_special_ids(const std::filesystem::path& vocabulary) {
   }
 }
 
-void Tokenizer::make_patterns() {
+void Tokenizer::make_patterns(const std::filesystem::path& vocabulary) {
   for (const AddedToken& token : *info_.added_tokens) {
     const Text content = decode_utf8_leniently(token.content);
-    if (!token.normalized) {
-      given_patterns_.push_back({code_points(content), token});
-      continue;
+    std::u32string pattern =
+        code_points(token.normalized ? normalize_text(content, info_) : content);
+    if (pattern.empty()) continue;
+    if (token.lstrip && std::all_of(pattern.begin(), pattern.end(), is_white_space)) {
+      throw BundleError("The tokenizer of " + vocabulary.string() + " adds " +
+                        in_quotes(token.content) +
+                        " with `lstrip`, which is white space alone; other text is accepted. "
+                        "Use a tokenizer without it.");
     }
-    std::u32string normalized = code_points(normalize_text(content, info_));
-    if (!normalized.empty()) normalized_patterns_.push_back({std::move(normalized), token});
+    auto& patterns = token.normalized ? normalized_patterns_ : given_patterns_;
+    patterns.push_back({std::move(pattern), token});
   }
 }
 

@@ -53,7 +53,7 @@ class Tokenizer:
                 "Use the vocabulary published with the checkpoint."
             ) from error
         cls, self._sep, self._pad = _special_ids(self._tokenizer, vocabulary, info)
-        _check_ids(self._tokenizer, vocabulary, info, vocab_size)
+        _check_tokens(self._tokenizer, vocabulary, info, vocab_size)
         self._tokenizer.post_processor = BertProcessing(
             (info.sep_token, self._sep), (info.cls_token, cls)
         )
@@ -133,13 +133,21 @@ def _special_ids(backend: Backend, vocabulary: Path, info: TokenizerInfo) -> lis
     return [number for name in names if (number := ids[name]) is not None]
 
 
-def _check_ids(backend: Backend, vocabulary: Path, info: TokenizerInfo, vocab_size: int) -> None:
+def _check_tokens(backend: Backend, vocabulary: Path, info: TokenizerInfo, vocab_size: int) -> None:
     for token in info.added_tokens or ():
         given = backend.token_to_id(token.content)
         if given != token.id:
             raise BundleError(
                 f"{vocabulary} gives the added token {token.content!r} the id {given}; the "
                 f"bundle says {token.id}. Use the vocabulary published with the checkpoint."
+            )
+        pattern = token.content
+        if token.normalized:
+            pattern = backend.normalizer.normalize_str(pattern)
+        if token.lstrip and pattern.isspace():  # the Rust library panics on some texts
+            raise BundleError(
+                f"The tokenizer of {vocabulary} adds {token.content!r} with `lstrip`, which is "
+                "white space alone; other text is accepted. Use a tokenizer without it."
             )
     largest = max(backend.get_vocab().values())
     if largest >= vocab_size:

@@ -20,7 +20,7 @@ from ldm_engine.bundle.model import AddedToken as AddedTokenInfo
 from ldm_engine.errors import CheckpointError
 
 from .checkpoint import CheckpointTokenizer
-from .tokenizer_files import NAMED_TOKENS, TokenizerFiles, flag, token_id, token_of
+from .tokenizer_files import NAMED_TOKENS, TokenizerFiles, as_json, flag, token_id, token_of
 
 #: Made of the vocabulary and the config; of `tokenizer.json` only what these say too.
 BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
@@ -80,6 +80,8 @@ def read_tokenizer(files: TokenizerFiles, class_name: str | None) -> CheckpointT
     _check_tokenizer_json(files, made, is_bert)
     _check_numbers(files, backend)
     around = _around(files, backend)
+    if files.tokenizer is not None:
+        _parse(files, files.tokenizer)
     names = {
         "unk_token": made["model"]["unk_token"],
         "cls_token": around[0] if around and not is_bert else tokens.content("cls_token"),
@@ -208,6 +210,12 @@ def _tokens(files: TokenizerFiles, is_bert: bool) -> _Tokens:
             named[attribute] = token_of(value, where, special=True)
     if isinstance(extra, Mapping):
         extra = list(extra.values())
+    if not isinstance(extra, list):
+        raise _refuse(
+            files.config_path,
+            f"or the map beside it has extra special tokens of another form: {as_json(extra)}",
+            "a list is accepted",
+        )
     where = f"`{files.config_path}`: an extra special token"
     return _Tokens(numbered, named, [token_of(value, where, special=True) for value in extra])
 
@@ -274,9 +282,13 @@ def _whole_backend(files: TokenizerFiles, vocab: dict[str, int]) -> Tokenizer:
     if files.tokenizer is None:
         raise _refuse(files.path, "is all that there is of a tokenizer of its class",
                       "tokenizer.json is needed")  # fmt: skip
-    model = {**files.tokenizer["model"], "vocab": vocab}
+    return _parse(files, {**files.tokenizer, "model": {**files.tokenizer["model"], "vocab": vocab}})
+
+
+def _parse(files: TokenizerFiles, content: Mapping[str, Any]) -> Tokenizer:
+    """Have the library read it, as transformers does: the form of what else there is in it."""
     try:
-        return Tokenizer.from_str(json.dumps({**files.tokenizer, "model": model}))
+        return Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # the Rust library raises bare Exception
         raise _refuse(files.tokenizer_path, f"cannot be read: {error}",
                       "what the library tokenizers writes is accepted") from error  # fmt: skip
@@ -316,12 +328,16 @@ def _check_tokenizer_json(files: TokenizerFiles, made: dict[str, Any], is_bert: 
                 remedy = f"Say `{setting}` in `{files.config_path}`, or remove what it says here, "
             raise _refuse(
                 files.tokenizer_path,
-                f"says `{name}`: {value!r} in its {part}",
-                f"transformers' class for it takes {made[part].get(name)!r} all the same",
+                f"says `{name}`: {as_json(value)} in its {part}",
+                f"transformers' class for it takes {as_json(made[part].get(name))} all the same",
                 f"{remedy}or save the tokenizer again with transformers' `save_pretrained`.",
             )
     for section, setting in (("padding", "padding_side"), ("truncation", "truncation_side")):
-        side = (files.tokenizer.get(section) or {}).get("direction", "Right")
+        match files.tokenizer.get(section):
+            case {"direction": side}:
+                pass
+            case _:
+                side = "Right"
         if side != "Right" and setting not in files.config:
             raise _refuse(files.tokenizer_path, f"has the {section} on the side {side!r}",
                           "'Right' is accepted")  # fmt: skip
@@ -373,7 +389,8 @@ def _around(files: TokenizerFiles, backend: Tokenizer) -> tuple[str, str] | None
             ],
             "special_tokens": dict() as ids,
         }:
-            numbers = [(ids.get(n) or {}).get("ids") for n in (cls, sep)]
+            found = [ids.get(name) for name in (cls, sep)]
+            numbers = [f.get("ids") if isinstance(f, Mapping) else None for f in found]
         case {
             "type": "BertProcessing",
             "cls": [str(cls), int(first)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,9 +104,9 @@ def _read(path: Path | None) -> Mapping[str, Any]:
 def _check_settings(path: Path, config: Mapping[str, Any]) -> None:
     for name, accepted in _ACCEPTED_SETTINGS.items():
         if name in config and config[name] not in accepted:
-            shown = " or ".join(repr(value) for value in accepted)
+            shown = " or ".join(json.dumps(value) for value in accepted)
             raise ConfigError(
-                f"`{path}` says `{name}`: {config[name]!r}; {shown} is accepted.\n"
+                f"`{path}` says `{name}`: {as_json(config[name])}; {shown} is accepted.\n"
                 "  It would change what prompts mean to the model. Use a tokenizer without it."
             )
 
@@ -115,15 +116,27 @@ def flag(path: Path, config: Mapping[str, Any], name: str, default: bool | None)
     value = config.get(name, default)
     if isinstance(value, bool) or (value is None and default is None):
         return value
+    accepted = "true, false or null" if default is None else "true or false"
     raise ConfigError(
-        f"`{path}`: `{name}` is {value!r}; true or false{', or null,' if default is None else ''} "
-        "is accepted.\n  Use the file published with the checkpoint."
+        f"`{path}`: `{name}` is {as_json(value)}; {accepted} is accepted.\n"
+        "  Use the file published with the checkpoint."
     )
+
+
+def as_json(value: Any) -> str:
+    """A value as its file has it, at most a line of it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _is_text(value: str) -> bool:
+    """Whether it is neither empty nor holds half of a surrogate pair."""
+    return value != "" and value.encode(errors="replace").decode() == value
 
 
 def token_of(value: Any, where: str, *, special: bool) -> AddedToken:
     """A token as JSON has it: its text, or an object with its flags."""
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and _is_text(value):
         return AddedToken(value, special=special, normalized=not special)
     if isinstance(value, Mapping):
         known = {"content", "id", "__type", *_FLAGS}
@@ -132,13 +145,14 @@ def token_of(value: Any, where: str, *, special: bool) -> AddedToken:
         flags.setdefault("normalized", not flags.get("special", False))
         if (
             isinstance(content, str)
-            and content
+            and _is_text(content)
             and value.keys() <= known
             and all(isinstance(given, bool) for given in flags.values())
         ):
             return AddedToken(content, **flags)
     raise CheckpointError(
-        f"{where} is {value!r}; text, or an object of `content`, {', '.join(_FLAGS)} is accepted.\n"
+        f"{where} is {as_json(value)}; text, or an object of `content`, {', '.join(_FLAGS)} is "
+        "accepted.\n"
         "  Save the tokenizer again with transformers' `save_pretrained`."
     )
 
@@ -150,6 +164,6 @@ def token_id(value: Any, where: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
         return value
     raise CheckpointError(
-        f"{where} has the id {value!r}; a number from 0 is accepted.\n"
+        f"{where} has the id {as_json(value)}; a number from 0 is accepted.\n"
         "  Save the tokenizer again with transformers' `save_pretrained`."
     )

@@ -85,7 +85,7 @@ def test_ids_are_those_of_transformers(
 
 
 def _write(folder: Path, name: str, content: Any) -> None:
-    (folder / name).write_text(json.dumps(content, ensure_ascii=False))
+    (folder / name).write_text(json.dumps(content))
 
 
 def _older(folder: Path, config: dict[str, Any], **others: Any) -> None:
@@ -209,17 +209,17 @@ REFUSED: list[tuple[str, list[Any], Any, str]] = [
     ("tokenizer", ["model", "type"], "Unigram", "the model Unigram"),
     ("tokenizer", ["model", "merges"], [], "the model WordPiece"),
     ("tokenizer", ["model", "vocab"], {}, "`vocab`"),
-    ("tokenizer", ["model", "vocab", "red"], "six", "'six'"),
+    ("tokenizer", ["model", "vocab", "red"], "six", '"six"'),
     ("tokenizer", ["model", "vocab", "x\n"], SIZE, r"'x\n'"),
     ("tokenizer", ["model", "vocab", "x "], SIZE, "'x '"),
     ("tokenizer", ["model", "vocab", "new"], 6, "two with one id"),
     ("tokenizer", ["model", "vocab", "new"], 2**30, str(2**30)),
-    ("tokenizer", ["model", "unk_token"], "a", "`unk_token`: 'a'"),
+    ("tokenizer", ["model", "unk_token"], "a", '`unk_token`: "a"'),
     ("tokenizer", ["model", "max_input_chars_per_word"], 50, "`max_input_chars_per_word`: 50"),
     ("tokenizer", ["model", "continuing_subword_prefix"], "", "`continuing_subword_prefix`"),
     ("tokenizer", ["normalizer"], None, "the normalizer None; BertNormalizer is accepted"),
     ("tokenizer", ["normalizer"], {"type": "NFKC"}, "the normalizer NFKC"),
-    ("tokenizer", ["normalizer", "clean_text"], False, "`clean_text`: False"),
+    ("tokenizer", ["normalizer", "clean_text"], False, "`clean_text`: false"),
     ("tokenizer", ["pre_tokenizer"], {"type": "Whitespace"}, "the pre_tokenizer Whitespace"),
     ("tokenizer", ["pre_tokenizer"], None, "the pre_tokenizer None"),
     ("tokenizer", ["post_processor"], None, "the post_processor None"),
@@ -229,30 +229,34 @@ REFUSED: list[tuple[str, list[Any], Any, str]] = [
     ("tokenizer", ["post_processor"],
      {"type": "BertProcessing", "sep": ["red", 6], "cls": ["a", 5]}, "'a' before a text"),
     ("tokenizer", ["added_tokens", 0, "id"], 17, "the id 17"),
-    ("tokenizer", ["added_tokens", 0, "lstrip"], "yes", "'yes'"),
+    ("tokenizer", ["added_tokens", 0, "lstrip"], "yes", '"yes"'),
     ("tokenizer", ["added_tokens", 0, "stem"], True, "stem"),
     ("tokenizer", ["added_tokens"], {}, "`added_tokens`"),
     ("tokenizer", ["padding"], {"direction": "Left"}, "padding on the side 'Left'"),
     ("tokenizer", ["truncation"], {"direction": "Left"}, "truncation on the side 'Left'"),
-    ("tokenizer_config", ["do_lower_case"], "no", "`do_lower_case` is 'no'"),
-    ("tokenizer_config", ["do_lower_case"], None, "`do_lower_case` is None"),
+    ("tokenizer_config", ["do_lower_case"], "no", '`do_lower_case` is "no"'),
+    ("tokenizer_config", ["do_lower_case"], None, "`do_lower_case` is null"),
     ("tokenizer_config", ["strip_accents"], 1, "`strip_accents` is 1"),
-    ("tokenizer_config", ["tokenize_chinese_chars"], None, "`tokenize_chinese_chars` is None"),
-    ("tokenizer_config", ["do_basic_tokenize"], False, "`do_basic_tokenize`: False"),
-    ("tokenizer_config", ["never_split"], ["red"], "`never_split`: ['red']"),
-    ("tokenizer_config", ["padding_side"], "left", "`padding_side`: 'left'"),
-    ("tokenizer_config", ["truncation_side"], "left", "`truncation_side`: 'left'"),
-    ("tokenizer_config", ["split_special_tokens"], True, "`split_special_tokens`: True"),
+    ("tokenizer_config", ["tokenize_chinese_chars"], None, "`tokenize_chinese_chars` is null"),
+    ("tokenizer_config", ["do_basic_tokenize"], False, "`do_basic_tokenize`: false"),
+    ("tokenizer_config", ["never_split"], ["red"], '`never_split`: ["red"]'),
+    ("tokenizer_config", ["padding_side"], "left", '`padding_side`: "left"'),
+    ("tokenizer_config", ["truncation_side"], "left", '`truncation_side`: "left"'),
+    ("tokenizer_config", ["split_special_tokens"], True, "`split_special_tokens`: true"),
     ("tokenizer_config", ["tokenizer_class"], "CLIPTokenizer", "the class 'CLIPTokenizer'"),
     ("tokenizer_config", ["pad_token"], None, "`pad_token`"),
     ("tokenizer_config", ["cls_token"], 7, "`cls_token` is 7"),
     ("tokenizer_config", ["cls_token"], "red", "'[CLS]' before a text"),
-    ("tokenizer_config", ["unk_token"], "red", "`unk_token`: '[UNK]'"),
+    ("tokenizer_config", ["unk_token"], "red", '`unk_token`: "[UNK]"'),
     ("tokenizer_config", ["added_tokens_decoder"], [], "`added_tokens_decoder`"),
     ("tokenizer_config", ["added_tokens_decoder"], {"7": {"content": "<x>"}}, "'<x>' the id 7"),
-    ("tokenizer_config", ["added_tokens_decoder"], {"x": {"content": "<x>"}}, "the id 'x'"),
+    ("tokenizer_config", ["added_tokens_decoder"], {"x": {"content": "<x>"}}, 'the id "x"'),
     ("tokenizer_config", ["added_tokens_decoder"],
      {"0": {"content": "[PAD]", "special": True, "normalized": True}}, "'[PAD]' `normalized`"),
+    ("tokenizer_config", ["extra_special_tokens"], 5, "extra special tokens of another form"),
+    ("tokenizer_config", ["additional_special_tokens"], ["\ud800"], "an extra special token"),
+    ("tokenizer", ["padding"], "x", "cannot be read"),
+    ("tokenizer", ["post_processor", "special_tokens", "[CLS]"], 7, "other ids"),
     ("added_tokens", ["<x>"], SIZE + 5, "'<x>' the id"),
     ("added_tokens", ["red"], 0, "'red' the id 0"),
     ("special_tokens_map", ["cls_token"], 1, "`cls_token` is 1"),
@@ -285,7 +289,7 @@ def test_what_two_files_say_differently_is_refused(tmp_path: Path) -> None:
     saved["normalizer"]["lowercase"] = False
     _write(tmp_path, "tokenizer.json", saved)
     _write(tmp_path, "tokenizer_config.json", {})
-    with pytest.raises(CheckpointError, match=r"`lowercase`: False.*\n.*`do_lower_case`"):
+    with pytest.raises(CheckpointError, match=r"`lowercase`: false.*\n.*`do_lower_case`"):
         _ours(tmp_path)
     tokens = {str(SIZE): {"content": "<x>"}}
     _write(
