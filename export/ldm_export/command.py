@@ -62,7 +62,11 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option("--hub-url", help="Base URL of the PaddleNLP community store or of a mirror.")
 @click.option("--revision", help="Branch, tag or commit on the Hugging Face hub.")
-@click.option("--vocab", type=_FOLDER, help="Vocabulary (vocab.txt) for checkpoints without one.")
+@click.option(
+    "--vocab",
+    type=_FOLDER,
+    help="Vocabulary (vocab.txt or tokenizer.json) that counts instead of the checkpoint's own.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @console.debug_option
 def export(

@@ -22,8 +22,8 @@ def open_checkpoint(path: str | os.PathLike[str], *, vocab: Path | None = None) 
 
     Args:
         path: a diffusers or PaddleNLP folder, a CompVis checkpoint file, or a folder holding one.
-        vocab: the WordPiece vocabulary (`vocab.txt`), where the checkpoint brings none or another
-            is wanted.
+        vocab: the WordPiece vocabulary (`vocab.txt`, or a `tokenizer.json`), where the checkpoint
+            brings none or another is wanted.
 
     Raises:
         CheckpointError: nothing is there, a file is missing or damaged, or the model is of another

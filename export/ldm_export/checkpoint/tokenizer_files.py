@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ _ACCEPTED_SETTINGS: dict[str, tuple[Any, ...]] = {
     "init_inputs": ([],),
     "fast_tokenizer_files": ([], ["tokenizer.json"]),
 }
+_AGAIN = "Save the tokenizer again with transformers' `save_pretrained`, or use the files of one."
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -167,3 +168,29 @@ def token_id(value: Any, where: str) -> int:
         f"{where} has the id {as_json(value)}; a number from 0 is accepted.\n"
         "  Save the tokenizer again with transformers' `save_pretrained`."
     )
+
+
+def refusal(path: Path | None, given: str, accepted: str, remedy: str = _AGAIN) -> CheckpointError:
+    """The error that `path` says what is `given`, with what is `accepted` and what to do."""
+    return CheckpointError(f"`{path}` {given}; {accepted}.\n  {remedy}")
+
+
+def listed_tokens(files: TokenizerFiles) -> list[Mapping[str, Any]]:
+    """The added tokens of `tokenizer.json`."""
+    listed = (files.tokenizer or {}).get("added_tokens", [])
+    if isinstance(listed, list) and all(isinstance(entry, Mapping) for entry in listed):
+        return listed
+    raise refusal(files.tokenizer_path, "has `added_tokens` of another form",
+                  "a list of objects is accepted")  # fmt: skip
+
+
+def special_texts(files: TokenizerFiles) -> Iterator[tuple[str, str]]:
+    """File name and text of each special token that the config and the map name."""
+    for name, content in (("tokenizer_config.json", files.config),
+                          ("special_tokens_map.json", files.special_tokens_map)):  # fmt: skip
+        for key in (*NAMED_TOKENS, "additional_special_tokens", "extra_special_tokens"):
+            value = content.get(key)
+            for token in value if isinstance(value, list) else [value]:
+                text = token.get("content") if isinstance(token, Mapping) else token
+                if isinstance(text, str):
+                    yield name, text
