@@ -58,7 +58,7 @@ class Checkpoint:
 
     layout: str  # "diffusers", "paddlenlp" or "compvis"
     path: Path  # as given: a folder, or a CompVis file
-    configs: dict[str, Config]  # text_encoder, unet, autoencoder, scheduler, tokenizer
+    configs: dict[str, Config]  # text_encoder, unet, autoencoder, scheduler
     tokenizer: CheckpointTokenizer
     loaders: Mapping[str, Callable[[], StateDict]] = field(repr=False)
 

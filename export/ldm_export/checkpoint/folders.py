@@ -72,8 +72,6 @@ def open_folder(path: Path, vocab: Path | None) -> Checkpoint:
     weights = {component: _weights_file(folder, component) for component, folder in folders.items()}
     configs = {component: _config(folder, component) for component, folder in folders.items()}
     configs["scheduler"] = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
-    tokenizer_config = path / "tokenizer" / "tokenizer_config.json"
-    configs["tokenizer"] = read_json(tokenizer_config) if tokenizer_config.is_file() else {}
     paddle = any(file.name == PADDLE_WEIGHTS for file in weights.values())
     return Checkpoint(
         layout="paddlenlp" if paddle else "diffusers",
