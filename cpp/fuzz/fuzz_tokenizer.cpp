@@ -1,6 +1,7 @@
 // Any bytes as a text, after one byte that says how; and as a vocabulary.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -8,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "bundle/json.hpp"
 #include "ldm_engine/errors.hpp"
 #include "machine/files.hpp"
 #include "sampling/settings.hpp"
@@ -30,15 +32,16 @@ const Tokenizer& tokenizer(std::uint8_t bits) {
   if (bits & 8) info.strip_accents = (bits & 16) != 0;
   info.handle_chinese_chars = !(bits & 32);
   info.clean_text = !(bits & 64);
+  const auto vocabulary = std::filesystem::path(LDM_ENGINE_TEST_DATA) / "wordpiece_vocab.txt";
+  static const std::string lines = read_file(vocabulary);
+  static const std::int64_t next = std::count(lines.begin(), lines.end(), '\n');
   if (bits & 128) {
     info.added_tokens = {{"[SEP]", 3, true, false, true, true, true},
-                         {"red", 8, false, true, true, false, true},
-                         {"e\u0301", kVocabSize - 1, false, true, false, true, true},
-                         {" e", kVocabSize - 2, false, false, false, true, false}};
+                         {"red", 6, false, true, true, false, true},
+                         {"e\u0301", next, false, true, false, true, true},
+                         {" e", next + 1, false, false, false, true, false}};
   }
-  one = std::make_unique<Tokenizer>(
-      std::filesystem::path(LDM_ENGINE_TEST_DATA) / "wordpiece_vocab.txt", bits & 2 ? 77 : 1,
-      std::move(info), kVocabSize);
+  one = std::make_unique<Tokenizer>(vocabulary, bits & 2 ? 77 : 1, std::move(info), kVocabSize);
   return *one;
 }
 

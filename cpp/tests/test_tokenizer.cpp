@@ -93,11 +93,25 @@ TEST_CASE("one token leaves room for the end alone") {
 
 TEST_CASE("an added token of white space that takes more of it along is refused") {
   const auto vocabulary = data_file("wordpiece_vocab.txt");
+  const auto next = read_vectors("tokenizer.json").at("vocab_size").get<std::int64_t>();
   for (const bool normalized : {true, false}) {
     TokenizerInfo info;
-    info.added_tokens = {{" \t", 8, false, normalized, false, true, false}};
+    info.added_tokens = {{"[CLS]", 2}, {" \t", next, false, normalized, false, true, false}};
     CHECK_THROWS_AS(Tokenizer(vocabulary, 8, info, 1 << 20), BundleError);
-    info.added_tokens->front().lstrip = false;
+    info.added_tokens->back().lstrip = false;
     CHECK_NOTHROW(Tokenizer(vocabulary, 8, info, 1 << 20));
   }
+}
+
+TEST_CASE("added tokens have the ids that the bundle says") {
+  const auto vocabulary = data_file("wordpiece_vocab.txt");
+  const auto next = read_vectors("tokenizer.json").at("vocab_size").get<std::int64_t>();
+  TokenizerInfo info;
+  info.added_tokens = {{"<y>", next + 1}, {"[CLS]", 2}, {"<x>", next}};
+  CHECK_NOTHROW(Tokenizer(vocabulary, 8, info, 1 << 20));
+  CHECK_THROWS_AS(Tokenizer(vocabulary, 8, info, static_cast<int>(next) + 1), BundleError);
+  info.added_tokens->front().id = next + 2;
+  CHECK_THROWS_AS(Tokenizer(vocabulary, 8, info, 1 << 20), BundleError);
+  info.added_tokens = {{"[CLS]", 3}};
+  CHECK_THROWS_AS(Tokenizer(vocabulary, 8, info, 1 << 20), BundleError);
 }

@@ -46,13 +46,7 @@ Tokenizer::Tokenizer(const std::filesystem::path& vocabulary, int token_length, 
   }
   find_special_ids(vocabulary);
   make_patterns(vocabulary);
-  std::int64_t largest = 0;
-  for (const auto& [piece, id] : pieces_) largest = std::max(largest, id);
-  for (const AddedToken& token : *info_.added_tokens) largest = std::max(largest, token.id);
-  if (largest >= vocab_size) {
-    throw BundleError(vocabulary.string() + " gives ids up to " + std::to_string(largest) +
-                      ", the text encoder embeds " + std::to_string(vocab_size) + "." + kRemedy);
-  }
+  check_ids(vocabulary, vocab_size);
 }
 
 void Tokenizer::read(const std::filesystem::path& vocabulary) {
@@ -92,6 +86,30 @@ void Tokenizer::find_special_ids(const std::filesystem::path& vocabulary) {
   if (!missing.empty()) {
     throw BundleError(vocabulary.string() + " lacks the special tokens " + joined(missing) + "." +
                       kRemedy);
+  }
+}
+
+void Tokenizer::check_ids(const std::filesystem::path& vocabulary, int vocab_size) const {
+  std::vector<AddedToken> tokens = *info_.added_tokens;
+  std::sort(tokens.begin(), tokens.end(),
+            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+  std::int64_t largest = 0;
+  for (const auto& [piece, id] : pieces_) largest = std::max(largest, id);
+  // Those that the vocabulary lacks are numbered as they come, behind it.
+  auto next = static_cast<std::int64_t>(pieces_.size());
+  for (const AddedToken& token : tokens) {
+    const std::int64_t id = find(token.content).value_or(next);
+    if (id != token.id) {
+      throw BundleError(vocabulary.string() + " gives the added token " +
+                        in_quotes(token.content) + " the id " + std::to_string(id) +
+                        "; the bundle says " + std::to_string(token.id) + "." + kRemedy);
+    }
+    next = std::max(next, id + 1);
+    largest = std::max(largest, id);
+  }
+  if (largest >= vocab_size) {
+    throw BundleError(vocabulary.string() + " gives ids up to " + std::to_string(largest) +
+                      ", the text encoder embeds " + std::to_string(vocab_size) + "." + kRemedy);
   }
 }
 

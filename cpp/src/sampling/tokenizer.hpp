@@ -20,7 +20,8 @@ namespace ldm_engine {
 class Tokenizer {
  public:
   /// Throws BundleError if the vocabulary cannot be read, lacks a special token, or has ids that
-  /// the text encoder does not embed, or if an added token cannot be found in texts.
+  /// the text encoder does not embed, or if an added token cannot be found in texts
+  /// or has another id than the bundle says.
   Tokenizer(const std::filesystem::path& vocabulary, int token_length, TokenizerInfo info,
             int vocab_size);
   Tokenizer(const Tokenizer&) = delete;
@@ -47,6 +48,7 @@ class Tokenizer {
   void read(const std::filesystem::path& vocabulary);
   void find_special_ids(const std::filesystem::path& vocabulary);
   void make_patterns(const std::filesystem::path& vocabulary);
+  void check_ids(const std::filesystem::path& vocabulary, int vocab_size) const;
   const Pattern* longest_at(const std::vector<Pattern>& patterns, const Text& text,
                             std::size_t at) const;
   template <typename AddPlain>

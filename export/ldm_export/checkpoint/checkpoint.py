@@ -41,7 +41,7 @@ class CheckpointTokenizer:
         if stated:
             shown = ", ".join(f"{token.content!r} (id {token.id})" for token in stated[:8])
             raise CheckpointError(
-                f"The tokenizer of `{self.path}` adds {len(stated)} tokens that the text encoder "
+                f"The tokenizer of `{self.path}` adds tokens that the text encoder "
                 f"does not embed: {shown}; it embeds ids below {vocab_size}.\n"
                 "  Use the text encoder that was trained with them, or take them out of "
                 "tokenizer.json, tokenizer_config.json and added_tokens.json."

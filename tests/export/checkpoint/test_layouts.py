@@ -123,6 +123,18 @@ def test_compvis(compvis_folder: Path, assert_state: AssertState) -> None:
             assert_state(component, checkpoint.load(component))
 
 
+def test_compvis_with_the_tokenizer_that_transformers_saves_today(compvis_folder: Path) -> None:
+    from transformers import BertTokenizer
+
+    before = open_checkpoint(compvis_folder).tokenizer
+    made = BertTokenizer(str(compvis_folder / "vocab.txt"))
+    made.save_pretrained(compvis_folder / "tokenizer")
+    (compvis_folder / "vocab.txt").unlink()
+    after = open_checkpoint(compvis_folder).tokenizer
+    assert after.path == compvis_folder / "tokenizer" / "tokenizer.json"
+    assert (after.vocabulary, after.info) == (before.vocabulary, before.info)
+
+
 def test_compvis_configs_fit_the_weights(compvis_folder: Path, configs: dict[str, Any]) -> None:
     found = open_checkpoint(compvis_folder).configs
     said_by_shapes = {

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from conftest import DATA
+from conftest import DATA, SHAPES
 from ldm_engine import PromptTruncatedWarning
-from ldm_engine.errors import CheckpointError, ConfigError
+from ldm_engine.errors import BundleError, CheckpointError, ConfigError
 from ldm_engine.sampling.tokenizer import Tokenizer
 from ldm_export.checkpoint.tokenizer import read_tokenizer
 from ldm_export.checkpoint.tokenizer_files import find_tokenizer
@@ -82,6 +84,76 @@ def test_ids_are_those_of_transformers(
     made.save_pretrained(tmp_path)
     assert not (tmp_path / "vocab.txt").exists()
     _assert_equal(_ours(tmp_path), BertTokenizer.from_pretrained(tmp_path), TEXTS)
+
+
+PIECES = [
+    "a",
+    "red",
+    "É",
+    "e\u0301",
+    "İ",
+    "ß",
+    "中",
+    "<",
+    "9",
+    "_",
+    "-",
+    " ",
+    "  ",
+    "\t",
+    "\u3000",
+    "\u200b",
+]
+FLAGS = ("normalized", "single_word", "lstrip", "rstrip")
+
+
+def _token(content: str, flags: tuple[bool, ...], special: bool) -> AddedToken:
+    return AddedToken(content, special=special, **dict(zip(FLAGS, flags, strict=True)))
+
+
+def _are_ambiguous(made: Any, tokens: list[AddedToken]) -> bool:
+    normalize = made.backend_tokenizer.normalizer.normalize_str
+    patterns = [normalize(token.content) for token in tokens if token.normalized]
+    texts = [normalize(t.content) if t.normalized else t.content for t in tokens if t.lstrip]
+    blank = any(text.isspace() for text in texts)
+    return len(set(patterns)) < len(patterns) or "" in patterns or blank
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    options=st.sampled_from(COMBINATIONS),
+    tokens=st.lists(
+        st.builds(
+            _token,
+            st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join),
+            st.tuples(*[st.booleans()] * len(FLAGS)),
+            st.booleans(),
+        ),
+        max_size=5,
+        unique_by=str,
+    ),
+    texts=st.lists(
+        st.lists(st.sampled_from([*PIECES, "[SEP]", "b"]), max_size=12).map("".join), max_size=20
+    ),
+)
+def test_any_added_tokens_give_the_ids_of_transformers_or_are_refused(
+    options: tuple[Any, ...], tokens: list[AddedToken], texts: list[str]
+) -> None:
+    names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+    made = BertTokenizer(
+        str(SHAPES / "tokenizer/vocab.txt"), **dict(zip(names, options, strict=True))
+    )
+    made.add_tokens(tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        made.save_pretrained(folder)
+        # Refused are those that are alike, or nothing but white space, once they are normalized.
+        refused = pytest.raises(
+            (CheckpointError, BundleError), match=r"normalizer makes|white space"
+        )
+        with refused if _are_ambiguous(made, tokens) else contextlib.nullcontext():
+            ours = _ours(Path(folder))
+            texts += [token.content for token in tokens]
+            _assert_equal(ours, BertTokenizer.from_pretrained(folder), texts or [""])
 
 
 def _write(folder: Path, name: str, content: Any) -> None:
@@ -345,7 +417,7 @@ def test_ids_that_the_text_encoder_does_not_embed(tmp_path: Path) -> None:
     _saved(saved, [AddedToken("<x>"), AddedToken("<y>")])
     read = read_tokenizer(find_tokenizer([saved], None), None)
     assert read.fitting(SIZE + 2) == read
-    with pytest.raises(CheckpointError, match=rf"1 tokens .*'<y>' \(id {SIZE + 1}\)"):
+    with pytest.raises(CheckpointError, match=rf"does not embed: '<y>' \(id {SIZE + 1}\)"):
         read.fitting(SIZE + 1)
     # Nobody asked for [MASK], which transformers adds to a vocabulary without it.
     (tmp_path / "vocab.txt").write_text("\n".join(["[CLS]", "[SEP]", "[PAD]", "[UNK]", "red"]))
