@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordPiece
 from tokenizers.normalizers import NFD, BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
@@ -51,6 +53,14 @@ def punctuation(spaces: set[int]) -> list[int]:
     return found
 
 
+def word_characters() -> list[int]:
+    """The code points beside which a token that must stand alone is not found."""
+    tokenizer = Tokenizer(WordPiece({"[UNK]": 0, "-": 1}, unk_token="[UNK]"))
+    tokenizer.add_tokens([AddedToken("-", single_word=True, normalized=False)])
+    encoded = tokenizer.encode_batch([f"{chr(c)}-" for c in CODE_POINTS])
+    return [c for c, e in zip(CODE_POINTS, encoded, strict=True) if 1 not in e.ids]
+
+
 def ranges(code_points: Iterable[int]) -> list[tuple[int, int]]:
     """First and last of each run."""
     runs: list[tuple[int, int]] = []
@@ -81,6 +91,8 @@ def main() -> None:
     decomposed = {c: NFD().normalize_str(chr(c)) for c in decomposable}
     whole = [c for c, text in decomposed.items() if text != unicodedata.normalize("NFD", chr(c))]
     assert all(decomposed[c] == chr(c) for c in whole)
+    # With accents left on, small letters of one capital are two characters.
+    assert [c for c, text in lowered.items() if len(text) > 1] == [0x130]
     unlike = [c for c, text in lowered.items() if text != chr(c).lower() and len(text) == 1]
     tables = [
         table("kRemoved", "dropped: control, format and private characters, and U+FFFD",
@@ -95,6 +107,8 @@ def main() -> None:
               [(c, ord(lowered[c])) for c in unlike]),
         table("kUndecomposed", "left whole, though Unicode decomposes them",
               ranges(whole)),
+        table("kWordCharacters", "beside which a token that must stand alone is not found",
+              ranges(word_characters())),
     ]  # fmt: skip
     TARGET.write_text(
         "// How tokenizers classes each code point; written by tools/make_bert_characters.py with\n"

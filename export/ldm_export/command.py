@@ -81,7 +81,11 @@ _FOLDER = click.Path(path_type=Path)
     help="Averaged weights, or those trained last. Default: as a CompVis file's yaml says, else "
     "averaged where the file has all of them; in a diffusers folder unet/, not unet_ema/.",
 )
-@click.option("--vocab", type=_FOLDER, help="Vocabulary (vocab.txt) for checkpoints without one.")
+@click.option(
+    "--vocab",
+    type=_FOLDER,
+    help="Vocabulary (vocab.txt or tokenizer.json) that counts instead of the checkpoint's own.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @console.debug_option
 def export(

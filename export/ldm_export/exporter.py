@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import platform
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,7 +28,7 @@ from ldm_engine.bundle.formats import INT8_FORMAT, program_file_names
 from ldm_engine.bundle.manifest import save_manifest
 from ldm_engine.bundle.model import ModelInfo, TokenizerInfo
 from ldm_engine.checks.references import References, save_references
-from ldm_engine.errors import ConfigError
+from ldm_engine.errors import BundleError
 from ldm_engine.machine.signals import current_handlers, install
 from ldm_engine.runtimes.gpu.tensorrt_build import FORMAT as TENSORRT
 from ldm_engine.runtimes.gpu.tensorrt_build import TensorRTBuild
@@ -126,11 +125,10 @@ def _export_into(
 ) -> tuple[Bundle, References]:
     """Write all but the manifest, the int8 UNet and TensorRT's programs; nothing is checked yet."""
     configs = read_configs(checkpoint)
-    _check_vocabulary(checkpoint, configs[0])
+    tokenizer = _write_vocabulary(folder, checkpoint, configs[0])
     models = load_models(checkpoint, configs, progress)
     scheduler_text = json.dumps(checkpoint.configs["scheduler"], indent=2) + "\n"
     (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
-    shutil.copyfile(checkpoint.vocab_path, folder / VOCABULARY)
     model = _model_info(checkpoint, models, source)
     facts = {TENSORRT: plan_build(build_options, model).facts()} if TENSORRT in formats else {}
     programs = build_programs(models, model)
@@ -143,7 +141,6 @@ def _export_into(
         )
         for p in programs
     }
-    tokenizer = TokenizerInfo("wordpiece", _lowercase(checkpoint))
     draft = Bundle(folder, model, tokenizer, infos, files={}, format_facts=facts)
     references = compute_references(draft, models, programs, progress)
     save_references(draft, references)
@@ -199,24 +196,18 @@ def _model_info(checkpoint: Checkpoint, models: Models, source: str | None) -> M
     )
 
 
-def _check_vocabulary(checkpoint: Checkpoint, text: TextEncoderConfig) -> None:
-    """Open the tokenizer once: a vocabulary that does not fit is to be found before the work."""
-    Tokenizer(
-        checkpoint.vocab_path,
-        text.max_position_embeddings,
-        _lowercase(checkpoint),
-        text.vocab_size,
-    )
-
-
-def _lowercase(checkpoint: Checkpoint) -> bool:
-    value = checkpoint.configs["tokenizer"].get("do_lower_case", True)
-    if not isinstance(value, bool):
-        raise ConfigError(
-            f"The tokenizer config's `do_lower_case` is {value!r}; true or false is accepted. "
-            "Use the tokenizer_config.json published with the checkpoint."
-        )
-    return value
+def _write_vocabulary(
+    folder: Path, checkpoint: Checkpoint, text: TextEncoderConfig
+) -> TokenizerInfo:
+    """Write it and open the tokenizer: one that does not fit is to be found before the work."""
+    tokenizer = checkpoint.tokenizer.fitting(text.vocab_size)
+    path = folder / VOCABULARY
+    path.write_bytes(tokenizer.vocabulary)
+    try:
+        Tokenizer(path, text.max_position_embeddings, tokenizer.info, text.vocab_size)
+    except BundleError as error:
+        raise BundleError(str(error).replace(str(path), str(tokenizer.path))) from error
+    return tokenizer.info
 
 
 def _versions(bundle: Bundle) -> dict[str, str]:

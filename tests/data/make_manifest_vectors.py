@@ -2,19 +2,21 @@
 
 Each case names its base (``base``, of the version that is written, unless it says otherwise), what
 is changed in it, and the error: its class and a part of its text that both languages have. A case
-without an error is accepted; some have the sentence on what lies ``outside`` its tolerance.
+without an error is accepted, and its bundle has the digest that stands there, if one does; some
+have the sentence on what lies ``outside`` its tolerance.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from ldm_engine.bundle.bundle import REFERENCE, SCHEDULER_CONFIG, VOCABULARY
+from ldm_engine.bundle.bundle import MANIFEST, REFERENCE, SCHEDULER_CONFIG, VOCABULARY
 from ldm_engine.bundle.contract import PROGRAMS, tensor_specs
 from ldm_engine.bundle.formats import engine_file_name, program_file_names
-from ldm_engine.bundle.manifest import FORMAT_VERSION
+from ldm_engine.bundle.manifest import FORMAT_VERSION, open_bundle, seal
 from ldm_engine.bundle.model import ModelInfo
 
 HERE = Path(__file__).parent
@@ -150,10 +152,40 @@ def newer_cases() -> list[dict[str, Any]]:
         *(setting(["tokenizer", "kind"], v) for v in (1, None, [])),
         {"path": ["tokenizer", "kind"], "value": "unigram", **newer, "says": "kind `unigram`"},
         {"path": ["tokenizer", "kind"], "value": "wordpiece ", **newer},
-        {"path": ["tokenizer", "strip_accents"], "value": None, **newer,
-         "says": "tokenizer has `strip_accents`"},
-        {"path": ["tokenizer", "strip_accents"], "value": True, **newer},
+        {"path": ["tokenizer", "stem"], "value": None, **newer, "says": "tokenizer has `stem`"},
+        {"path": ["tokenizer", "stem"], "value": True, **newer},
         {"path": ["tokenizer"], "value": {"kind": "unigram"}, **newer},
+    ]  # fmt: skip
+
+
+def tokenizer_cases() -> list[dict[str, Any]]:
+    """All that may be said of a tokenizer, and what is none of it."""
+    token = {"content": "<x>", "id": 30521}
+    tokens = ["tokenizer", "added_tokens"]
+    newer = {"error": "BundleError", "says": "an added token has `stem`"}
+    return [
+        *({"path": ["tokenizer", k], "value": v, "error": None} for k, v in (
+            ("strip_accents", None), ("strip_accents", True), ("strip_accents", False),
+            ("handle_chinese_chars", False), ("clean_text", False),
+            ("max_input_chars_per_word", 7), ("continuing_subword_prefix", "@@"),
+            ("unk_token", "<unk>"), ("cls_token", "<s>"), ("sep_token", "</s>"),
+            ("pad_token", "<pad>"), ("added_tokens", []), ("added_tokens", [token]),
+            ("added_tokens", [{**token, "special": True, "normalized": False, "lstrip": True,
+                               "single_word": True, "rstrip": True}]))),
+        *(setting(["tokenizer", k], v) for k in ("strip_accents", "handle_chinese_chars",
+          "clean_text") for v in (1, "true", [])),
+        *(setting(["tokenizer", k], None) for k in ("handle_chinese_chars", "clean_text")),
+        *(setting(["tokenizer", "max_input_chars_per_word"], v)
+          for v in (-1, 2**31, 2**70, 1.5, "4", None, True)),
+        *(setting(["tokenizer", k], v) for k in ("unk_token", "cls_token", "sep_token",
+          "pad_token", "continuing_subword_prefix") for v in ("", 1, None, [])),
+        *(setting(tokens, v) for v in (None, 1, {}, [1], ["<x>"], [{}], [[]],
+          [{"content": "<x>"}], [{"id": 5}], [{**token, "id": -1}], [{**token, "id": "5"}],
+          [{**token, "id": 2**31}], [{**token, "content": ""}], [{**token, "content": None}],
+          [{**token, "special": 1}], [{**token, "lstrip": None}])),
+        *(setting(tokens, [token, {**token, **more}], "have the same")
+          for more in ({"content": "<y>"}, {"id": 5})),
+        {"path": tokens, "value": [{**token, "stem": True}], **newer},
     ]  # fmt: skip
 
 
@@ -309,9 +341,22 @@ def manifest_cases() -> list[dict[str, Any]]:
     cases = [*outline_cases(), *model_cases(), *program_cases(), *file_cases(), *text_cases()]
     cases += parity_cases()
     cases += [*tensorrt_cases(), *version_1_cases(), *newer_cases()]
+    cases += tokenizer_cases()
+    for case in cases:
+        if "base" not in case and case.get("path", [])[:1] == ["tokenizer"]:
+            case |= {"digest": digest(case)} if case["error"] is None else {}
     for number, case in enumerate(cases):
         case.setdefault("name", f"{number} {'.'.join(map(str, case.get('path', [])))}"[:80])
     return cases
+
+
+def digest(case: dict[str, Any]) -> str:
+    """The digest of the bundle that a case with one key of the tokenizer describes."""
+    manifest = base_manifest()
+    manifest["tokenizer"] = {**manifest["tokenizer"], case["path"][1]: case["value"]}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / MANIFEST).write_bytes(seal(manifest))
+        return open_bundle(folder).digest
 
 
 def write(name: str, content: Any) -> None:

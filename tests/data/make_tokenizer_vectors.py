@@ -1,7 +1,8 @@
 """Writes tokenizer.json and its vocabulary: texts, and the ids that the Python engine gives them.
 
-tests/engine/sampling/test_tokenizer.py holds the Python engine to them, and to Hugging Face's own
-tokenizer beside them; cpp/tests/test_tokenizer.cpp holds the C++ one.
+tests/engine/sampling/test_shared_vectors.py holds the Python engine to them;
+tests/export/checkpoint/test_tokenizer.py holds it to Hugging Face's own, and
+cpp/tests/test_tokenizer.cpp the C++ one to them.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import ast
 import json
 import random
 import re
+import tempfile
 import unicodedata
 import warnings
 from pathlib import Path
 
 from tokenizers.normalizers import BertNormalizer
 
+from ldm_engine.bundle.bundle import MANIFEST
+from ldm_engine.bundle.manifest import open_bundle, seal
+from ldm_engine.bundle.model import TokenizerInfo
 from ldm_engine.sampling.tokenizer import PromptTruncatedWarning, Tokenizer
 
 HERE = Path(__file__).parent
@@ -93,7 +98,8 @@ def texts() -> list[str]:
         length = draw.choice((1, 2, 3, 5, 8, 12, 16))
         made.append("".join(chr(draw.randint(*draw.choice(ranges))) for _ in range(length)))
     classes = (HERE.parent.parent / "cpp/src/sampling/bert_characters.inc").read_text()
-    edges = re.findall(r"0x([0-9A-F]+)", classes)
+    # Word characters matter beside added tokens alone, which other texts have.
+    edges = re.findall(r"0x([0-9A-F]+)", classes.partition("kWordCharacters")[0])
     for edge in dict.fromkeys(int(e, 16) for e in edges):
         around = [c for c in (edge - 1, edge, edge + 1) if 0 <= c < 0x110000]
         made.append("".join(f"a{chr(c)}b" for c in around if not 0xD800 <= c < 0xE000))
@@ -125,6 +131,67 @@ def vector(text: str, tokenizers: dict[str, Tokenizer]) -> dict[str, object]:
     return entry
 
 
+def added(content: str, number: int, *flags: str) -> dict[str, object]:
+    """An added token with some of its flags."""
+    names = ("special", "normalized", "single_word", "lstrip", "rstrip")
+    return {"content": content, "id": number, **{n: n in flags for n in names}}
+
+
+def option_sections(lines: list[str]) -> list[dict[str, object]]:
+    """The manifest's `tokenizer` with what it may say beside `lowercase`."""
+    new = [
+        added("<x>", len(lines), "normalized"), added("<x>y", len(lines) + 1),
+        added("BigCat", len(lines) + 2, "normalized", "single_word"),
+        added("caf\u00e9", len(lines) + 3, "normalized", "lstrip"),
+        added("<s>", len(lines) + 4, "special", "lstrip", "rstrip"),
+        added("red", lines.index("red"), "single_word", "rstrip"),
+        added("[SEP]", lines.index("[SEP]"), "special"),
+    ]  # fmt: skip
+    sections: list[dict[str, object]] = [
+        {"lowercase": lowercase, "strip_accents": strip, "added_tokens": new}
+        for lowercase in (True, False)
+        for strip in (None, True, False)
+    ]
+    sections += [
+        {"lowercase": True, "handle_chinese_chars": False, "clean_text": False},
+        {"lowercase": False, "max_input_chars_per_word": 3, "continuing_subword_prefix": "e"},
+        {"lowercase": True, "unk_token": "a", "cls_token": "red", "sep_token": "[MASK]"},
+        {"lowercase": True, "added_tokens": []},
+    ]
+    return [{"kind": "wordpiece", **section} for section in sections]
+
+
+def option_texts() -> list[str]:
+    """Fixed texts, and random ones in which added tokens stand."""
+    draw = random.Random(1)
+    parts = ["<x>", "<x>y", "BigCat", "bigcats", "CAF\u00c9", "cafe\u0301", "<s>", "<S>", "red",
+             "RED", "[SEP]", "[sep]", "\u0130", "\u4e2d", "e", "a", " ", "  ", "\t", "\u3000", "_",
+             "\u0301", "-", "9", "\u200d", "\x85"]  # fmt: skip
+    made = [text for text in FIXED if len(text) < 100]
+    return made + ["".join(draw.choices(parts, k=draw.randint(1, 9))) for _ in range(150)]
+
+
+def section_of(section: dict[str, object]) -> TokenizerInfo:
+    """What a manifest with this section says."""
+    manifest = json.loads((HERE / "manifests.json").read_text())["base"]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / MANIFEST).write_bytes(seal({**manifest, "tokenizer": section}))
+        return open_bundle(folder).tokenizer
+
+
+def option_vectors(lines: list[str]) -> list[str]:
+    """One line for each section, with the ids of all texts."""
+    made = []
+    for section in option_sections(lines):
+        tokenizer = Tokenizer(VOCABULARY, TOKEN_LENGTH, section_of(section), 1 << 20)
+        entries = [vector(text, {"ids": tokenizer}) for text in option_texts()]
+        for entry in entries:
+            if "ids_cut_bytes" in entry:
+                entry["cut_bytes"] = entry.pop("ids_cut_bytes")
+        made.append(json.dumps({"tokenizer": section, "texts": entries}))
+    return made
+
+
 def main() -> None:
     """Write both files."""
     made = texts()
@@ -132,13 +199,16 @@ def main() -> None:
     VOCABULARY.write_text("".join(f"{line}\n" for line in dict.fromkeys(lines)))
     size = len(dict.fromkeys(lines))
     tokenizers = {
-        name: Tokenizer(VOCABULARY, TOKEN_LENGTH, lowercase, size)
+        name: Tokenizer(VOCABULARY, TOKEN_LENGTH, TokenizerInfo("wordpiece", lowercase), size)
         for name, lowercase in (("uncased", True), ("cased", False))
     }
     entries = [json.dumps(vector(text, tokenizers)) for text in made]
     head = f'"token_length": {TOKEN_LENGTH}, "vocab_size": {size}, "invalid": {json.dumps(INVALID)}'
-    lines = ",\n".join(entries)
-    (HERE / "tokenizer.json").write_text(f'{{{head},\n"texts": [\n{lines}\n]}}\n')
+    options = ",\n".join(option_vectors(list(dict.fromkeys(lines))))
+    entries_text = ",\n".join(entries)
+    (HERE / "tokenizer.json").write_text(
+        f'{{{head},\n"options": [\n{options}\n],\n"texts": [\n{entries_text}\n]}}\n'
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ldm_engine import open_bundle
+from ldm_engine import PromptTruncatedWarning, open_bundle
 from ldm_engine.bundle.bundle import MANIFEST, FormatInfo
 from ldm_engine.bundle.contract import PROGRAMS
 from ldm_engine.errors import (
@@ -21,6 +21,7 @@ from ldm_engine.errors import (
     OutputError,
     VerificationError,
 )
+from ldm_engine.sampling.tokenizer import Tokenizer
 from ldm_export import exporter
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.exporter import export_bundle
@@ -302,6 +303,28 @@ def test_a_tokenizer_setting_of_the_wrong_type_is_refused(checkpoint, tmp_path):
     edit_json(checkpoint / "tokenizer/tokenizer_config.json", do_lower_case="no")
     with pytest.raises(ConfigError, match="do_lower_case"):
         export_bundle(open_checkpoint(checkpoint), tmp_path / "b")
+
+
+def test_a_tokenizer_that_transformers_saves_today_is_exported(checkpoint, tmp_path):
+    from transformers import BertTokenizer
+
+    folder = checkpoint / "tokenizer"
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(vocabulary.read_text().split("\n")[:-3]) + "\n")
+    made = BertTokenizer(str(vocabulary), strip_accents=False, tokenize_chinese_chars=False)
+    assert made.add_tokens(["<Cat>", "café"]) == 2
+    shutil.rmtree(folder)
+    made.save_pretrained(folder)
+    assert not vocabulary.exists()
+    export_bundle(open_checkpoint(checkpoint), tmp_path / "b", formats=["paddle"])
+    bundle = open_bundle(tmp_path / "b")
+    texts = ["a <cat>s <CAT> CAFÉ cafe\u0301", "", "red [SEP] 中文", "circle " * 90]
+    with pytest.warns(PromptTruncatedWarning):
+        ids = Tokenizer.of(bundle)(texts)
+    options = {"padding": "max_length", "max_length": bundle.model.token_length}
+    theirs = BertTokenizer.from_pretrained(folder)(texts, truncation=True, **options)
+    assert ids.tolist() == theirs["input_ids"]
+    assert bundle.model.vocab_size - 1 in ids, "the token added last"
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_refused(checkpoint, tmp_path):

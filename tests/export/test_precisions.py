@@ -138,7 +138,7 @@ def test_commands_say_so(outside_in_bf16, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_was_not_measured_is_said(tiny_bundle, tmp_path, copy_bundle):
+def test_what_was_not_measured_is_said(copy_bundle):
     path = copy_bundle()
     bundle = open_bundle(path)
     save_manifest(replace(bundle, parity={"paddle": {"fp32": bundle.parity["paddle"]["fp32"]}}))

@@ -64,16 +64,18 @@ std::string Bundle::digest() const {
   for (const auto& [name, info] : files) {
     if (name != kReference) names.push_back(name);
   }
-  return files_digest(std::move(names));
+  return files_digest(std::move(names), digest_line(tokenizer));
 }
 
-std::string Bundle::files_digest(std::vector<std::string> names) const {
+std::string Bundle::files_digest(std::vector<std::string> names,
+                                 const std::string& last_line) const {
   std::sort(names.begin(), names.end());
   Sha256 hash;
   for (const std::string& name : names) {
     const std::string line = files.at(name).sha256 + "  " + name + "\n";
     hash.update(line.data(), line.size());
   }
+  hash.update(last_line.data(), last_line.size());
   return hash.hex();
 }
 

@@ -60,11 +60,11 @@ struct Bundle {
   /// The formats that every program is present in.
   std::vector<std::string> formats() const;
 
-  /// One hash over the hashes of all files that make the pixels.
+  /// One hash over all that makes the pixels: files, and what is said of the tokenizer.
   std::string digest() const;
 
   /// One hash over the hashes of the files `names`, whatever their order.
-  std::string files_digest(std::vector<std::string> names) const;
+  std::string files_digest(std::vector<std::string> names, const std::string& last_line = {}) const;
 
   /// The files of one program in one format, graph first; each is there and of its size.
   /// Throws BundleError if the bundle does not hold that format, or not whole, or if another took

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 
 #include "ldm_engine/errors.hpp"
 #include "machine/files.hpp"
@@ -140,20 +142,90 @@ std::vector<TensorSpec> parse_tensors(const Json& raw) {
   return tensors;
 }
 
+void refuse_unknown(const std::string& owner, const Json& raw,
+                    const std::vector<std::string>& accepted) {
+  std::vector<std::string> unknown;
+  for (const auto& [name, value] : object(raw)) {
+    if (std::find(accepted.begin(), accepted.end(), name) == accepted.end()) {
+      unknown.push_back("`" + name + "`");
+    }
+  }
+  if (unknown.empty()) return;
+  throw NewerFault(owner + " has " + joined(unknown) + "; " + joined(accepted) + " are accepted");
+}
+
+const std::string& not_empty(const Json& raw, const char* name) {
+  const std::string& value = text(member(raw, name));
+  if (value.empty()) throw Fault("`" + std::string(name) + "` is empty");
+  return value;
+}
+
+int within_int(const Json& raw, const char* name) {
+  const std::int64_t value = whole_number(member(raw, name));
+  if (value < 0 || value > INT32_MAX) {
+    throw Fault("`" + std::string(name) + "` is " + std::to_string(value) +
+                ", which is negative or too large");
+  }
+  return static_cast<int>(value);
+}
+
+std::vector<AddedToken> parse_added_tokens(const Json& raw) {
+  std::vector<AddedToken> tokens;
+  std::set<std::string> contents;
+  std::set<std::int64_t> ids;
+  for (const Json& entry : list(raw)) {
+    refuse_unknown("an added token", entry,
+                   {"content", "id", "special", "normalized", "single_word", "lstrip", "rstrip"});
+    AddedToken token;
+    token.content = not_empty(entry, "content");
+    token.id = within_int(entry, "id");
+    for (const auto& [name, place] :
+         {std::pair{"special", &token.special}, std::pair{"normalized", &token.normalized},
+          std::pair{"single_word", &token.single_word}, std::pair{"lstrip", &token.lstrip},
+          std::pair{"rstrip", &token.rstrip}}) {
+      if (entry.contains(name)) *place = boolean(entry.at(name));
+    }
+    if (!contents.insert(token.content).second || !ids.insert(token.id).second) {
+      throw Fault("two added tokens have the same `content` or the same `id`");
+    }
+    tokens.push_back(std::move(token));
+  }
+  return tokens;
+}
+
 /// All of it must be understood: what is ignored here would change ids, and so pictures.
 TokenizerInfo parse_tokenizer(const Json& raw) {
   const std::string& kind = text(member(raw, "kind"));
   if (kind != "wordpiece") {
     throw NewerFault("its tokenizer is of the kind `" + kind + "`; wordpiece is accepted");
   }
-  std::vector<std::string> unknown;
-  for (const auto& [name, value] : object(raw)) {
-    if (name != "kind" && name != "lowercase") unknown.push_back("`" + name + "`");
+  static const std::vector<std::string> kNames = {
+      "kind",          "lowercase", "strip_accents", "handle_chinese_chars",
+      "clean_text",    "max_input_chars_per_word",   "continuing_subword_prefix",
+      "unk_token",     "cls_token", "sep_token",     "pad_token",
+      "added_tokens"};
+  refuse_unknown("its tokenizer", raw, kNames);
+  TokenizerInfo info;
+  info.kind = kind;
+  info.lowercase = boolean(member(raw, "lowercase"));
+  if (raw.contains("strip_accents") && !raw.at("strip_accents").is_null()) {
+    info.strip_accents = boolean(raw.at("strip_accents"));
   }
-  if (!unknown.empty()) {
-    throw NewerFault("its tokenizer has " + joined(unknown) + "; kind and lowercase are accepted");
+  for (const auto& [name, place] : {std::pair{"handle_chinese_chars", &info.handle_chinese_chars},
+                                    std::pair{"clean_text", &info.clean_text}}) {
+    if (raw.contains(name)) *place = boolean(raw.at(name));
   }
-  return {kind, boolean(member(raw, "lowercase"))};
+  if (raw.contains("max_input_chars_per_word")) {
+    info.max_input_chars_per_word = within_int(raw, "max_input_chars_per_word");
+  }
+  for (const auto& [name, place] :
+       {std::pair{"continuing_subword_prefix", &info.continuing_subword_prefix},
+        std::pair{"unk_token", &info.unk_token}, std::pair{"cls_token", &info.cls_token},
+        std::pair{"sep_token", &info.sep_token}, std::pair{"pad_token", &info.pad_token}}) {
+    if (raw.contains(name)) *place = not_empty(raw, name);
+  }
+  if (raw.contains("added_tokens")) info.added_tokens = parse_added_tokens(raw.at("added_tokens"));
+  return info;
 }
 
 ProgramInfo parse_program(const std::string& name, const Json& raw, const Tensors& expected) {

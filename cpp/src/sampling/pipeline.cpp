@@ -28,7 +28,7 @@ struct Shared {
   explicit Shared(const Opened& from)
       : opened(from),
         tokenizer(opened.bundle.path / kVocabulary, model().token_length,
-                  opened.bundle.tokenizer.lowercase, model().vocab_size),
+                  opened.bundle.tokenizer, model().vocab_size),
         info{model().source,
              opened.bundle.digest(),
              opened.runtime.name(),

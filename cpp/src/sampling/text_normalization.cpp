@@ -1,5 +1,5 @@
-// Text as BERT's tokenizer sees it: cleaned, CJK set apart, and for uncased models decomposed,
-// without accents, in small letters.
+// Text as BERT's tokenizer sees it: cleaned, CJK set apart, decomposed and without accents, in small
+// letters; each where a bundle says so.
 #include "sampling/text_normalization.hpp"
 
 #include <utf8proc.h>
@@ -74,28 +74,45 @@ std::vector<Character> decompose(const std::vector<Character>& text) {
   return result;
 }
 
-}  // namespace
-
-std::vector<Character> normalize_text(const std::vector<Character>& text, bool lowercase) {
+std::vector<Character> in_small_letters(const std::vector<Character>& text) {
   std::vector<Character> result;
   result.reserve(text.size());
   for (const Character& character : text) {
-    if (is_in(kRemoved, character.code_point)) continue;
-    const bool is_ideograph = is_in(kIdeographs, character.code_point);
-    if (is_ideograph) result.push_back({U' ', character.source});
-    const bool is_space = is_in(kSpaces, character.code_point);
-    result.push_back({is_space ? U' ' : character.code_point, character.source});
-    if (is_ideograph) result.push_back({U' ', character.source});
+    if (character.code_point == 0x130) {  // the one whose small letter is two: i and its dot
+      result.push_back({U'i', character.source});
+      result.push_back({0x307, character.source});
+      continue;
+    }
+    result.push_back({small_letter(character.code_point), character.source});
   }
-  if (!lowercase) return result;
-  result = decompose(result);
-  const auto is_accent = [](const Character& c) { return is_in(kAccents, c.code_point); };
-  result.erase(std::remove_if(result.begin(), result.end(), is_accent), result.end());
-  for (Character& character : result) character.code_point = small_letter(character.code_point);
   return result;
 }
 
+}  // namespace
+
+std::vector<Character> normalize_text(const std::vector<Character>& text,
+                                      const TokenizerInfo& info) {
+  std::vector<Character> result;
+  result.reserve(text.size());
+  for (const Character& character : text) {
+    if (info.clean_text && is_in(kRemoved, character.code_point)) continue;
+    const bool is_apart = info.handle_chinese_chars && is_in(kIdeographs, character.code_point);
+    if (is_apart) result.push_back({U' ', character.source});
+    const bool is_blank = info.clean_text && is_in(kSpaces, character.code_point);
+    result.push_back({is_blank ? U' ' : character.code_point, character.source});
+    if (is_apart) result.push_back({U' ', character.source});
+  }
+  if (info.strip_accents.value_or(info.lowercase)) {
+    result = decompose(result);
+    const auto is_accent = [](const Character& c) { return is_in(kAccents, c.code_point); };
+    result.erase(std::remove_if(result.begin(), result.end(), is_accent), result.end());
+  }
+  return info.lowercase ? in_small_letters(result) : result;
+}
+
 bool is_punctuation(char32_t code_point) { return is_in(kPunctuation, code_point); }
+
+bool is_word_character(char32_t code_point) { return is_in(kWordCharacters, code_point); }
 
 bool is_white_space(char32_t code_point) {
   // Unicode's White_Space has three more than the normalizer, which removes them.

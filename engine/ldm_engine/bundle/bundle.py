@@ -116,13 +116,13 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """One hash over the hashes of all files that make the pixels."""
-        return self.files_digest(self.files.keys() - {REFERENCE})
+        """One hash over all that makes the pixels: files, and what is said of the tokenizer."""
+        return self.files_digest(self.files.keys() - {REFERENCE}, self.tokenizer.digest_line)
 
-    def files_digest(self, names: Iterable[str]) -> str:
+    def files_digest(self, names: Iterable[str], last_line: str = "") -> str:
         """One hash over the hashes of the files `names`, whatever their order."""
-        lines = (f"{self.files[name].sha256}  {name}\n" for name in sorted(names))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        lines = [f"{self.files[name].sha256}  {name}\n" for name in sorted(names)]
+        return hashlib.sha256("".join([*lines, last_line]).encode()).hexdigest()
 
     @property
     def scheduler_config(self) -> dict[str, Any]:

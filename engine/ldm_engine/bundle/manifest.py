@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,7 +32,7 @@ from .bundle import (
 )
 from .contract import TABLE, TensorSpec, tensor_specs
 from .formats import FORMAT_FILES, are_program_files
-from .model import ModelInfo, TokenizerInfo, check_sizes
+from .model import AddedToken, ModelInfo, TokenizerInfo, check_sizes
 
 FORMAT_VERSION = 2  #: what is written; this one and all before it are read
 TOKENIZER_KINDS = ("wordpiece",)
@@ -51,7 +51,7 @@ def save_manifest(bundle: Bundle) -> None:
         "format_version": FORMAT_VERSION,
         _SEAL: "0" * 64,
         "model": asdict(bundle.model),
-        "tokenizer": asdict(bundle.tokenizer),
+        "tokenizer": bundle.tokenizer.section(),
         "programs": {name: asdict(info) for name, info in bundle.programs.items()},
         "files": {name: asdict(info) for name, info in sorted(bundle.files.items())},
         "parity": {
@@ -206,14 +206,59 @@ def _parse_tokenizer(raw: dict[str, Any]) -> TokenizerInfo:
         raise _NewerThanThisError(
             f"its tokenizer is of the kind `{kind}`; {', '.join(TOKENIZER_KINDS)} is accepted"
         )
-    accepted = TokenizerInfo.__annotations__
-    unknown = sorted(raw.keys() - accepted.keys())
+    _refuse_unknown("its tokenizer", raw, TokenizerInfo)
+    values = {"lowercase": _typed(raw["lowercase"], bool)}
+    for name, value in raw.items():
+        match name:
+            case "handle_chinese_chars" | "clean_text":
+                values[name] = _typed(value, bool)
+            case "strip_accents" if value is not None:
+                values[name] = _typed(value, bool)
+            case "max_input_chars_per_word":
+                values[name] = _within_int(name, value)
+            case "added_tokens":
+                values[name] = _parse_added_tokens(value)
+            case _ if name.endswith(("_token", "_prefix")):
+                values[name] = _not_empty(name, value)
+    return TokenizerInfo(kind, **values)
+
+
+def _parse_added_tokens(raw: list[Any]) -> tuple[AddedToken, ...]:
+    tokens = []
+    for entry in _typed(raw, list):
+        _refuse_unknown("an added token", _typed(entry, dict), AddedToken)
+        flags = {n: _typed(v, bool) for n, v in entry.items() if n not in ("content", "id")}
+        content, number = entry["content"], entry["id"]
+        tokens.append(
+            AddedToken(_not_empty("content", content), _within_int("id", number), **flags)
+        )
+    for values in ([token.content for token in tokens], [token.id for token in tokens]):
+        if len(set(values)) < len(values):
+            raise ValueError("two added tokens have the same `content` or the same `id`")
+    return tuple(tokens)
+
+
+def _refuse_unknown(owner: str, raw: dict[str, Any], kind: type) -> None:
+    accepted = [field.name for field in fields(kind)]
+    unknown = sorted(raw.keys() - set(accepted))
     if unknown:
         names = ", ".join(f"`{name}`" for name in unknown)
-        raise _NewerThanThisError(
-            f"its tokenizer has {names}; {' and '.join(accepted)} are accepted"
-        )
-    return TokenizerInfo(kind, _typed(raw["lowercase"], bool))
+        raise _NewerThanThisError(f"{owner} has {names}; {', '.join(accepted)} are accepted")
+
+
+def _not_empty(name: str, value: Any) -> str:
+    text: str = _typed(value, str)
+    if not text:
+        raise ValueError(f"`{name}` is empty")
+    text.encode()  # no half of a surrogate pair
+    return text
+
+
+def _within_int(name: str, value: Any) -> int:
+    number: int = _typed(value, int)
+    if not 0 <= number < 2**31:
+        raise ValueError(f"`{name}` is {number}, which is negative or too large")
+    return number
 
 
 def _parse_program(name: str, raw: dict[str, Any], model: ModelInfo) -> ProgramInfo:

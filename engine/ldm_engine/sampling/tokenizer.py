@@ -13,12 +13,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import BertWordPieceTokenizer
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import BertProcessing
 
 from ..bundle.bundle import Bundle
+from ..bundle.model import DEFAULT_ADDED_TOKENS, TokenizerInfo
 from ..errors import BundleError
-
-SPECIAL_TOKENS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
 
 
 class PromptTruncatedWarning(UserWarning):
@@ -30,7 +34,7 @@ class PromptTruncatedWarning(UserWarning):
 
 
 class Tokenizer:
-    """WordPiece as in ``bert-base-uncased``, with the vocabulary of a bundle.
+    """WordPiece as in BERT, with the vocabulary and the options of a bundle.
 
     Raises:
         BundleError: if the vocabulary cannot be read, lacks a special token, or has ids that the
@@ -38,37 +42,27 @@ class Tokenizer:
     """
 
     def __init__(
-        self, vocabulary: Path, token_length: int, lowercase: bool, vocab_size: int
+        self, vocabulary: Path, token_length: int, info: TokenizerInfo, vocab_size: int
     ) -> None:
         self.token_length = token_length
         try:
-            self._tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=lowercase)
+            self._tokenizer = _backend(vocabulary, info)
         except Exception as error:  # the Rust library raises bare Exception
             raise BundleError(
                 f"{vocabulary} is not a WordPiece vocabulary: {error}. "
                 "Use the vocabulary published with the checkpoint."
             ) from error
-        specials = {name: self._tokenizer.token_to_id(name) for name in SPECIAL_TOKENS}
-        missing = [name for name, token_id in specials.items() if token_id is None]
-        if missing:
-            raise BundleError(
-                f"{vocabulary} lacks the special tokens {', '.join(missing)}. "
-                "Use the vocabulary published with the checkpoint."
-            )
-        largest = max(self._tokenizer.get_vocab().values())
-        if largest >= vocab_size:
-            raise BundleError(
-                f"{vocabulary} gives ids up to {largest}, the text encoder embeds {vocab_size}. "
-                "Use the vocabulary published with the checkpoint."
-            )
-        self._sep, self._pad = specials["[SEP]"], specials["[PAD]"]
+        cls, self._sep, self._pad = _special_ids(self._tokenizer, vocabulary, info)
+        _check_tokens(self._tokenizer, vocabulary, info, vocab_size)
+        self._tokenizer.post_processor = BertProcessing(
+            (info.sep_token, self._sep), (info.cls_token, cls)
+        )
 
     @classmethod
     def of(cls, bundle: Bundle) -> Tokenizer:
         """The tokenizer of a bundle."""
         model = bundle.model
-        lowercase = bundle.tokenizer.lowercase
-        return cls(bundle.vocabulary, model.token_length, lowercase, model.vocab_size)
+        return cls(bundle.vocabulary, model.token_length, bundle.tokenizer, model.vocab_size)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """`input_ids` [N, token_length]: [CLS] text [SEP] and padding.
@@ -93,3 +87,71 @@ class Tokenizer:
             f"This end of it was cut off and has no effect: {cut!r}"
         )
         warnings.warn(PromptTruncatedWarning(message, text), stacklevel=4)
+
+
+def _backend(vocabulary: Path, info: TokenizerInfo) -> Backend:
+    """What divides texts and finds ids; without the tokens around a text."""
+    backend = Backend(
+        WordPiece(
+            WordPiece.read_file(str(vocabulary)),
+            unk_token=info.unk_token,
+            max_input_chars_per_word=info.max_input_chars_per_word,
+            continuing_subword_prefix=info.continuing_subword_prefix,
+        )
+    )
+    backend.normalizer = BertNormalizer(
+        clean_text=info.clean_text,
+        handle_chinese_chars=info.handle_chinese_chars,
+        strip_accents=info.strip_accents,
+        lowercase=info.lowercase,
+    )
+    backend.pre_tokenizer = BertPreTokenizer()
+    if info.added_tokens is None:
+        known = [name for name in DEFAULT_ADDED_TOKENS if backend.token_to_id(name) is not None]
+        backend.add_special_tokens([*known])
+        return backend
+    # In the order of their ids, since those that the vocabulary lacks are numbered as they come.
+    for token in sorted(info.added_tokens, key=lambda token: token.id):
+        flags = {n: v for n, v in vars(token).items() if n != "id"}
+        backend.add_tokens([AddedToken(**flags)])
+    return backend
+
+
+def _special_ids(backend: Backend, vocabulary: Path, info: TokenizerInfo) -> list[int]:
+    """The ids of the tokens before, behind and after a text."""
+    names = (info.cls_token, info.sep_token, info.pad_token)
+    ids = {name: backend.token_to_id(name) for name in names}
+    # Only the vocabulary's own gives an id to words that are unknown.
+    missing = [name for name, number in ids.items() if number is None]
+    if backend.model.token_to_id(info.unk_token) is None:
+        missing.append(info.unk_token)
+    if missing:
+        raise BundleError(
+            f"{vocabulary} lacks the special tokens {', '.join(missing)}. "
+            "Use the vocabulary published with the checkpoint."
+        )
+    return [number for name in names if (number := ids[name]) is not None]
+
+
+def _check_tokens(backend: Backend, vocabulary: Path, info: TokenizerInfo, vocab_size: int) -> None:
+    for token in info.added_tokens or ():
+        given = backend.token_to_id(token.content)
+        if given != token.id:
+            raise BundleError(
+                f"{vocabulary} gives the added token {token.content!r} the id {given}; the "
+                f"bundle says {token.id}. Use the vocabulary published with the checkpoint."
+            )
+        pattern = token.content
+        if token.normalized:
+            pattern = backend.normalizer.normalize_str(pattern)
+        if token.lstrip and pattern.isspace():  # the Rust library panics on some texts
+            raise BundleError(
+                f"The tokenizer of {vocabulary} adds {token.content!r} with `lstrip`, which is "
+                "white space alone; other text is accepted. Use a tokenizer without it."
+            )
+    largest = max(backend.get_vocab().values())
+    if largest >= vocab_size:
+        raise BundleError(
+            f"{vocabulary} gives ids up to {largest}, the text encoder embeds {vocab_size}. "
+            "Use the vocabulary published with the checkpoint."
+        )

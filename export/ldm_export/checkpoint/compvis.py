@@ -17,9 +17,10 @@ from .compvis_configs import Buffers, Shapes, TrainingConfig, infer_configs
 from .compvis_names import PREFIXES, Geometry, canonical_name
 from .file_kinds import mislabelled
 from .files import open_tensors
-from .folders import find_vocab
 from .names import canonical_state, without_holder
 from .tensors import Tensors
+from .tokenizer import read_tokenizer
+from .tokenizer_files import find_tokenizer
 
 # First parts of the names; the UNet's, `model`, may itself be a name before all of them.
 ROOTS = frozenset({"cond_stage_model", "first_stage_model"})
@@ -41,7 +42,9 @@ def open_compvis(path: Path, vocab: Path | None, ema: bool | None = None) -> Che
         layout="compvis",
         path=path,
         configs=infer_configs(path, shapes, training, buffers),
-        vocab_path=find_vocab([path.parent, path.parent / "tokenizer"], vocab),
+        tokenizer=read_tokenizer(
+            find_tokenizer([path.parent, path.parent / "tokenizer"], vocab), None
+        ),
         loaders={c: partial(_load, path, c, geometry, averaged) for c in COMPONENTS},
         notes=tuple(said for said in (mislabelled(path), note) if said),
     )

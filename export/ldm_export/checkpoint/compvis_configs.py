@@ -76,10 +76,6 @@ def infer_configs(
             f"`{path}`, or the yaml beside it, has a value of an unknown form ({error}).\n"
             "  Pass a complete text-to-image checkpoint of the latent diffusion family."
         ) from error
-    configs["tokenizer"] = {
-        "do_lower_case": True,
-        "model_max_length": configs["text_encoder"]["max_position_embeddings"],
-    }
     return configs
 
 

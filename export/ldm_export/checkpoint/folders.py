@@ -14,6 +14,8 @@ from .component_folders import component_folders
 from .component_weights import load_weights, weights_files
 from .json_files import read_json
 from .schedulers import ddim_config
+from .tokenizer import read_tokenizer
+from .tokenizer_files import find_tokenizer
 from .weights_files import PADDLE_STEMS
 
 CONFIG_FILES = ("config.json", "model_config.json")
@@ -42,31 +44,26 @@ def open_folder(
     configs = {component: _config(folder, component) for component, folder in folders.items()}
     scheduler = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
     configs["scheduler"], solver = ddim_config(scheduler)
-    tokenizer_config = path / "tokenizer" / "tokenizer_config.json"
-    configs["tokenizer"] = read_json(tokenizer_config) if tokenizer_config.is_file() else {}
     paddle = any(file.name.startswith(PADDLE_STEMS) for file in weights.values())
     return Checkpoint(
         layout="paddlenlp" if paddle else "diffusers",
         path=path,
         configs=configs,
-        vocab_path=find_vocab([path / "tokenizer", path], vocab),
+        tokenizer=read_tokenizer(
+            find_tokenizer([path / "tokenizer", path], vocab), _tokenizer_class(path)
+        ),
         loaders={component: partial(load_weights, component, weights) for component in weights},
         notes=(*notes, *more, *solver),
     )
 
 
-def find_vocab(folders: list[Path], vocab: Path | None) -> Path:
-    """`vocab` if given, else the first `vocab.txt` in `folders`."""
-    candidates = [vocab] if vocab is not None else [folder / "vocab.txt" for folder in folders]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    looked = ", ".join(f"`{candidate}`" for candidate in candidates)
-    raise CheckpointError(
-        f"The checkpoint has no vocabulary: there is no file {looked}.\n"
-        "  Put the `vocab.txt` of bert-base-uncased there (huggingface.co/google-bert/"
-        "bert-base-uncased), or pass its path as `vocab`."
-    )
+def _tokenizer_class(path: Path) -> str | None:
+    """The class that diffusers opens the tokenizer with; None where nothing says so."""
+    index = path / "model_index.json"
+    match read_json(index).get("tokenizer") if index.is_file() else None:
+        case [_, str() as name]:
+            return name
+    return None
 
 
 def _first_json(folder: Path, names: tuple[str, ...], what: str) -> Config:

@@ -35,8 +35,8 @@ def open_checkpoint(
     Args:
         path: a diffusers or PaddleNLP folder, a CompVis checkpoint file, or a folder holding one;
             also the folder of a repository in the Hugging Face hub's cache.
-        vocab: the WordPiece vocabulary (`vocab.txt`), where the checkpoint brings none or another
-            is wanted.
+        vocab: the WordPiece vocabulary (`vocab.txt`, or a `tokenizer.json`), where the checkpoint
+            brings none or another is wanted.
         variant: the weights files to read of a diffusers folder that holds several, such as
             "fp16"; by default the plain ones, or the one variant that is there.
         ema: whether to read averaged weights; by default as a CompVis yaml says, else wherever a

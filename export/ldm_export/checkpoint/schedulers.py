@@ -1,7 +1,8 @@
 """Any scheduler's config as that of diffusers' DDIMScheduler, by which pictures are made.
 
 It is read as ``DDIMScheduler.from_config`` reads it: fields that DDIM has are taken, those that are
-absent have DDIM's defaults, and those of other solvers do not count.
+absent have DDIM's defaults, and those of other solvers do not count. But what a class does not do
+at all, clipping, its config need not switch off.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ CLASSES = (
     "SASolverScheduler",
     "UniPCMultistepScheduler",
 )
+#: Those that clip where their config does not say otherwise.
+_CLIPPING = {
+    "DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler",
+}  # fmt: skip
 #: What DDIM reads; the engine refuses the values that it cannot follow.
 _READ = {
     "beta_end", "beta_schedule", "beta_start", "clip_sample", "num_train_timesteps",
@@ -92,12 +97,7 @@ def ddim_config(raw: Config) -> tuple[Config, list[str]]:
     if name == "DDIMScheduler":
         return config, []
     taken = {key: value for key, value in config.items() if key in _READ}
-    if "clip_sample" not in taken:
-        raise ConfigError(
-            f"The scheduler config is of {name} and has no `clip_sample`, for which DDIM takes "
-            "true; false is accepted.\n"
-            '  Write "clip_sample": false into scheduler_config.json, unless the latents were '
-            "clipped in training."
-        )
+    if name not in _CLIPPING:
+        taken.setdefault("clip_sample", False)
     note = f"The scheduler is {name}: its noise schedule is read, and pictures are made with DDIM."
     return {"_class_name": "DDIMScheduler", **taken}, [note]

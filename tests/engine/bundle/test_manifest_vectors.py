@@ -39,6 +39,7 @@ def test_manifests(case, tmp_path):
     if case["error"] is None:
         bundle = open_bundle(tmp_path)
         assert bundle.files
+        assert bundle.digest == case.get("digest", bundle.digest)
         if "outside" in case:
             expected = case["outside"]
             assert bundle.outside(expected["runtime"], expected["precision"]) == expected["says"]

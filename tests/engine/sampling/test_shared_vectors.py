@@ -11,7 +11,9 @@ import pytest
 
 from conftest import DATA
 from ldm_engine import NoiseSchedule, errors
-from ldm_engine.bundle.model import ModelInfo
+from ldm_engine.bundle.bundle import MANIFEST
+from ldm_engine.bundle.manifest import open_bundle, seal
+from ldm_engine.bundle.model import ModelInfo, TokenizerInfo
 from ldm_engine.errors import ConfigError
 from ldm_engine.sampling.request import resolve_request
 from ldm_engine.sampling.tokenizer import PromptTruncatedWarning, Tokenizer
@@ -19,6 +21,7 @@ from ldm_engine.sampling.tokenizer import PromptTruncatedWarning, Tokenizer
 REQUESTS = json.loads((DATA / "requests.json").read_text())
 CONFIGS = json.loads((DATA / "scheduler_configs.json").read_text())
 TOKENS = json.loads((DATA / "tokenizer.json").read_text())
+MANIFESTS = json.loads((DATA / "manifests.json").read_text())
 
 
 def _numbers(value):
@@ -76,13 +79,30 @@ def test_scheduler_configs(case):
 def test_tokens(case):
     length = TOKENS["token_length"]
     vocabulary = DATA / "wordpiece_vocab.txt"
-    tokenizer = Tokenizer(vocabulary, length, case == "uncased", TOKENS["vocab_size"])
+    tokenizer = Tokenizer(
+        vocabulary, length, TokenizerInfo("wordpiece", case == "uncased"), TOKENS["vocab_size"]
+    )
     for entry in TOKENS["texts"]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", PromptTruncatedWarning)
             ids = tokenizer([entry["text"]])[0].tolist()
         assert ids == entry[case] + [0] * (length - len(entry[case])), entry
         assert bool(caught) == (f"{case}_cut_bytes" in entry), entry
+
+
+@pytest.mark.parametrize("options", TOKENS["options"], ids=lambda o: str(o["tokenizer"])[:80])
+def test_tokens_by_the_options_of_a_bundle(options, tmp_path):
+    manifest = {**MANIFESTS["base"], "tokenizer": options["tokenizer"]}
+    (tmp_path / MANIFEST).write_bytes(seal(manifest))
+    info = open_bundle(tmp_path).tokenizer
+    length = TOKENS["token_length"]
+    tokenizer = Tokenizer(DATA / "wordpiece_vocab.txt", length, info, 1 << 20)
+    for entry in options["texts"]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", PromptTruncatedWarning)
+            ids = tokenizer([entry["text"]])[0].tolist()
+        assert ids == entry["ids"] + [0] * (length - len(entry["ids"])), entry
+        assert bool(caught) == ("cut_bytes" in entry), entry
 
 
 @pytest.mark.parametrize("data", TOKENS["invalid"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,11 +10,16 @@ from transformers import BertTokenizer
 
 from conftest import SHAPES
 from ldm_engine import PromptTruncatedWarning
+from ldm_engine.bundle.model import AddedToken, TokenizerInfo
 from ldm_engine.errors import ArgumentTypeError, BundleError, InvalidArgumentError
 from ldm_engine.sampling.tokenizer import Tokenizer
 from ldm_engine.sampling.values import check_texts
 
 LENGTH = 77
+SPECIALS = [
+    AddedToken(content, number, special=True, normalized=False)
+    for number, content in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+]
 VOCABULARY = SHAPES / "tokenizer" / "vocab.txt"
 
 TEXTS = [
@@ -35,7 +41,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(VOCABULARY, LENGTH, lowercase=True, vocab_size=30522)
+    return Tokenizer(VOCABULARY, LENGTH, TokenizerInfo("wordpiece", True), 30522)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +99,24 @@ def test_a_bad_vocabulary_is_refused(tmp_path, content):
     path = tmp_path / "vocab.txt"
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"vocab\.txt"):
-        Tokenizer(path, LENGTH, lowercase=True, vocab_size=30522)
+        Tokenizer(path, LENGTH, TokenizerInfo("wordpiece", True), 30522)
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_an_added_token_of_white_space_that_takes_more_of_it_along_is_refused(normalized):
+    # Behind one with `rstrip`, transformers' own tokenizer panics in some texts.
+    token = AddedToken(" \t", 144, normalized=normalized, lstrip=True)
+    info = TokenizerInfo("wordpiece", True, added_tokens=(*SPECIALS, token))
+    with pytest.raises(BundleError, match="white space alone"):
+        Tokenizer(VOCABULARY, LENGTH, info, 30522)
+    info = replace(info, added_tokens=(*SPECIALS, replace(token, lstrip=False)))
+    assert 144 in Tokenizer(VOCABULARY, LENGTH, info, 30522)(["a \t \tb"]) or normalized
+
+
+def test_added_tokens_have_the_ids_that_the_bundle_says():
+    info = TokenizerInfo("wordpiece", True, added_tokens=(*SPECIALS, AddedToken("<x>", 145)))
+    with pytest.raises(BundleError, match="'<x>' the id 144; the bundle says 145"):
+        Tokenizer(VOCABULARY, LENGTH, info, 30522)
 
 
 def test_texts_must_be_valid_text():

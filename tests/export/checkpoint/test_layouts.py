@@ -24,8 +24,8 @@ def test_diffusers_safetensors(
     checkpoint = open_checkpoint(diffusers_folder)
     assert checkpoint.layout == "diffusers"
     assert checkpoint.path == diffusers_folder
-    assert checkpoint.vocab_path == diffusers_folder / "tokenizer" / "vocab.txt"
-    assert checkpoint.configs == configs
+    assert checkpoint.tokenizer.path == diffusers_folder / "tokenizer" / "vocab.txt"
+    assert checkpoint.configs == {n: c for n, c in configs.items() if n != "tokenizer"}
     for component in COMPONENTS:
         assert_state(component, checkpoint.load(component))
 
@@ -123,9 +123,21 @@ def test_compvis(compvis_folder: Path, assert_state: AssertState) -> None:
     for path in (compvis_folder, compvis_folder / "model.ckpt"):
         checkpoint = open_checkpoint(path)
         assert checkpoint.layout == "compvis"
-        assert checkpoint.vocab_path == compvis_folder / "vocab.txt"
+        assert checkpoint.tokenizer.path == compvis_folder / "vocab.txt"
         for component in COMPONENTS:
             assert_state(component, checkpoint.load(component))
+
+
+def test_compvis_with_the_tokenizer_that_transformers_saves_today(compvis_folder: Path) -> None:
+    from transformers import BertTokenizer
+
+    before = open_checkpoint(compvis_folder).tokenizer
+    made = BertTokenizer(str(compvis_folder / "vocab.txt"))
+    made.save_pretrained(compvis_folder / "tokenizer")
+    (compvis_folder / "vocab.txt").unlink()
+    after = open_checkpoint(compvis_folder).tokenizer
+    assert after.path == compvis_folder / "tokenizer" / "tokenizer.json"
+    assert (after.vocabulary, after.info) == (before.vocabulary, before.info)
 
 
 def test_compvis_configs_fit_the_weights(compvis_folder: Path, configs: dict[str, Any]) -> None:
@@ -304,7 +316,7 @@ def test_compvis_strangers_are_reported(tmp_path: Path, compvis: dict[str, Any])
     vocab = tmp_path / "elsewhere.txt"
     vocab.write_text("[PAD]\n")
     checkpoint = open_checkpoint(tmp_path, vocab=vocab)
-    assert checkpoint.vocab_path == vocab
+    assert checkpoint.tokenizer.path == vocab
     unet = checkpoint.load("unet")
     assert "control_model.zero.weight" in unet
     assert "model.diffusion_model.label_emb.0.weight" in unet
