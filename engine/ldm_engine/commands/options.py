@@ -18,12 +18,18 @@ def settings_options(command: Command, settings: Iterable[Setting] | None = None
         default = setting.default if setting.command_default is None else setting.command_default
         command = click.option(
             f"--{setting.name.replace('_', '-')}",
-            type=setting.kind,
+            type=_option_type(setting),
             default=default,
             show_default=default not in (None, ""),
             help=setting.help,
         )(command)
     return command
+
+
+def _option_type(setting: Setting) -> Any:
+    if setting.choices:
+        return click.Choice(setting.choices)
+    return str if setting.kind is list else setting.kind
 
 
 def runtime_options(command: Command) -> Command:

@@ -175,6 +175,8 @@ def _parsed(setting: Setting, value: Any) -> Any:
     """The `value` of a field, which may be text, as the setting's type."""
     if value is None and setting.default is None:
         return None
+    if setting.kind is list:
+        return value
     if setting.kind is str:
         return _text(setting.name, value)
     return as_number(setting.name, value, whole=setting.kind is int)

@@ -9,15 +9,11 @@ from .settings import SETTINGS
 #: What other programs set by these names, and nothing sets here; small letters and digits alone.
 _FOREIGN = {
     **dict.fromkeys(
-        ("sampler", "samplername", "samplerindex", "samplingmethod", "scheduler", "schedulername",
-         "solver"), "the solver is DDIM"
-    ),
-    **dict.fromkeys(
         ("size", "imagesize", "resolution", "dimensions"), "`height` and `width` are accepted"
     ),
     **dict.fromkeys(
         ("strength", "denoisingstrength", "initimage", "clipskip", "subseed", "subseedstrength",
-         "guidancerescale", "timesteps", "sigmas", "latents", "promptembeds",
+         "guidancerescale", "sigmas", "latents", "promptembeds",
          "negativepromptembeds", "lora", "loras"), "there is no such setting"
     ),
 }  # fmt: skip

@@ -200,6 +200,8 @@ class LDMTextToImagePipeline:
         *,
         seed: int | Sequence[int] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
+        solver: str = "ddim",
+        timesteps: Sequence[int] | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> ImagePipelineOutput:
         """Render one image a prompt.
@@ -210,7 +212,7 @@ class LDMTextToImagePipeline:
             height: in pixels; a multiple of ``bundle.model.pixel_multiple``. Default: the size the
                 model was trained at.
             width: likewise.
-            num_inference_steps: 1 to 1000 DDIM steps.
+            num_inference_steps: 1 to 1000 steps, each a call of the UNet.
             guidance_scale: classifier-free guidance, one number or one an image; 1.0 is off.
             eta: 0 (deterministic) to 1 (as noisy as DDPM), one number or one an image.
             generator: not accepted; it holds the place it has in diffusers. Use `seed`.
@@ -220,6 +222,10 @@ class LDMTextToImagePipeline:
             seed: one whole number s for the seeds s, s + 1, ...; a list of one an image; or None
                 for random ones, which the output holds. 0 to 2**32 - 1.
             negative_prompt: what to guide away from, one text or one an image; default: "".
+            solver: "ddim", or "dpmsolver++" (second order, multistep), which needs fewer steps for
+                the same picture and takes no eta.
+            timesteps: of the training schedule, descending, one a step, in the place of the
+                solver's own spacing.
             callback_on_step_end: called after each step with (step index, timestep, latents); the
                 latents are the live array [B, 4, h, w]. Returning True stops the run, and the
                 image of the latents so far is returned.
@@ -246,6 +252,8 @@ class LDMTextToImagePipeline:
             "num_inference_steps": num_inference_steps,
             "guidance_scale": guidance_scale,
             "eta": eta,
+            "solver": solver,
+            "timesteps": timesteps,
             "height": height,
             "width": width,
         }

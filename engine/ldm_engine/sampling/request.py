@@ -18,7 +18,7 @@ from ..bundle.model import ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
 from .schedule import NoiseSchedule
 from .settings import SETTINGS, Limits, check_image
-from .solvers import Row, ddim_rows, join_rows
+from .solvers import Row, join_rows, solver_rows
 from .values import list_texts
 
 MAX_BATCH = 1024  #: images of one batch that a command accepts
@@ -92,9 +92,15 @@ class Request:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The solver's rows, one a step."""
-        steps, etas = self.columns["num_inference_steps"][0], self.columns["eta"]
-        solvers = {eta: ddim_rows(self.schedule, steps, eta) for eta in dict.fromkeys(etas)}
-        return join_rows([solvers[eta] for eta in etas])
+        solver, steps, timesteps = (
+            self.columns[name][0] for name in ("solver", "num_inference_steps", "timesteps")
+        )
+        etas = self.columns["eta"]
+        rows = {
+            eta: solver_rows(solver, self.schedule, steps, timesteps, eta)
+            for eta in dict.fromkeys(etas)
+        }
+        return join_rows([rows[eta] for eta in etas])
 
 
 def resolve_request(

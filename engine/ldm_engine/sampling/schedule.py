@@ -129,6 +129,16 @@ class NoiseSchedule:
             ascending = [int(timestep) for timestep in spread.round()]
         return ascending[::-1]
 
+    def transitions_over(self, timesteps: Sequence[int]) -> tuple[Transition, ...]:
+        """The steps over these descending `timesteps`, and from the last one to the image."""
+        alphas = self.alphas_cumprod().tolist()
+        final = 1.0 if self.set_alpha_to_one else alphas[0]
+        led_to = [alphas[timestep] for timestep in timesteps[1:]] + [final]
+        return tuple(
+            Transition(timestep, alphas[timestep], then)
+            for timestep, then in zip(timesteps, led_to, strict=True)
+        )
+
     def half_log_snr(self) -> list[float]:
         """[num_train_timesteps], ``log(sqrt(A) / sqrt(1 - A))``, descending."""
         return [math.log(math.sqrt(a) / math.sqrt(1 - a)) for a in self.alphas_cumprod().tolist()]

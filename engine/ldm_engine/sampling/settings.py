@@ -11,12 +11,14 @@ import hashlib
 import secrets
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ..bundle.model import MAX_SIZE, ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
+from .solvers import SOLVERS
 from .values import check_prompts, is_number, is_whole, list_texts, shown
 
 MAX_SEED = 2**32 - 1
@@ -44,13 +46,14 @@ class Setting:
     """
 
     name: str
-    kind: type[str] | type[int] | type[float]
+    kind: type[str] | type[int] | type[float] | type[list[int]]
     help: str  #: of the commands' option; empty: the setting is each image's own
     default: Any = None  #: of Python's call and of jobs
     command_default: Any = None  #: of ``generate`` and ``render``, where it is another one
     minimum: float | None = None
     maximum: float | Callable[[Limits], float] | None = None
     accepted: str = ""
+    choices: tuple[str, ...] = ()  #: of a text, if it is one of a few
     #: Gives the checked value of one image, or raises.
     check: Callable[[Setting, Any, Limits], Any] | None = None
     #: Where a call takes one value an image: spreads what a call gives over B images, as
@@ -78,6 +81,12 @@ class Setting:
         """
         if self.check is not None:
             return self.check(self, value, limits)
+        if self.choices:
+            if value not in self.choices:
+                raise InvalidArgumentError(
+                    f"`{self.name}` is {shown(value)}; {', '.join(self.choices)} is accepted."
+                )
+            return value
         if self.kind is str:
             check_prompts(self.name, [value])
             return value
@@ -112,6 +121,27 @@ def _check_size(setting: Setting, value: Any, limits: Limits) -> int:
             f"by {model.size_multiple} more. The model was trained at {model.default_size}."
         )
     return int(value)
+
+
+def _check_timesteps(setting: Setting, value: Any, limits: Limits) -> tuple[int, ...] | None:
+    """Numbers, or text with commas between them, since a command and CSV have nothing else."""
+    if value is None or value == "":
+        return None
+    numbers = value.split(",") if isinstance(value, str) else value
+    try:
+        timesteps = tuple(int(n) if isinstance(n, str) else n for n in numbers)
+    except (TypeError, ValueError):
+        timesteps = ()
+    if (
+        not timesteps
+        or not all(is_whole(t) and 0 <= t < limits.max_steps for t in timesteps)
+        or any(later >= earlier for earlier, later in pairwise(timesteps))
+    ):
+        raise InvalidArgumentError(
+            f"`{setting.name}` is {shown(value)}; a descending list of whole numbers from "
+            f"{limits.max_steps - 1} to 0 is accepted, such as 999, 749, 499, 249."
+        )
+    return tuple(int(t) for t in timesteps)
 
 
 def _check_seed(setting: Setting, value: Any, limits: Limits) -> int:
@@ -260,6 +290,21 @@ SETTINGS: list[Setting] = [
         aliases="ddimeta etaddim etas",
         is_later=False,
     ),
+    Setting(
+        "solver",
+        str,
+        "How the steps are taken: ddim, or dpmsolver++, which needs fewer.",
+        default=SOLVERS[0],
+        choices=SOLVERS,
+        aliases="sampler samplername samplerindex samplingmethod scheduler schedulername",
+    ),
+    Setting(
+        "timesteps",
+        list,
+        "Timesteps of the training schedule to step over, descending, with commas. Default: as the "
+        "solver spaces its steps.",
+        check=_check_timesteps,
+    ),
     *(
         Setting(
             name,
@@ -286,7 +331,31 @@ def check_image(values: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
         InvalidArgumentError: if a value is outside its range (``ShapeError`` for sizes).
         ArgumentTypeError: if a text is none.
     """
-    return {s.name: s.checked(values[s.name], limits) for s in SETTINGS}
+    checked = {s.name: s.checked(values[s.name], limits) for s in SETTINGS}
+    _check_together(checked)
+    return checked
+
+
+def _check_together(values: dict[str, Any]) -> None:
+    solver, eta, timesteps = (values[name] for name in ("solver", "eta", "timesteps"))
+    if eta and solver != "ddim":
+        raise InvalidArgumentError(
+            f"`eta` is {eta} with the solver {solver}, which adds no noise; 0 is accepted, or the "
+            "solver ddim."
+        )
+    if timesteps is None:
+        return
+    steps, default = values["num_inference_steps"], _by_name("num_inference_steps").default
+    if steps not in (default, len(timesteps)):
+        raise InvalidArgumentError(
+            f"`timesteps` lists {len(timesteps)} and `num_inference_steps` is {steps}; leave one "
+            "of them out."
+        )
+    values["num_inference_steps"] = len(timesteps)
+
+
+def _by_name(name: str) -> Setting:
+    return next(setting for setting in SETTINGS if setting.name == name)
 
 
 def default_values() -> dict[str, Any]:

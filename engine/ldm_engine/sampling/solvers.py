@@ -37,6 +37,8 @@ from numpy.typing import NDArray
 from ..errors import LDMEngineError
 from .schedule import NoiseSchedule, Transition
 
+SOLVERS = ("ddim", "dpmsolver++")  #: the first is the default
+
 #: One number for all images, or [B, 1, 1, 1] where images differ.
 Weight = float | NDArray[np.float32]
 
@@ -59,15 +61,36 @@ class Row:
         return bool(self.s > 0) if self.drawing is None else any(self.drawing)
 
 
-def ddim_rows(schedule: NoiseSchedule, num_inference_steps: int, eta: float) -> tuple[Row, ...]:
-    """DDIM from noise to image.
+def solver_rows(
+    solver: str,
+    schedule: NoiseSchedule,
+    num_inference_steps: int,
+    timesteps: Sequence[int] | None = None,
+    eta: float = 0.0,
+) -> tuple[Row, ...]:
+    """The rows of a solver from noise to image.
 
     Args:
+        solver: one of ``SOLVERS``.
         schedule: that the model was trained with.
         num_inference_steps: 1 to ``schedule.num_train_timesteps``.
-        eta: 0 (deterministic) to 1 (as noisy as DDPM).
+        timesteps: as many as steps, descending; None: as the solver spaces them.
+        eta: of DDIM alone, 0 (deterministic) to 1 (as noisy as DDPM).
     """
-    return tuple(_ddim_row(step, eta) for step in schedule.transitions(num_inference_steps))
+    if solver == "dpmsolver++":
+        spaced = timesteps or schedule.log_snr_timesteps(num_inference_steps)
+        return dpmsolver_rows(schedule, spaced)
+    steps = (
+        schedule.transitions(num_inference_steps)
+        if timesteps is None
+        else schedule.transitions_over(timesteps)
+    )
+    return tuple(_ddim_row(step, eta) for step in steps)
+
+
+def ddim_rows(schedule: NoiseSchedule, num_inference_steps: int, eta: float) -> tuple[Row, ...]:
+    """DDIM with the schedule's own spacing."""
+    return solver_rows("ddim", schedule, num_inference_steps, None, eta)
 
 
 def _ddim_row(step: Transition, eta: float) -> Row:
