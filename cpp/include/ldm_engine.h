@@ -75,6 +75,9 @@ typedef struct ldm_engine_request {
   size_t latents_count;                 /* 0: none */
   ldm_engine_step_callback on_step_end; /* or NULL */
   void* user_data;                      /* handed to on_step_end */
+  const char* solver;                   /* default: "ddim" */
+  const int32_t* timesteps; /* descending, one a step; default: as the solver spaces them */
+  size_t timestep_count;
 } ldm_engine_request;
 
 /* One picture; its bytes live as long as the result does. */

@@ -197,6 +197,10 @@ Request read_request(const ldm_engine_request* given) {
   read_per_image(read_list(from.seeds, from.seed_count, "seeds"), request.seed);
   read_per_image(read_texts(from.negative_prompts, from.negative_prompt_count, "negative_prompts"),
                  request.negative_prompt);
+  if (from.solver) request.solver = from.solver;
+  for (const std::int32_t t : read_list(from.timesteps, from.timestep_count, "timesteps")) {
+    request.timesteps.push_back(t);
+  }
   request.latents = read_list(from.latents, from.latents_count, "latents");
   if (from.on_step_end) {
     request.on_step_end = [from](const StepInfo& step) {

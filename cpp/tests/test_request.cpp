@@ -36,6 +36,8 @@ Request request_of(const Json& arguments) {
     if (name == "height") request.height = value.get<int>();
     if (name == "width") request.width = value.get<int>();
     if (name == "num_inference_steps") request.num_inference_steps = value.get<int>();
+    if (name == "solver") request.solver = value.get<std::string>();
+    if (name == "timesteps") request.timesteps = value.get<std::vector<int>>();
     if (name == "guidance_scale") request.guidance_scale = per_image<double>(value, number);
     if (name == "eta") request.eta = per_image<double>(value, number);
     if (name == "seed") request.seed = per_image<std::int64_t>(value, whole);

@@ -20,6 +20,8 @@ struct Kind {
   const char* operator()(PerImage<std::int64_t> Request::*) const { return "whole number"; }
   const char* operator()(PerImage<double> Request::*) const { return "number"; }
   const char* operator()(PerImage<std::string> Request::*) const { return "text"; }
+  const char* operator()(std::string Request::*) const { return "text"; }
+  const char* operator()(std::vector<int> Request::*) const { return "list"; }
 };
 
 Json number(const std::optional<double>& value) { return value ? Json(*value) : Json(); }

@@ -17,9 +17,9 @@ TEST_CASE("rows are those of the shared vectors") {
   for (const auto& vector : read_vectors("solvers.json")) {
     const int count = vector.at("num_inference_steps").get<int>();
     CAPTURE(count);
-    REQUIRE(vector.at("solver") == "ddim");
-    const auto made =
-        ddim_rows(NoiseSchedule(vector.at("config")), count, vector.at("eta").get<double>());
+    const auto made = solver_rows(vector.at("solver"), NoiseSchedule(vector.at("config")), count,
+                                  vector.at("timesteps").get<std::vector<int>>(),
+                                  vector.at("eta").get<double>());
     REQUIRE(made.size() == static_cast<std::size_t>(count));
     const auto& rows = vector.at("rows");
     for (std::size_t i = 0; i < rows.size(); ++i) {

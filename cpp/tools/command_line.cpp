@@ -76,10 +76,22 @@ struct Read {
   void operator()(PerImage<std::string> Request::*field) const {
     request.*field = std::string(word);
   }
+  void operator()(std::string Request::*field) const { request.*field = word; }
+  void operator()(std::vector<int> Request::*field) const {
+    (request.*field).clear();
+    std::istringstream parts(word);
+    for (std::string part; std::getline(parts, part, ',');) {
+      (request.*field).push_back(small_number(name, part.c_str(), kAny));
+    }
+  }
 };
 
 const char* metavar(const Setting& setting) {
-  if (std::holds_alternative<PerImage<std::string> Request::*>(setting.field)) return "TEXT";
+  for (const bool is_text : {std::holds_alternative<PerImage<std::string> Request::*>(setting.field),
+                             std::holds_alternative<std::string Request::*>(setting.field),
+                             std::holds_alternative<std::vector<int> Request::*>(setting.field)}) {
+    if (is_text) return "TEXT";
+  }
   return std::holds_alternative<PerImage<double> Request::*>(setting.field) ? "FLOAT" : "INTEGER";
 }
 
@@ -91,6 +103,7 @@ std::string option_name(std::string setting) {
 Option option_of(const Setting& setting) {
   const ldm_engine::Json value = ldm_engine::setting_value(setting, {});
   std::string shown = value.is_number() ? value.dump() : "";
+  if (!setting.choices.empty()) shown = value.get<std::string>();
   if (setting.command_default) shown = setting.command_default;
   const std::string name = option_name(setting.name);
   const std::string help = shown.empty() ? "" : "  [default: " + shown + "]";
@@ -249,6 +262,10 @@ CommandLine read_command_line(int count, char** arguments) {
   }
   if (command.wants_help || command.wants_version) return command;
   if (command.prompts.empty()) throw UsageError("Missing argument 'BUNDLE'.");
+  Request& request = command.request;
+  if (!request.timesteps.empty() && request.num_inference_steps == Request().num_inference_steps) {
+    request.num_inference_steps = static_cast<int>(request.timesteps.size());
+  }
   command.bundle = command.prompts.front();
   command.prompts.erase(command.prompts.begin());
   if (command.prompts.empty()) throw UsageError("Missing argument 'PROMPT...'.");

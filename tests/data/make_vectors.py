@@ -18,7 +18,7 @@ from ldm_engine.sampling.loop import denoise
 from ldm_engine.sampling.noise import NoiseStream
 from ldm_engine.sampling.schedule import NoiseSchedule
 from ldm_engine.sampling.settings import SETTINGS
-from ldm_engine.sampling.solvers import Row, ddim_rows, join_rows
+from ldm_engine.sampling.solvers import Row, ddim_rows, join_rows, solver_rows
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 42, 2**31, 2**32 - 1)
@@ -69,8 +69,19 @@ def solver_vectors() -> list[dict[str, object]]:
             rows = ddim_rows(NoiseSchedule.from_config(config), count, eta)
             kept = rows if count <= 50 else (*rows[:5], *rows[-5:])
             entry = {"file": name, "config": config, "solver": "ddim", "eta": eta}
-            entry |= {"num_inference_steps": count, "rows": [row_facts(r) for r in kept]}
-            vectors.append(entry)
+            entry |= {"timesteps": [], "num_inference_steps": count}
+            vectors.append(entry | {"rows": [row_facts(r) for r in kept]})
+        for solver, count, timesteps in (
+            ("ddim", 4, [999, 700, 20, 0]),
+            ("dpmsolver++", 4, [999, 700, 20, 0]),
+            *(("dpmsolver++", count, []) for count in (1, 2, 3, 10, 17, 40, 50, 1000)),
+        ):
+            schedule = NoiseSchedule.from_config(config)
+            rows = solver_rows(solver, schedule, count, timesteps or None)
+            kept = rows if count <= 50 else (*rows[:5], *rows[-5:])
+            entry = {"file": name, "config": config, "solver": solver, "eta": 0.0}
+            entry |= {"timesteps": timesteps, "num_inference_steps": count}
+            vectors.append(entry | {"rows": [row_facts(r) for r in kept]})
     return vectors
 
 
@@ -129,7 +140,7 @@ def loop_vectors() -> list[dict[str, object]]:
 
 def settings_vectors() -> list[dict[str, object]]:
     """What may be asked of an image; a maximum that depends on the model is null."""
-    kinds = {str: "text", int: "whole number", float: "number"}
+    kinds = {str: "text", int: "whole number", float: "number", list: "list"}
     return [
         {
             "name": s.name,

@@ -70,11 +70,14 @@ using StepCallback = std::function<bool(const StepInfo&)>;
 struct Request {
   std::optional<int> height;              ///< pixels; none: the size the model was trained at
   std::optional<int> width;               ///< likewise
-  int num_inference_steps = 50;           ///< DDIM steps, 1 to 1000
+  int num_inference_steps = 50;           ///< 1 to 1000, each a call of the UNet
   PerImage<double> guidance_scale = 1.0;  ///< classifier-free guidance; 1.0 is off
   PerImage<double> eta = 0.0;             ///< 0 (deterministic) to 1 (as noisy as DDPM)
   PerImage<std::int64_t> seed;  ///< one s for s, s + 1, ...; one an image; none: at random
   PerImage<std::string> negative_prompt = std::string();  ///< what to guide away from
+  std::string solver = "ddim";  ///< or "dpmsolver++", which needs fewer steps and takes no eta
+  std::vector<int> timesteps;   ///< of the training schedule, descending, one a step; empty: as the
+                                ///< solver spaces its steps
   std::vector<float> latents;  ///< [B, C, h, w] in place of the seeds' first draw; or empty
   StepCallback on_step_end;    ///< may be empty
 };

@@ -26,7 +26,8 @@ std::vector<BatchRow> resolve_rows(const NoiseSchedule& schedule, const Request&
                                    std::size_t count) {
   std::vector<std::vector<Row>> solvers;
   for (const double eta : spread(request.eta, count)) {
-    solvers.push_back(ddim_rows(schedule, request.num_inference_steps, eta));
+    solvers.push_back(solver_rows(request.solver, schedule, request.num_inference_steps,
+                                  request.timesteps, eta));
   }
   return join_rows(solvers);
 }

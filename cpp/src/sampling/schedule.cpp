@@ -76,6 +76,16 @@ std::vector<double> cumulative_alphas(double start, double end, int count, bool 
   return values;
 }
 
+/// The index of the value next to `wanted`; of two as near, the later.
+int nearest(const std::vector<double>& descending, double wanted) {
+  const auto after = std::lower_bound(descending.begin(), descending.end(), wanted,
+                                      [](double value, double bound) { return value > bound; });
+  if (after == descending.end()) return static_cast<int>(descending.size()) - 1;
+  const auto before = after == descending.begin() ? after : after - 1;
+  const bool is_after = *before - wanted >= wanted - *after;
+  return static_cast<int>((is_after ? after : before) - descending.begin());
+}
+
 }  // namespace
 
 NoiseSchedule::NoiseSchedule(const Json& config) {
@@ -137,8 +147,7 @@ std::vector<int> NoiseSchedule::timesteps(int num_inference_steps) const {
 }
 
 std::vector<Transition> NoiseSchedule::transitions(int num_inference_steps) const {
-  const auto alpha = [&](int t) { return alphas_cumprod_[static_cast<std::size_t>(t)]; };
-  const double final_alpha = set_alpha_to_one_ ? 1.0 : alpha(0);
+  const double final_alpha = set_alpha_to_one_ ? 1.0 : alpha_cumprod(0);
   const int stride = num_train_timesteps_ / num_inference_steps;
   std::vector<Transition> steps;
   steps.reserve(static_cast<std::size_t>(num_inference_steps));
@@ -146,10 +155,38 @@ std::vector<Transition> NoiseSchedule::transitions(int num_inference_steps) cons
     const int previous = nominal - stride;  // whatever the spacing, as in diffusers
     // With an offset of 1, as many steps as training steps would begin one past the table.
     const int timestep = std::min(nominal, num_train_timesteps_ - 1);
-    const double a_prev = previous >= 0 ? alpha(previous) : final_alpha;
-    steps.push_back({timestep, alpha(timestep), a_prev});
+    const double a_prev = previous >= 0 ? alpha_cumprod(previous) : final_alpha;
+    steps.push_back({timestep, alpha_cumprod(timestep), a_prev});
   }
   return steps;
+}
+
+std::vector<Transition> NoiseSchedule::transitions_over(const std::vector<int>& timesteps) const {
+  std::vector<Transition> steps;
+  for (std::size_t i = 0; i < timesteps.size(); ++i) {
+    const double final_alpha = set_alpha_to_one_ ? 1.0 : alpha_cumprod(0);
+    const double a_prev =
+        i + 1 < timesteps.size() ? alpha_cumprod(timesteps[i + 1]) : final_alpha;
+    steps.push_back({timesteps[i], alpha_cumprod(timesteps[i]), a_prev});
+  }
+  return steps;
+}
+
+std::vector<int> NoiseSchedule::log_snr_timesteps(int num_inference_steps) const {
+  std::vector<double> values;  // half the log-SNR, descending
+  for (const double a : alphas_cumprod_) values.push_back(std::log(std::sqrt(a) / std::sqrt(1 - a)));
+  const int last = num_inference_steps - 1;
+  const double span = values.front() - values.back();
+  std::vector<int> timesteps;
+  for (int i = 0; i <= last; ++i) {
+    const int near = nearest(values, values.back() + (last > 0 ? span * i / last : 0.0));
+    timesteps.push_back(timesteps.empty() ? near : std::min(near, timesteps.back() - 1));
+  }
+  for (int i = 0; i <= last; ++i) {
+    int& timestep = timesteps[static_cast<std::size_t>(i)];
+    timestep = std::max(timestep, last - i);  // none comes twice
+  }
+  return timesteps;
 }
 
 }  // namespace ldm_engine

@@ -29,6 +29,16 @@ class NoiseSchedule {
   /// settings.hpp checks.
   std::vector<Transition> transitions(int num_inference_steps) const;
 
+  /// The steps over these descending `timesteps`, and from the last one to the image.
+  std::vector<Transition> transitions_over(const std::vector<int>& timesteps) const;
+
+  /// As many timesteps as steps, evenly spaced in log-SNR from noise to image; none comes twice.
+  std::vector<int> log_snr_timesteps(int num_inference_steps) const;
+
+  double alpha_cumprod(int timestep) const {
+    return alphas_cumprod_[static_cast<std::size_t>(timestep)];
+  }
+
  private:
   /// Where the model is asked, from noise to image: in equal strides from steps_offset_ on
   /// ("leading"), or spread from the first to the last timestep ("linspace").

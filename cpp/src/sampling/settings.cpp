@@ -1,12 +1,14 @@
 // THE list of what may be set for an image: each setting is declared here, once.
 #include "sampling/settings.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <random>
 
 #include "ldm_engine/errors.hpp"
 #include "machine/messages.hpp"
 #include "machine/utf8.hpp"
+#include "sampling/solvers.hpp"
 
 namespace ldm_engine {
 namespace {
@@ -83,6 +85,38 @@ void check_no_zeros(const char* name, const std::vector<std::string>& texts) {
   }
 }
 
+void check_descending(const char* name, const std::vector<int>& timesteps, int count) {
+  int earlier = count;
+  for (const int timestep : timesteps) {
+    if (timestep < 0 || timestep >= earlier) {
+      throw InvalidArgumentError("`" + std::string(name) + "` holds " + std::to_string(timestep) +
+                                 "; a descending list of whole numbers from " +
+                                 std::to_string(count - 1) +
+                                 " to 0 is accepted, such as 999, 749, 499, 249.");
+    }
+    earlier = timestep;
+  }
+}
+
+/// Rules between settings.
+void check_together(const Request& request) {
+  const std::vector<double>& etas = request.eta.values;
+  const auto noisy = std::find_if(etas.begin(), etas.end(), [](double eta) { return eta != 0; });
+  if (request.solver != kSolvers.front() && noisy != etas.end()) {
+    throw InvalidArgumentError("`eta` is " + number_text(*noisy) + " with the solver " +
+                               request.solver +
+                               ", which adds no noise; 0 is accepted, or the solver ddim.");
+  }
+  const std::size_t count = request.timesteps.size();
+  const int steps = request.num_inference_steps;
+  if (count > 0 && steps != Request().num_inference_steps &&
+      static_cast<std::size_t>(steps) != count) {
+    throw InvalidArgumentError("`timesteps` lists " + std::to_string(count) +
+                               " and `num_inference_steps` is " + std::to_string(steps) +
+                               "; leave one of them out.");
+  }
+}
+
 /// Checks one setting of a call, whatever the type of its field.
 struct Check {
   const Setting& setting;
@@ -91,6 +125,16 @@ struct Check {
   const Limits& limits;
 
   void operator()(std::monostate) const { check_all(prompts); }
+  void operator()(std::string Request::*field) const {
+    const std::vector<std::string>& choices = setting.choices;
+    if (std::find(choices.begin(), choices.end(), request.*field) != choices.end()) return;
+    throw InvalidArgumentError("`" + std::string(setting.name) + "` is " +
+                               in_quotes(request.*field) + "; " + joined(choices) +
+                               " is accepted.");
+  }
+  void operator()(std::vector<int> Request::*field) const {
+    check_descending(setting.name, request.*field, limits.max_steps);
+  }
   void operator()(int Request::*field) const { check_value(std::int64_t{request.*field}); }
   void operator()(std::optional<int> Request::*field) const {
     if (request.*field) check_value(std::int64_t{*(request.*field)});
@@ -136,6 +180,10 @@ struct Show {
 
   Json operator()(std::monostate) const { return nullptr; }
   Json operator()(int Request::*field) const { return request.*field; }
+  Json operator()(std::string Request::*field) const { return request.*field; }
+  Json operator()(std::vector<int> Request::*field) const {
+    return (request.*field).empty() ? Json() : Json(request.*field);
+  }
   Json operator()(std::optional<int> Request::*field) const {
     return request.*field ? Json(*(request.*field)) : Json();
   }
@@ -147,7 +195,7 @@ struct Show {
   }
 };
 
-constexpr bool kInEveryRecipe = false;
+constexpr bool kInEveryRecipe = false, kLater = true;
 
 }  // namespace
 
@@ -170,6 +218,12 @@ const std::vector<Setting>& settings() {
       {"eta", &Request::eta, kInEveryRecipe,
        "Noise added at each step: 0 (deterministic) to 1 (as noisy as DDPM).", nullptr,
        "a number from 0 (deterministic) to 1 (as noisy as DDPM) is accepted.", 0, 1},
+      {"solver", &Request::solver, kLater,
+       "How the steps are taken: ddim, or dpmsolver++, which needs fewer.", nullptr, "",
+       std::nullopt, std::nullopt, nullptr, nullptr, kSolvers},
+      {"timesteps", &Request::timesteps, kLater,
+       "Timesteps of the training schedule to step over, descending, with commas. Default: as the "
+       "solver spaces its steps."},
       {"height", &Request::height, kInEveryRecipe, "Height in pixels. Default: as trained.",
        nullptr, "", std::nullopt, std::nullopt, nullptr, check_size},
       {"width", &Request::width, kInEveryRecipe, "Width in pixels. Default: as trained.", nullptr,
@@ -187,6 +241,7 @@ void check_settings(const std::vector<std::string>& prompts, const Request& requ
   for (const Setting& setting : settings()) {
     std::visit(Check{setting, prompts, request, limits}, setting.field);
   }
+  check_together(request);
 }
 
 void check_texts(const char* name, const std::vector<std::string>& texts) {

@@ -24,7 +24,8 @@ struct Limits {
 /// Where a Request holds a setting; none: the prompts stand beside it in a call.
 using SettingField = std::variant<std::monostate, int Request::*, std::optional<int> Request::*,
                                   PerImage<double> Request::*, PerImage<std::int64_t> Request::*,
-                                  PerImage<std::string> Request::*>;
+                                  PerImage<std::string> Request::*, std::string Request::*,
+                                  std::vector<int> Request::*>;
 
 /// One thing that may be set for an image. Its default is that of a Request.
 struct Setting {
@@ -41,6 +42,7 @@ struct Setting {
   int Limits::*model_maximum = nullptr;  ///< in the place of `maximum`
   /// Throws unless it accepts the value; for what a range cannot say.
   void (*check)(const Setting& setting, std::int64_t value, const Limits& limits) = nullptr;
+  std::vector<std::string> choices = {};  ///< of a text, if it is one of a few
 };
 
 /// All settings, in the order of recipes.
@@ -49,7 +51,7 @@ const std::vector<Setting>& settings();
 /// The value of a setting: null for none, one for all images, or a list.
 Json setting_value(const Setting& setting, const Request& request);
 
-/// Check every setting of a call for these prompts.
+/// Check every setting of a call for these prompts, and those that depend on each other.
 /// Throws InvalidArgumentError, or ShapeError for sizes.
 void check_settings(const std::vector<std::string>& prompts, const Request& request,
                     const Limits& limits);

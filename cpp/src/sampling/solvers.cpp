@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace ldm_engine {
 namespace {
@@ -15,12 +16,54 @@ Row ddim_row(const Transition& step, double eta) {
   return {step.timestep, 0, 1, of_latents, {direction - std::sqrt(1 - a) * of_latents}, sigma};
 }
 
+/// A point of the schedule; `lambda` is half the log-SNR.
+struct Point {
+  double alpha, sigma, lambda;
+};
+
+Point point_of(double alpha_cumprod) {
+  const double alpha = std::sqrt(alpha_cumprod), sigma = std::sqrt(1 - alpha_cumprod);
+  return {alpha, sigma, std::log(alpha / sigma)};
+}
+
 }  // namespace
 
-std::vector<Row> ddim_rows(const NoiseSchedule& schedule, int num_inference_steps, double eta) {
+std::vector<Row> solver_rows(const std::string& solver, const NoiseSchedule& schedule,
+                             int num_inference_steps, const std::vector<int>& timesteps,
+                             double eta) {
+  const bool is_given = !timesteps.empty();
+  if (solver == "dpmsolver++") {
+    return dpmsolver_rows(
+        schedule, is_given ? timesteps : schedule.log_snr_timesteps(num_inference_steps));
+  }
   std::vector<Row> rows;
-  for (const Transition& step : schedule.transitions(num_inference_steps)) {
+  for (const Transition& step : is_given ? schedule.transitions_over(timesteps)
+                                         : schedule.transitions(num_inference_steps)) {
     rows.push_back(ddim_row(step, eta));
+  }
+  return rows;
+}
+
+std::vector<Row> ddim_rows(const NoiseSchedule& schedule, int num_inference_steps, double eta) {
+  return solver_rows("ddim", schedule, num_inference_steps, {}, eta);
+}
+
+std::vector<Row> dpmsolver_rows(const NoiseSchedule& schedule, const std::vector<int>& timesteps) {
+  std::vector<Point> points;
+  for (const int timestep : timesteps) points.push_back(point_of(schedule.alpha_cumprod(timestep)));
+  points.push_back({1, 0, std::numeric_limits<double>::infinity()});
+  std::vector<Row> rows;
+  for (std::size_t i = 0; i < timesteps.size(); ++i) {
+    const Point &now = points[i], &then = points[i + 1];
+    const double h = then.lambda - now.lambda;
+    const double weight = then.alpha * -std::expm1(-h);
+    std::vector<double> b = {weight};
+    if (i > 0 && i + 1 < timesteps.size()) {
+      const double half = 0.5 * h / (now.lambda - points[i - 1].lambda);
+      b = {weight * (1 + half), -weight * half};
+    }
+    rows.push_back(
+        {timesteps[i], 1 / now.alpha, -now.sigma / now.alpha, then.sigma / now.sigma, b, 0});
   }
   return rows;
 }

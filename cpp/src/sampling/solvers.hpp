@@ -7,11 +7,15 @@
 // tests/data/solvers.json holds both to the same rows.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "sampling/schedule.hpp"
 
 namespace ldm_engine {
+
+/// Names of solvers; the first is the default.
+inline const std::vector<std::string> kSolvers = {"ddim", "dpmsolver++"};
 
 /// One call of the UNet for one image.
 struct Row {
@@ -34,8 +38,18 @@ struct BatchRow {
   std::vector<float> s;               ///< [B]; no noise is drawn where it is 0
 };
 
-/// DDIM (Song et al. 2021, arXiv:2010.02502) from noise to image.
+/// The rows of a solver, one of kSolvers, from noise to image: over these descending `timesteps`
+/// or, where there are none, over `num_inference_steps` as the solver spaces them. `eta` is of DDIM
+/// alone.
+std::vector<Row> solver_rows(const std::string& solver, const NoiseSchedule& schedule,
+                             int num_inference_steps, const std::vector<int>& timesteps,
+                             double eta);
+
+/// DDIM (Song et al. 2021, arXiv:2010.02502) with the schedule's own spacing.
 std::vector<Row> ddim_rows(const NoiseSchedule& schedule, int num_inference_steps, double eta);
+
+/// DPM-Solver++ 2M (Lu et al. 2022, arXiv:2211.01095; multistep, midpoint) over these timesteps.
+std::vector<Row> dpmsolver_rows(const NoiseSchedule& schedule, const std::vector<int>& timesteps);
 
 /// The rows of a batch whose image i follows `solvers[i]`.
 std::vector<BatchRow> join_rows(const std::vector<std::vector<Row>>& solvers);

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from conftest import DATA
 from ldm_engine import NoiseSchedule
 from ldm_engine.errors import LDMEngineError
-from ldm_engine.sampling.solvers import ddim_rows, dpmsolver_rows, join_rows
+from ldm_engine.sampling.solvers import ddim_rows, dpmsolver_rows, join_rows, solver_rows
 
 VECTORS = json.loads((DATA / "solvers.json").read_text())
 CONFIGS = {v["file"]: v["config"] for v in VECTORS}
@@ -29,12 +29,14 @@ def _rows(config, count, eta):
 
 
 @pytest.mark.parametrize(
-    "vector", VECTORS, ids=lambda v: f"{v['file']}-{v['num_inference_steps']}-{v['eta']}"
+    "vector",
+    VECTORS,
+    ids=lambda v: f"{v['file']}-{v['solver']}-{v['num_inference_steps']}-{v['eta']}",
 )
 def test_gives_the_shared_vectors(vector):
     schedule = NoiseSchedule.from_config(vector["config"])
-    make = {"ddim": ddim_rows}[vector["solver"]]
-    rows = make(schedule, vector["num_inference_steps"], vector["eta"])
+    count, timesteps = vector["num_inference_steps"], vector["timesteps"]
+    rows = solver_rows(vector["solver"], schedule, count, timesteps or None, vector["eta"])
     kept = rows if len(rows) <= 50 else rows[:5] + rows[-5:]
     for row, expected in zip(kept, vector["rows"], strict=True):
         assert row.timestep == expected["timestep"]
