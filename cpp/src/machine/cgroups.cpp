@@ -178,11 +178,15 @@ std::optional<std::int64_t> group_free_memory(const fs::path& root) {
       const auto used = read_number(group / names.used);
       if (!limit || !used) continue;
       std::int64_t dropped = 0;
+      std::int64_t bound = *limit;
       for (const std::string& line : read_lines(group / "memory.stat")) {
         const std::vector<std::string> words = split(line, ' ');
-        if (words.size() == 2 && words[0] == names.cache) dropped = number(words[1]).value_or(0);
+        const auto value = words.size() == 2 ? number(words[1]) : std::nullopt;
+        if (value && words[0] == names.cache) dropped = *value;
+        // That of a parent which is not mounted here binds too.
+        if (value && words[0] == "hierarchical_memory_limit") bound = std::min(bound, *value);
       }
-      const std::int64_t left = std::max<std::int64_t>(0, *limit - *used + dropped);
+      const std::int64_t left = std::max<std::int64_t>(0, bound - *used + dropped);
       least = least ? std::min(*least, left) : left;
     }
   }

@@ -135,6 +135,19 @@ def test_another_class_is_named_once_and_its_solver_replaced():
     assert ["PNDMScheduler" in note and "DDIM" in note for note in notes] == [True]
 
 
+def test_the_class_of_the_index_counts():
+    assert ddim_config(SCHEDULER, "DDIMScheduler") == (SCHEDULER, [])
+    _, notes = ddim_config(SCHEDULER, "PNDMScheduler")
+    assert "PNDMScheduler" in notes[0]
+    with pytest.raises(ConfigError, match="LCMScheduler"):
+        ddim_config(SCHEDULER, "LCMScheduler")
+    pndm = {k: v for k, v in SCHEDULER.items() if k != "clip_sample"}
+    pndm |= {"_class_name": "PNDMScheduler"}
+    made, _ = ddim_config(pndm, "DDIMScheduler")  # diffusers then clips
+    with pytest.raises(ConfigError, match="clip_sample"):
+        NoiseSchedule.from_config(made)
+
+
 def test_a_config_of_ddim_stays_as_it_is():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -151,6 +164,7 @@ def test_a_config_of_ddim_stays_as_it_is():
         ({"_class_name": None}, "None"),
         ({"_class_name": ["DDIMScheduler"]}, "DDIMScheduler"),
         ({"use_flow_sigmas": True}, "use_flow_sigmas"),
+        ({"predict_epsilon": False}, "predict_epsilon"),
         ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type"),
     ],
 )
