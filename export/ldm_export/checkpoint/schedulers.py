@@ -71,7 +71,7 @@ _WITHOUT_EFFECT = {"tensor_format"}
 def ddim_config(raw: Config, indexed: str | None = None) -> tuple[Config, list[str]]:
     """A config of DDIMScheduler with the noise schedule of `raw`, and a note if it is of another.
 
-    `indexed` is the class that model_index.json names, with which diffusers opens the config.
+    `indexed` is the class that model_index.json names; it must be of the same kind.
 
     Raises:
         ConfigError: if its class has another kind of noise schedule.
@@ -81,9 +81,10 @@ def ddim_config(raw: Config, indexed: str | None = None) -> tuple[Config, list[s
     """
     unsaid = raw.get("_use_default_values")
     config = {k: v for k, v in raw.items() if not isinstance(unsaid, list) or k not in unsaid}
-    name = indexed or config.get("_class_name", "DDIMScheduler")
-    if name not in CLASSES:
-        shown = name[:100] if isinstance(name, str) else reprlib.repr(name)
+    name = config.get("_class_name", "DDIMScheduler")
+    strange = [n for n in (name, indexed or name) if n not in CLASSES]
+    if strange:
+        shown = strange[0][:100] if isinstance(strange[0], str) else reprlib.repr(strange[0])
         raise ConfigError(
             f"The scheduler is of the class {shown}; accepted are those whose noise "
             f"schedule DDIM can follow: {', '.join(CLASSES)}.\n"
@@ -102,13 +103,12 @@ def ddim_config(raw: Config, indexed: str | None = None) -> tuple[Config, list[s
             config[key] = bool(config[key])
     if config.get("timestep_spacing") == "linspace":
         config.pop("steps_offset", None)  # it does not count there
-    if name == "DDIMScheduler" == config.get("_class_name", name):
-        return config, []
+    other = next((n for n in (name, indexed or name) if n != "DDIMScheduler"), "")
+    note = f"The scheduler is {other}: its noise schedule is read, and pictures are made with DDIM."
+    notes = [note] if other else []
+    if name == "DDIMScheduler":
+        return config, notes
     taken = {key: value for key, value in config.items() if key in _READ}
     if name not in _CLIPPING:
         taken.setdefault("clip_sample", False)
-    made = {"_class_name": "DDIMScheduler", **taken}
-    if name == "DDIMScheduler":
-        return made, []
-    note = f"The scheduler is {name}: its noise schedule is read, and pictures are made with DDIM."
-    return made, [note]
+    return {"_class_name": "DDIMScheduler", **taken}, notes
