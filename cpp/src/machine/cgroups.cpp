@@ -27,7 +27,7 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
-bool contains(const std::vector<std::string>& items, const std::string& item) {
+bool holds(const std::vector<std::string>& items, const std::string& item) {
   return std::find(items.begin(), items.end(), item) != items.end();
 }
 
@@ -107,7 +107,7 @@ fs::path below(const std::string& path, std::string mounted) {
   if (mounted == "/") mounted.clear();
   if (path.compare(0, mounted.size(), mounted) != 0) return {};
   const std::string inner = path.substr(mounted.size());
-  if (inner.empty() || inner[0] != '/' || contains(split(inner, '/'), "..")) return {};
+  if (inner.empty() || inner[0] != '/' || holds(split(inner, '/'), "..")) return {};
   return fs::path(inner).relative_path();
 }
 
@@ -117,14 +117,14 @@ std::vector<fs::path> groups(const std::string& controller, const fs::path& root
   std::vector<fs::path> folders;
   for (const Mount& mount : mounts(root)) {
     const bool is_first_version = mount.kind == "cgroup";
-    if (is_first_version && !contains(mount.options, controller)) continue;
+    if (is_first_version && !holds(mount.options, controller)) continue;
     std::vector<std::string> paths;
     for (const std::string& line : own) {
       const std::size_t first = line.find(':');
       const std::size_t second = line.find(':', first + 1);
       if (first == std::string::npos || second == std::string::npos) continue;
       const std::string names = line.substr(first + 1, second - first - 1);
-      if (is_first_version ? contains(split(names, ','), controller)
+      if (is_first_version ? holds(split(names, ','), controller)
                            : line.compare(0, 3, "0::") == 0) {
         paths.push_back(line.substr(second + 1));
       }
@@ -178,11 +178,15 @@ std::optional<std::int64_t> group_free_memory(const fs::path& root) {
       const auto used = read_number(group / names.used);
       if (!limit || !used) continue;
       std::int64_t dropped = 0;
+      std::int64_t bound = *limit;
       for (const std::string& line : read_lines(group / "memory.stat")) {
         const std::vector<std::string> words = split(line, ' ');
-        if (words.size() == 2 && words[0] == names.cache) dropped = number(words[1]).value_or(0);
+        const auto value = words.size() == 2 ? number(words[1]) : std::nullopt;
+        if (value && words[0] == names.cache) dropped = *value;
+        // That of a parent which is not mounted here binds too.
+        if (value && words[0] == "hierarchical_memory_limit") bound = std::min(bound, *value);
       }
-      const std::int64_t left = std::max<std::int64_t>(0, *limit - *used + dropped);
+      const std::int64_t left = std::max<std::int64_t>(0, bound - *used + dropped);
       least = least ? std::min(*least, left) : left;
     }
   }

@@ -10,7 +10,7 @@
 namespace ldm_engine {
 namespace {
 
-constexpr char kRemedy[] = "Use the scheduler_config.json published with the checkpoint.";
+constexpr char kPublishedFile[] = "Use the scheduler_config.json published with the checkpoint.";
 
 /// A config being read: its values, and a line for each that is not supported.
 class Reading {
@@ -114,7 +114,7 @@ NoiseSchedule::NoiseSchedule(const Json& config) {
   reading.check("beta_end", end, is_beta(end), "a number between 0 and 1");
   if (!reading.violations().empty()) {
     throw ConfigError("The scheduler config is not one this engine can run:" +
-                      reading.violations() + "\n" + kRemedy);
+                      reading.violations() + "\n" + kPublishedFile);
   }
   num_train_timesteps_ = steps.get<int>();
   steps_offset_ = offset.get<int>();
@@ -127,7 +127,7 @@ NoiseSchedule::NoiseSchedule(const Json& config) {
     throw ConfigError("The scheduler's betas from " + start.dump() + " to " + end.dump() +
                       " over " + std::to_string(num_train_timesteps_) +
                       " steps take the signal from " + number_text(first) + " to " +
-                      number_text(last) + "; it must stay strictly between 1 and 0. " + kRemedy);
+                      number_text(last) + "; it must stay strictly between 1 and 0. " + kPublishedFile);
   }
 }
 

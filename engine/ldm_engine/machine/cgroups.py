@@ -47,9 +47,10 @@ def _free(group: Path) -> Iterator[int]:
         numbers = [(_read(group / name) or "").strip() for name in (limit, used)]
         if all(n.isdecimal() for n in numbers):
             statistics = _read(group / "memory.stat") or ""
-            found = re.search(rf"^{cache} (\d+)$", statistics, re.MULTILINE)
-            dropped = int(found[1]) if found else 0
-            yield max(0, int(numbers[0]) - int(numbers[1]) + dropped)
+            facts = {n: int(v) for n, v in re.findall(r"^(\w+) (\d+)$", statistics, re.MULTILINE)}
+            # That of a parent which is not mounted here binds too.
+            least = min(int(numbers[0]), facts.get("hierarchical_memory_limit", int(numbers[0])))
+            yield max(0, least - int(numbers[1]) + facts.get(cache, 0))
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:

@@ -42,7 +42,18 @@ def install(handlers: dict[signal.Signals, Any]) -> None:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def blocked() -> Iterator[None]:
+    """A block in which no such signal reaches this thread, nor the processes that it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore_stop_signals() -> None:
-    """Leave it to the process that started this one when to stop."""
+    """Leave it to the process that started this one, with signals blocked, when to stop."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -30,6 +30,7 @@ _OLD_WORKBOOK = "an old Excel workbook"
 _OTHERS = {
     _GZIP: "gzip-compressed", _ZSTD: "zstd-compressed", b"\xfd7zXZ\0": "xz-compressed",
     b"\x04\x22\x4d\x18": "lz4-compressed", b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    **{bytes([0x50 + i]) + b"\x2a\x4d\x18": "zstd-compressed by pzstd" for i in range(16)},
     **{b"BZh%d1AY&SY" % level: "bzip2-compressed" for level in range(1, 10)},
     b"Rar!\x1a": "a RAR archive", b"PK\x03\x04": _WORKBOOK,
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": _OLD_WORKBOOK, b"PAR1\x15": "Parquet",

@@ -21,6 +21,7 @@ from .renderer import Commit, Renderer, RendererSettings
 #: Batches given to Ray at a time; the driver holds no more, and actors load the bundle once for it.
 _AT_A_TIME = 2000
 _POLL_S = 1.0  # how often a run without outcomes looks whether it is to stop
+_SOON_S = 0.05  # until it is connected, when Ray's C++ code may take a signal
 _ANSWER_S = 10.0
 
 Row = TypeVar("Row")
@@ -100,8 +101,13 @@ def render_with_ray(
         except ray.exceptions.GetTimeoutError:
             return True
 
+    def nothing_comes_yet() -> bool:
+        install(handlers)
+        return nothing_comes()
+
     try:
-        for _ in islice(_awaited(lambda: _connected(ray, address, ended), nothing_comes), 1):
+        connected = _awaited(lambda: _connected(ray, address, ended), nothing_comes_yet, _SOON_S)
+        for _ in islice(connected, 1):
             install(handlers)
             _check_room(ray, actors, settings.options.threads)
             run = ray.remote(num_cpus=0)(_Run).remote()
@@ -114,7 +120,7 @@ def render_with_ray(
                 compute=ray.data.ActorPoolStrategy(size=actors),
                 num_cpus=settings.options.threads,
             )
-            for row in _awaited(done.iter_rows, nothing_comes):
+            for row in _awaited(done.iter_rows, nothing_comes, _POLL_S):
                 if should_stop():
                     run.stop.remote()
                 if outcomes := pickle.loads(row["outcomes"]):
@@ -157,16 +163,16 @@ def _check_room(ray: Any, actors: int, threads: int) -> None:
     room = sum(count // threads for count in cpus)
     if room < actors:
         raise InvalidArgumentError(
-            f"`workers` is {actors} with {threads} threads each; the nodes of the Ray cluster have "
-            f"{', '.join(map(str, sorted(cpus)))} CPUs, where {room} of them have room. "
+            f"`workers` leads to {actors} actors of {threads} threads each; the nodes of the Ray "
+            f"cluster have {', '.join(map(str, sorted(cpus)))} CPUs, with room for {room}. "
             f"{'Fewer workers' if room else 'Fewer threads'} are accepted, or start more nodes."
         )
 
 
 def _awaited(
-    read: Callable[[], Iterable[Row]], is_over: Callable[[], bool]
+    read: Callable[[], Iterable[Row]], is_over: Callable[[], bool], period: float
 ) -> Generator[Row, None, None]:
-    """What `read` gives, in a thread: ends also where nothing has come and `is_over`."""
+    """What `read` gives, in a thread: ends also if nothing comes for a `period` and `is_over`."""
     found: SimpleQueue[Any] = SimpleQueue()
 
     def put_all() -> None:
@@ -180,7 +186,7 @@ def _awaited(
     Thread(target=put_all, daemon=True).start()
     while True:
         try:
-            row, error = found.get(timeout=_POLL_S)
+            row, error = found.get(timeout=period)
         except Empty:
             if is_over():
                 return

@@ -114,10 +114,8 @@ def spooled(stream: IO[bytes], format_name: str | None) -> Iterator[tuple[str, s
             with path.open("wb") as file:
                 shutil.copyfileobj(stream, file)
         except OSError as error:
-            raise JobsError(
-                f"Standard input cannot be kept in {folder}: {reason(error)}. Make room there, or "
-                "name another folder by TMPDIR."
-            ) from error
+            kept = f"Standard input cannot be kept in {folder}: {reason(error)}"
+            raise JobsError(f"{kept}. Make room, or name a folder by TMPDIR.") from error
         yield str(path), format_name or _format_within(path)
 
 
@@ -131,6 +129,9 @@ def _format_within(path: Path) -> str:
         first = next((line.strip() for line in lines if line.strip()), "")
     if first.startswith("{"):
         return "jsonl"
+    if first[:1] == "[" and first.rstrip(",")[-1] in "[]}":
+        accepted = "one object a line is accepted (`jq -c '.[]'`), or prompts by --jobs-format text"
+        raise JobsError(f"Standard input is a JSON array; {accepted}.")
     for format_name, delimiters in (("tsv", "\t"), ("csv", ",;|")):
         for delimiter in delimiters:
             cells = [cell.strip(' "').lower() for cell in first.split(delimiter)]

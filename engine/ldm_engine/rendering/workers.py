@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from ..errors import LDMEngineError
-from ..machine.signals import ignore_stop_signals
+from ..machine.signals import blocked, ignore_stop_signals
 from .places import open_storage
 from .plan import Batch
 from .records import Outcome
@@ -87,17 +87,14 @@ def _start(settings: RendererSettings, output: str, label: str) -> _Worker:
     ours, theirs = Pipe()
     # With `-c` alone, Python would look for modules in the current folder first.
     main = "from ldm_engine.rendering.workers import main; main()"
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; sys.path[:] = {sys.path!r}; {main}",
-            str(theirs.fileno()),
-        ],
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=_STDERR,
-    )
+    code = f"import sys; sys.path[:] = {sys.path!r}; {main}"
+    with blocked():  # while it imports, a signal would end it
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=_STDERR,
+        )
     theirs.close()
     ours.send((settings, output, label))
     return _Worker(process, ours)

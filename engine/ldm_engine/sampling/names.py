@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 
 from .settings import SETTINGS
@@ -18,12 +19,14 @@ _FOREIGN = {
     ),
 }  # fmt: skip
 _SLIPS = 5, 8  #: letters of a name from which one, and two, of them may be wrong
+_LONG = 6  #: letters from which a slip in a word of other programs is noticed
 _MOST_KEPT = 10_000
 
 
 def folded(name: str) -> str:
-    """`name` without case and what is neither letter nor digit."""
-    return "".join(c for c in name.casefold() if c.isalnum())
+    """`name` without case, accents and what is neither letter nor digit."""
+    parts = unicodedata.normalize("NFKD", name).casefold()
+    return "".join(c for c in parts if c.isalnum())
 
 
 class Names:
@@ -62,8 +65,11 @@ class Names:
         short = folded(name)
         if short in self._meant:
             return self._meant[short]
-        near = (known for known in self.known if _is_near(short, folded(known)))
-        return next(near, None)
+        for same in (short.removesuffix("s"), f"{short}s"):
+            if same in self._meant:
+                return self._meant[same]
+        long = {w: k for w, k in self._meant.items() if len(w) >= _LONG or w == folded(k)}
+        return next((known for word, known in long.items() if _is_near(short, word)), None)
 
     def _fault(self, name: str) -> str:
         if known := self.meant(name):

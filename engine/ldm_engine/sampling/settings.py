@@ -231,8 +231,8 @@ SETTINGS: list[Setting] = [
         default="",
         check=_check_negative_prompt,
         spread=_spread_texts,
-        aliases="negative neg negprompt negativetext negativeprompts uncond unconditionalprompt "
-        "uncondprompt",
+        aliases="negative neg negprompt nprompt negativetext negativeprompts uncond "
+        "unconditionalprompt uncondprompt",
         is_later=False,
     ),
     Setting(
@@ -243,8 +243,8 @@ SETTINGS: list[Setting] = [
         maximum=MAX_SEED,
         check=_check_seed,
         spread=_spread_seeds,
-        aliases="seeds randomseed randseed noiseseed manualseed rngseed generatorseed rng "
-        "generator sed seeed sead sede",
+        aliases="seeds seedvalue randomseed randseed noiseseed manualseed rngseed generatorseed "
+        "rng generator sed seeed sead sede",
         is_later=False,
     ),
     Setting(
@@ -255,8 +255,8 @@ SETTINGS: list[Setting] = [
         minimum=1,
         maximum=lambda limits: limits.max_steps,
         accepted="a whole number from {minimum} to {maximum} is accepted.",
-        aliases="steps numsteps nsteps stepcount numberofsteps samplingsteps samplesteps "
-        "numsamplingsteps inferencesteps ninferencesteps ddimsteps denoisingsteps "
+        aliases="steps setps stesp numsteps nsteps stepcount numberofsteps samplingsteps "
+        "samplesteps numsamplingsteps inferencesteps ninferencesteps ddimsteps denoisingsteps "
         "diffusionsteps",
         is_later=False,
     ),

@@ -99,7 +99,7 @@ def _default_note(trained: list[str], missing: list[str]) -> str:
 def _averages(tensors: Iterable[str]) -> dict[str, str]:
     """Name without dots -> stored name of the average."""
     names = (name for name in tensors if name.startswith(AVERAGED) and name not in COUNTERS)
-    return {WRAPPING.sub("", name.removeprefix(AVERAGED)): name for name in names}
+    return {WRAPPING.sub("", _flat(name.removeprefix(AVERAGED))): name for name in names}
 
 
 def _is_averaged(name: str, tensors: Tensors, averages: dict[str, str]) -> bool:

@@ -18,6 +18,7 @@ from .tokenizer import read_tokenizer
 from .tokenizer_files import find_tokenizer
 from .weights_files import PADDLE_STEMS
 
+INDEX = "model_index.json"
 CONFIG_FILES = ("config.json", "model_config.json")
 SCHEDULER_FILES = ("scheduler_config.json", "config.json")
 
@@ -43,27 +44,31 @@ def open_folder(
     weights, more = weights_files(folders, variant)
     configs = {component: _config(folder, component) for component, folder in folders.items()}
     scheduler = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
-    configs["scheduler"], solver = ddim_config(scheduler)
+    index = _indexed_classes(path)
+    for component, folder in folders.items():
+        _require_class(path / INDEX, component, index.get(folder.name))
+    configs["scheduler"], solver = ddim_config(scheduler, index.get("scheduler"))
     paddle = any(file.name.startswith(PADDLE_STEMS) for file in weights.values())
     return Checkpoint(
         layout="paddlenlp" if paddle else "diffusers",
         path=path,
         configs=configs,
         tokenizer=read_tokenizer(
-            find_tokenizer([path / "tokenizer", path], vocab), _tokenizer_class(path)
+            find_tokenizer([path / "tokenizer", path], vocab), index.get("tokenizer")
         ),
         loaders={component: partial(load_weights, component, weights) for component in weights},
         notes=(*notes, *more, *solver),
     )
 
 
-def _tokenizer_class(path: Path) -> str | None:
-    """The class that diffusers opens the tokenizer with; None where nothing says so."""
-    index = path / "model_index.json"
-    match read_json(index).get("tokenizer") if index.is_file() else None:
-        case [_, str() as name]:
-            return name
-    return None
+def _indexed_classes(path: Path) -> dict[str, str]:
+    """The classes that diffusers opens the components with, by folder, as far as that is said."""
+    index = read_json(path / INDEX) if (path / INDEX).is_file() else {}
+    return {
+        folder: entry[1]
+        for folder, entry in index.items()
+        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
+    }
 
 
 def _first_json(folder: Path, names: tuple[str, ...], what: str) -> Config:
@@ -120,9 +125,13 @@ def _check_class(folder: Path, component: str, config: Config) -> None:
     )
     if isinstance(given, list) and given:
         given = given[0]
+    _require_class(folder, component, given)
+
+
+def _require_class(place: Path, component: str, given: Any) -> None:
     if given and given != MODEL_CLASSES[component]:
         given = given if isinstance(given, str) else f"model of the class {reprlib.repr(given)}"
         raise CheckpointError(
-            f"`{folder}` holds a {given}; the component {component} of this model family is a "
+            f"`{place}` holds a {given}; the component {component} of this model family is a "
             f"{MODEL_CLASSES[component]}.\n  Pass a checkpoint like CompVis/ldm-text2im-large-256."
         )

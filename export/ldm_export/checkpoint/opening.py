@@ -99,7 +99,8 @@ def _compvis_file(path: Path) -> tuple[Path, list[str]]:
         return path, []
     if not path.is_dir():
         raise CheckpointError(f"There is no checkpoint at `{path}`.\n  Pass {ACCEPTED}.")
-    files = {f.resolve(): f for f in sorted(path.iterdir()) if f.suffix in COMPVIS_SUFFIXES}
+    named = [f for f in sorted(path.iterdir()) if f.suffix.lower() in COMPVIS_SUFFIXES]
+    files = {(f.stat().st_dev, f.stat().st_ino): f for f in named if f.is_file()}
     if not files:
         found = ", ".join(sorted(entry.name for entry in path.iterdir())[:10]) or "nothing"
         raise CheckpointError(

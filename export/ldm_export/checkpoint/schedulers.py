@@ -59,11 +59,19 @@ _OF_SOLVERS = {
     "variance_type",
 }  # fmt: skip
 #: Of other classes, with the values that leave the model one of noise at whole timesteps.
-_OF_OTHER_MODELS = {"timestep_type": ("discrete", None), "use_flow_sigmas": (False, None)}
+_OF_OTHER_MODELS = {
+    "timestep_type": ("discrete", None),
+    "use_flow_sigmas": (False, None),
+    "predict_epsilon": (True, None),  # of 2022, before `prediction_type`
+}
+#: Of 2022 too, without effect.
+_WITHOUT_EFFECT = {"tensor_format"}
 
 
-def ddim_config(raw: Config) -> tuple[Config, list[str]]:
+def ddim_config(raw: Config, indexed: str | None = None) -> tuple[Config, list[str]]:
     """A config of DDIMScheduler with the noise schedule of `raw`, and a note if it is of another.
+
+    `indexed` is the class that model_index.json names; it must be of the same kind.
 
     Raises:
         ConfigError: if its class has another kind of noise schedule.
@@ -74,10 +82,11 @@ def ddim_config(raw: Config) -> tuple[Config, list[str]]:
     unsaid = raw.get("_use_default_values")
     config = {k: v for k, v in raw.items() if not isinstance(unsaid, list) or k not in unsaid}
     name = config.get("_class_name", "DDIMScheduler")
-    if name not in CLASSES:
-        shown = name[:100] if isinstance(name, str) else reprlib.repr(name)
+    strange = [n for n in (name, indexed or name) if n not in CLASSES]
+    if strange:
+        shown = strange[0][:100] if isinstance(strange[0], str) else reprlib.repr(strange[0])
         raise ConfigError(
-            f"The scheduler config is of the class {shown}; accepted are those whose noise "
+            f"The scheduler is of the class {shown}; accepted are those whose noise "
             f"schedule DDIM can follow: {', '.join(CLASSES)}.\n"
             "  Use the scheduler_config.json that the model was trained with."
         )
@@ -87,17 +96,19 @@ def ddim_config(raw: Config) -> tuple[Config, list[str]]:
                 f"The scheduler config's `{key}` is {config[key]!r}; {accepted[0]!r} is accepted: "
                 "only models that predict noise at whole timesteps are exported."
             )
-    known = _READ | _OF_CLIPPING | _OF_SOLVERS | _OF_OTHER_MODELS.keys()
+    known = _READ | _OF_CLIPPING | _OF_SOLVERS | _OF_OTHER_MODELS.keys() | _WITHOUT_EFFECT
     warn_of_unknown("scheduler", {k for k in config.keys() - known if not k.startswith("_")})
     for key in _SWITCHES:
         if config.get(key, False) in (None, False, True) and key in config:
             config[key] = bool(config[key])
     if config.get("timestep_spacing") == "linspace":
         config.pop("steps_offset", None)  # it does not count there
+    other = next((n for n in (name, indexed or name) if n != "DDIMScheduler"), "")
+    note = f"The scheduler is {other}: its noise schedule is read, and pictures are made with DDIM."
+    notes = [note] if other else []
     if name == "DDIMScheduler":
-        return config, []
+        return config, notes
     taken = {key: value for key, value in config.items() if key in _READ}
     if name not in _CLIPPING:
         taken.setdefault("clip_sample", False)
-    note = f"The scheduler is {name}: its noise schedule is read, and pictures are made with DDIM."
-    return {"_class_name": "DDIMScheduler", **taken}, [note]
+    return {"_class_name": "DDIMScheduler", **taken}, notes

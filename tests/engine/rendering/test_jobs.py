@@ -358,6 +358,14 @@ def test_standard_input_is_kept_and_its_format_seen(content, format_name):
         assert found == "text"
 
 
+@pytest.mark.parametrize("content", [b'[{"prompt": "a"}]', b"[", b'[\n {"prompt": "a"}\n]'])
+def test_a_json_array_on_standard_input_is_no_prompt(content):
+    with pytest.raises(JobsError, match="JSON array"), spooled(io.BytesIO(content), None):
+        pass
+    with spooled(io.BytesIO(b"[photo] a cat"), None) as (_, found):
+        assert found == "text"
+
+
 def test_a_field_that_no_row_before_has_is_a_failure_under_strict():
     jobs = [
         {"prompt": "a", "shelf": 1}, {"prompt": "b"}, {"prompt": "c", "shelf": None},

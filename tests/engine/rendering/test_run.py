@@ -133,7 +133,7 @@ def test_other_ways_give_the_same_files(render, tmp_path, whole, options):
 
 def test_ray_gives_the_same_files(render, tmp_path, whole):
     pytest.importorskip("ray")
-    with pytest.raises(InvalidArgumentError, match=r"`workers` is 1024 .* have room"):
+    with pytest.raises(InvalidArgumentError, match=r"22 actors of 1 threads .* room for \d"):
         render(executor="ray", workers=1024, threads=1)  # Ray would wait without end
     render(executor="ray", workers=2)
     assert files_of(tmp_path / "out") == files_of(whole)
@@ -141,11 +141,11 @@ def test_ray_gives_the_same_files(render, tmp_path, whole):
 
 
 def test_what_the_reader_of_a_thread_sees():
-    assert list(_awaited(lambda: range(3), lambda: False)) == [0, 1, 2]
+    assert list(_awaited(lambda: range(3), lambda: False, 0.1)) == [0, 1, 2]
     with pytest.raises(ZeroDivisionError):
-        list(_awaited(lambda: (1 // n for n in (1, 0)), lambda: False))
+        list(_awaited(lambda: (1 // n for n in (1, 0)), lambda: False, 0.1))
     over = threading.Event()
-    assert list(_awaited(lambda: (over.wait(n) for n in (0, 60)), lambda: True)) == [False]
+    assert list(_awaited(lambda: (over.wait(n) for n in (0, 60)), lambda: True, 0.1)) == [False]
     over.set()
 
 

@@ -56,7 +56,12 @@ def test_a_slip_of_the_finger_is_noticed(name, data):
         ("negative", "negative_prompt"), ("ddim_eta", "eta"), ("W", "width"), ("h", "height"),
         ("image_height", "height"), ("n_samples", "num_images"), ("prompt_2", "prompt"),
         ("num_image", "num_images"), ("numInferenceSteps", "num_inference_steps"),
-        ("num_infrence_stpes", "num_inference_steps"),
+        ("num_infrence_stpes", "num_inference_steps"), ("setps", "num_inference_steps"),
+        ("step", "num_inference_steps"), ("ddim_step", "num_inference_steps"),
+        ("sampling_step", "num_inference_steps"), ("guidence", "guidance_scale"),
+        ("cfg_scales", "guidance_scale"), ("negativ", "negative_prompt"),
+        ("neg_prompts", "negative_prompt"), ("n_prompt", "negative_prompt"),
+        ("seed_value", "seed"), ("séed", "seed"), ("ＳＥＥＤ", "seed"),
     ],
 )  # fmt: skip
 def test_words_of_other_programs(given_name, meant):

@@ -134,6 +134,16 @@ def test_incomplete_averages(averaged_folder: Path, truth: dict[str, Any], damag
         open_checkpoint(averaged_folder)
 
 
+def test_averages_under_names_with_dots(averaged_folder: Path, truth: dict[str, Any]) -> None:
+    stored = torch.load(averaged_folder / "model.ckpt")["state_dict"]
+    trained = [name for name in stored if name.startswith("model.diffusion_model.")]
+    for name in trained:
+        flat = "model_ema." + name.removeprefix("model.").replace(".", "")
+        stored["model_ema." + name.removeprefix("model.")] = stored.pop(flat)
+    torch.save({"state_dict": stored}, averaged_folder / "model.ckpt")
+    assert is_averaged(open_checkpoint(averaged_folder), truth)
+
+
 def test_averages_of_a_compiled_model(averaged_folder: Path, truth: dict[str, Any]) -> None:
     stored = torch.load(averaged_folder / "model.ckpt")["state_dict"]
     plain, compiled = "diffusion_model", "diffusion_model._orig_mod"

@@ -540,6 +540,17 @@ def test_other_model_family(diffusers_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "given"),
+    [("unet", "UNet3DConditionModel"), ("vqvae", "VQModel"), ("bert", "BertModel")],
+)
+def test_another_class_in_the_index(diffusers_folder: Path, name: str, given: str) -> None:
+    index = {"_class_name": "LDMTextToImagePipeline", name: ["diffusers", given]}
+    (diffusers_folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=rf"model_index\.json` holds a {given};"):
+        open_checkpoint(diffusers_folder)
+
+
+@pytest.mark.parametrize(
     ("vqvae", "says"),
     [
         ("diffusion_paddle_model.safetensors", {"format": "pd"}),  # as ppdiffusers 0.29 writes it

@@ -135,6 +135,17 @@ def test_another_class_is_named_once_and_its_solver_replaced():
     assert ["PNDMScheduler" in note and "DDIM" in note for note in notes] == [True]
 
 
+def test_the_class_of_the_index_is_looked_at():
+    assert ddim_config(SCHEDULER, "DDIMScheduler") == (SCHEDULER, [])
+    made, notes = ddim_config(SCHEDULER, "PNDMScheduler")
+    assert made == SCHEDULER
+    assert "PNDMScheduler" in notes[0]
+    with pytest.raises(ConfigError, match="LCMScheduler"):
+        ddim_config(SCHEDULER, "LCMScheduler")
+    with pytest.raises(ConfigError, match="LCMScheduler"):
+        ddim_config({**SCHEDULER, "_class_name": "LCMScheduler"}, "DDIMScheduler")
+
+
 def test_a_config_of_ddim_stays_as_it_is():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -151,6 +162,7 @@ def test_a_config_of_ddim_stays_as_it_is():
         ({"_class_name": None}, "None"),
         ({"_class_name": ["DDIMScheduler"]}, "DDIMScheduler"),
         ({"use_flow_sigmas": True}, "use_flow_sigmas"),
+        ({"predict_epsilon": False}, "predict_epsilon"),
         ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type"),
     ],
 )
