@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError, LDMEngineError, OutputError
-from .storage import Storage, refusal
+from .storage import FileStatus, Storage, refusal
 
 _URL = re.compile(r"(?:\w+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 LOCAL_URL = re.compile(r"^(?:file|local)://")
@@ -119,13 +119,9 @@ class RemoteStorage(Storage):
     def prepare(self) -> None:
         """Nothing to do: nothing unfinished is ever there."""
 
-    def size(self, name: str) -> int | None:
-        """A million requests would take hours: -1."""
-        return -1
-
-    def time_ns(self, name: str) -> int | None:
-        """None, for the same reason."""
-        return None
+    def status(self, name: str) -> FileStatus:
+        """Unknown: a million requests would take hours."""
+        return FileStatus(-1, None)
 
     def sync(self, names: Iterable[str]) -> None:
         """Nothing to do: an object that was put is there."""

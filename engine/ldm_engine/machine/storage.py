@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import LDMEngineError, OutputError
 from .files import reason, synced_file
@@ -30,6 +30,13 @@ _REMEDIES = {
     errno.EXDEV: "have all folders of the output on one file system",
 }
 _REMEDY = "make the output writable"
+
+
+class FileStatus(NamedTuple):
+    """What is known of a file without reading it."""
+
+    size: int  #: in bytes; -1 where finding out would take long
+    written_ns: int | None  #: when it was last written; None where that cannot be told
 
 
 class Storage(ABC):
@@ -87,12 +94,13 @@ class Storage(ABC):
         """Remove a folder and all that is in it."""
 
     @abstractmethod
+    def status(self, name: str) -> FileStatus | None:
+        """Size and time of a file, or None if it is not there."""
+
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None if it is not there; -1 where finding out would take long."""
-
-    @abstractmethod
-    def time_ns(self, name: str) -> int | None:
-        """When a file was last written; None if it is not there or that cannot be told."""
+        status = self.status(name)
+        return None if status is None else status.size
 
     @abstractmethod
     def prepare(self) -> None:
@@ -164,19 +172,13 @@ class LocalStorage(Storage):
             except FileNotFoundError:
                 return None
 
-    def size(self, name: str) -> int | None:
+    def status(self, name: str) -> FileStatus | None:
         """As the file system has it."""
         try:
-            return os.stat(f"{self.output}/{name}").st_size  # noqa: PTH116 - no Path, a million times
+            found = os.stat(f"{self.output}/{name}")  # noqa: PTH116 - no Path, a million times
         except OSError:
             return None
-
-    def time_ns(self, name: str) -> int | None:
-        """As the file system has it."""
-        try:
-            return os.stat(f"{self.output}/{name}").st_mtime_ns  # noqa: PTH116 - as above
-        except OSError:
-            return None
+        return FileStatus(found.st_size, found.st_mtime_ns)
 
     def lines(self, name: str) -> Iterator[bytes]:
         """Read the journal line by line."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from ..errors import OutputError
-from ..machine.storage import ALONE, Storage
+from ..machine.storage import ALONE, FileStatus, Storage
 from .jobs import Identity, identify
 from .options import Shard
 from .records import Outcome, from_line, is_cut, to_line
@@ -41,8 +41,8 @@ class Journals:
         shards wrote; a shard only reads it.
         """
         self._states = states
-        times = map(self._storage.time_ns, self._storage.journals(RECORDS))
-        self._recorded_ns = max((time for time in times if time is not None), default=0)
+        found = map(self._storage.status, self._storage.journals(RECORDS))
+        self._recorded_ns = max((status.written_ns or 0 for status in found if status), default=0)
         self._load(RECORDS, DONE)
         self._load_unpacked()
         self._load(FAILURES, FAILED)  # what is done is none any more
@@ -174,12 +174,12 @@ class Journals:
         if "error" in record or not self._shard.holds(identity):
             return True
         path = record["path"]
-        size = self._storage.size(path)
-        if size is None or size == -1 or "member" in record:
-            return size is not None
+        status = self._storage.status(path)
+        if status is None or status.size == -1 or "member" in record:
+            return status is not None
         if flag != DONE:  # it waits for an archive, where nobody is to edit it
-            return bool(size == record["bytes"])
-        if path not in self._edited and self._may_differ(record, size):
+            return bool(status.size == record["bytes"])
+        if path not in self._edited and self._may_differ(record, status):
             content = self._storage.read(path) or b""
             if is_cut(content, record["bytes"]):
                 return False
@@ -187,15 +187,14 @@ class Journals:
                 self._edited[path] = None
         return not (self._replaces and path in self._edited)
 
-    def _may_differ(self, record: Outcome, size: int) -> bool:
+    def _may_differ(self, record: Outcome, status: FileStatus) -> bool:
         """Whether an image must be read to know that it is as recorded.
 
         It is older than the line that records it, and so than the journal's last one.
         """
-        if self._replaces or size != record["bytes"]:
+        if self._replaces or status.size != record["bytes"]:
             return True
-        written_ns = self._storage.time_ns(record["path"])
-        return written_ns is not None and written_ns > self._recorded_ns
+        return status.written_ns is not None and status.written_ns > self._recorded_ns
 
     def _outcomes(self, name: str) -> Iterator[Outcome]:
         for number, line in enumerate(self._storage.lines(name), 1):

@@ -38,6 +38,8 @@ class Names:
         self._meant = {alias: name for name, aliases in others.items() for alias in aliases}
         self._meant |= {alias: s.name for s in SETTINGS for alias in s.aliases.split()}
         self._meant |= {folded(name): name for name in self.known}
+        #: Those in which a slip is noticed.
+        self._long = {w: k for w, k in self._meant.items() if len(w) >= _LONG or w == folded(k)}
         self._found: dict[str, str] = {}
 
     def faults(self, others: Iterable[str], given: Collection[str]) -> list[str]:
@@ -68,8 +70,7 @@ class Names:
         for same in (short.removesuffix("s"), f"{short}s"):
             if same in self._meant:
                 return self._meant[same]
-        long = {w: k for w, k in self._meant.items() if len(w) >= _LONG or w == folded(k)}
-        return next((known for word, known in long.items() if _is_near(short, word)), None)
+        return next((known for word, known in self._long.items() if _is_near(short, word)), None)
 
     def _fault(self, name: str) -> str:
         if known := self.meant(name):

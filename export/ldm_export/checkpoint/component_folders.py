@@ -86,7 +86,8 @@ def _folder_name(path: Path, component: str, names: tuple[str, ...]) -> tuple[st
     if len(found) == 1:
         return found[0], []
     with_weights = [name for name in found if _has_weights(path / name, component)]
-    indexed = [name for name in with_weights if name in _indexed(path)]
+    index = indexed_classes(path)
+    indexed = [name for name in with_weights if name in index]
     chosen = next(iter(indexed or with_weights or found))
     return chosen, [name for name in found if name != chosen]
 
@@ -99,9 +100,14 @@ def _names(folder: Path) -> list[str]:
     return [entry.name for entry in folder.iterdir()]
 
 
-def _indexed(path: Path) -> set[str]:
-    """The components that model_index.json names, which are written [library, class]."""
-    if not (path / MODEL_INDEX).is_file():
-        return set()
-    index = read_json(path / MODEL_INDEX)
-    return {name for name, value in index.items() if isinstance(value, list) and any(value)}
+def indexed_classes(path: Path) -> dict[str, str | None]:
+    """The components that model_index.json names, which are written [library, class].
+
+    Each with the class that diffusers opens it with; None where that is no name.
+    """
+    index = read_json(path / MODEL_INDEX) if (path / MODEL_INDEX).is_file() else {}
+    named = {name: value for name, value in index.items() if isinstance(value, list) and any(value)}
+    return {
+        name: value[1] if len(value) == 2 and isinstance(value[1], str) else None
+        for name, value in named.items()
+    }

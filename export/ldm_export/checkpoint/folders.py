@@ -10,7 +10,7 @@ from typing import Any
 from ldm_engine.errors import CheckpointError, ConfigError
 
 from .checkpoint import Checkpoint, Config
-from .component_folders import component_folders
+from .component_folders import MODEL_INDEX, component_folders, indexed_classes
 from .component_weights import load_weights, weights_files
 from .json_files import read_json
 from .schedulers import ddim_config
@@ -18,7 +18,6 @@ from .tokenizer import read_tokenizer
 from .tokenizer_files import find_tokenizer
 from .weights_files import PADDLE_STEMS
 
-INDEX = "model_index.json"
 CONFIG_FILES = ("config.json", "model_config.json")
 SCHEDULER_FILES = ("scheduler_config.json", "config.json")
 
@@ -44,9 +43,9 @@ def open_folder(
     weights, more = weights_files(folders, variant)
     configs = {component: _config(folder, component) for component, folder in folders.items()}
     scheduler = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
-    index = _indexed_classes(path)
+    index = indexed_classes(path)
     for component, folder in folders.items():
-        _require_class(path / INDEX, component, index.get(folder.name))
+        _require_class(path / MODEL_INDEX, component, index.get(folder.name))
     configs["scheduler"], solver = ddim_config(scheduler, index.get("scheduler"))
     paddle = any(file.name.startswith(PADDLE_STEMS) for file in weights.values())
     return Checkpoint(
@@ -59,16 +58,6 @@ def open_folder(
         loaders={component: partial(load_weights, component, weights) for component in weights},
         notes=(*notes, *more, *solver),
     )
-
-
-def _indexed_classes(path: Path) -> dict[str, str]:
-    """The classes that diffusers opens the components with, by folder, as far as that is said."""
-    index = read_json(path / INDEX) if (path / INDEX).is_file() else {}
-    return {
-        folder: entry[1]
-        for folder, entry in index.items()
-        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
-    }
 
 
 def _first_json(folder: Path, names: tuple[str, ...], what: str) -> Config:

@@ -58,11 +58,11 @@ _OF_SOLVERS = {
     "use_dynamic_shifting", "use_exponential_sigmas", "use_karras_sigmas", "use_lu_lambdas",
     "variance_type",
 }  # fmt: skip
-#: Of other classes, with the values that leave the model one of noise at whole timesteps.
+#: Of other classes, with the value that leaves the model one of noise at whole timesteps.
 _OF_OTHER_MODELS = {
-    "timestep_type": ("discrete", None),
-    "use_flow_sigmas": (False, None),
-    "predict_epsilon": (True, None),  # of 2022, before `prediction_type`
+    "timestep_type": "discrete",
+    "use_flow_sigmas": False,
+    "predict_epsilon": True,  # of 2022, before `prediction_type`
 }
 #: Of 2022 too, without effect.
 _WITHOUT_EFFECT = {"tensor_format"}
@@ -91,9 +91,9 @@ def ddim_config(raw: Config, indexed: str | None = None) -> tuple[Config, list[s
             "  Use the scheduler_config.json that the model was trained with."
         )
     for key, accepted in _OF_OTHER_MODELS.items():
-        if config.get(key) not in (*accepted, None):
+        if config.get(key) not in (accepted, None):
             raise ConfigError(
-                f"The scheduler config's `{key}` is {config[key]!r}; {accepted[0]!r} is accepted: "
+                f"The scheduler config's `{key}` is {config[key]!r}; {accepted!r} is accepted: "
                 "only models that predict noise at whole timesteps are exported."
             )
     known = _READ | _OF_CLIPPING | _OF_SOLVERS | _OF_OTHER_MODELS.keys() | _WITHOUT_EFFECT
