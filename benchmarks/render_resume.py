@@ -12,7 +12,7 @@ import ldm_engine
 from ldm_engine.rendering.jobs import Defaults, RowReader
 from ldm_engine.rendering.records import record, to_line
 from ldm_engine.sampling.opening import open_to_run
-from ldm_engine.sampling.settings import Limits, default_values, settings_hash
+from ldm_engine.sampling.settings import default_values, settings_hash
 from process import measure
 
 COMMAND = Path(sys.executable).with_name("ldm-engine")
@@ -49,7 +49,7 @@ def _make_jobs(path: Path, count: int) -> None:
 def _make_output(bundle: Path, jobs: Path, output: Path) -> None:
     """Render the first job; of all others, write the record and an empty file for the image."""
     opened, settings = open_to_run(bundle), {"num_inference_steps": STEPS, "guidance_scale": 6.0}
-    limits = Limits(opened.bundle.model, opened.schedule.num_train_timesteps)
+    limits = opened.limits
     reader = RowReader(limits, Defaults(settings=default_values() | settings))
     with jobs.open() as rows:
         first_job = [json.loads(next(rows))]

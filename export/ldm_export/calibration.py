@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ldm_engine.bundle.bundle import Bundle
+from ldm_engine.bundle.bundle import PROMPTS, Bundle
 from ldm_engine.errors import InvalidArgumentError
+from ldm_engine.fitting.prompts import hold_out, read_prompts
 from ldm_engine.runtimes.base import Program, RuntimeOptions
 from ldm_engine.runtimes.choice import Choice
 from ldm_engine.sampling.encoding import encode_text, encode_time, unet_shapes
@@ -26,12 +26,11 @@ from ldm_engine.sampling.opening import prepare
 from ldm_engine.sampling.request import Request
 from ldm_engine.sampling.tokenizer import Tokenizer
 
-#: A checkpoint folder may bring prompts of its own in a file of this name: a model that knows only
-#: some subjects must be calibrated with those.
-PROMPTS_FILE = "calibration_prompts.txt"
+#: A checkpoint folder may bring prompts of its own in a file of this name, which is their name in a
+#: bundle too: a model that knows only some subjects must be calibrated with those.
+PROMPTS_FILE = PROMPTS
 MIN_PROMPTS = 4  #: one in four is held out of the calibration for the gate
 MAX_PROMPTS = 256  #: far more than improves anything; each costs a run of the fp32 UNet
-MAX_FILE_BYTES = 1 << 20
 
 #: For models of general subjects: things, people, places, styles, light, colours, counts, short
 #: and long texts.
@@ -82,53 +81,13 @@ class Sample:
 
 
 def read_calibration_prompts(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The prompts in a UTF-8 text file, one a line; empty lines and repeated ones do not count.
-
-    Raises:
-        InvalidArgumentError: if there is no such file, or it does not hold such prompts.
-    """
-    accepted = (
-        f"A UTF-8 text file with {MIN_PROMPTS} to {MAX_PROMPTS} different prompts, one a line, is "
-        "accepted."
-    )
-    file = Path(path)
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidArgumentError(
-            f"The calibration prompts {file} cannot be read: {reason}. {accepted}"
-        ) from error
-    if len(content) > MAX_FILE_BYTES:
-        raise InvalidArgumentError(
-            f"The calibration prompts {file} are more than {MAX_FILE_BYTES >> 20} MiB. {accepted}"
-        )
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InvalidArgumentError(
-            f"The calibration prompts {file} are not UTF-8: line {line} holds the byte "
-            f"0x{content[error.start]:02x}. {accepted} Save it as UTF-8."
-        ) from error
-    if "\0" in text:
-        raise InvalidArgumentError(
-            f"The calibration prompts {file} hold the character U+0000, as UTF-16 does that is "
-            f"read as UTF-8. {accepted} Save it as UTF-8."
-        )
-    prompts = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
-    if not MIN_PROMPTS <= len(prompts) <= MAX_PROMPTS:
-        raise InvalidArgumentError(
-            f"The calibration prompts {file} hold {len(prompts)} different prompts. {accepted}"
-        )
-    return prompts
+    """``read_prompts`` of as many prompts as a calibration takes."""
+    return read_prompts(path, "calibration prompts", MIN_PROMPTS, MAX_PROMPTS)
 
 
 def split_prompts(prompts: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those to calibrate with, and every fourth, which are held out for the gate."""
-    held_out = tuple(prompts[3::4])
-    return tuple(p for i, p in enumerate(prompts) if i % 4 != 3), held_out
+    return hold_out(prompts, 4)
 
 
 def gather_samples(

@@ -15,6 +15,7 @@ import paddle
 
 from ldm_engine import __version__
 from ldm_engine.bundle.bundle import (
+    PROMPTS,
     REFERENCE,
     SCHEDULER_CONFIG,
     VOCABULARY,
@@ -41,7 +42,7 @@ from .models import TextEncoderConfig
 from .precisions import required_precisions
 from .programs import Models, build_programs
 from .progress import Progress, silent
-from .quantization import add_int8, check_int8, choose_prompts
+from .quantization import add_int8, check_int8, choose_prompts, find_prompts
 from .target import check_target, staging_folder
 from .tensorrt_programs import BuildOptions, add_tensorrt, check_tensorrt, plan_build
 from .verify import compute_references, gate, parity_report
@@ -95,11 +96,15 @@ def export_bundle(
     check_tensorrt(formats, build_options)
     required = required_precisions(require, formats, int8, build_options)
     prompts = choose_prompts(checkpoint.path, calibration_prompts) if int8 else None
+    known = find_prompts(checkpoint.path, calibration_prompts)
     out = check_target(out, force)
     install(current_handlers())  # importing Paddle has taken SIGTERM without Python's knowledge
     with staging_folder(out) as staging, _on_cpu():
         # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
         with paddle.utils.unique_name.guard():
+            (staging / PROMPTS).write_text(
+                "".join(f"{prompt}\n" for prompt in known), encoding="utf-8"
+            )
             draft, references = _export_into(
                 staging, checkpoint, formats, weights, build_options, source, progress
             )
@@ -168,7 +173,7 @@ def _verified(
     """`draft` with hashes, versions, and the gate's report beside what its parity held before."""
     findings = gate(draft, references, required, progress)
     progress("hashing")
-    names = (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *draft.program_files_listed)
+    names = (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, PROMPTS, *draft.program_files_listed)
     files = {n: _file_info(draft.path / n) for n in names}
     parity = parity_report(findings)
     for runtime, precisions in draft.parity.items():

@@ -72,20 +72,27 @@ def choose_prompts(checkpoint: Path, given: Path | None) -> Prompts:
     return Prompts(*split_prompts(DEFAULT_PROMPTS))
 
 
+def find_prompts(checkpoint: Path, given: Path | None) -> tuple[str, ...]:
+    """All prompts of the file `given`, else of the checkpoint's folder, else the general ones.
+
+    Raises:
+        InvalidArgumentError: if a file cannot be read or does not hold prompts.
+    """
+    file = given or checkpoint / PROMPTS_FILE
+    return read_calibration_prompts(file) if given or file.is_file() else DEFAULT_PROMPTS
+
+
 def check_int8(formats: Sequence[str], int8: bool, given: Path | None) -> None:
     """Refuse an int8 export that could not be made, before any work.
 
     Raises:
         InvalidArgumentError: if the format openvino is not among `formats`, or the prompts `given`
-            cannot be read or are given without int8.
+            cannot be read.
         RuntimeUnavailableError: if NNCF is not installed.
     """
+    if given is not None:
+        read_calibration_prompts(given)
     if not int8:
-        if given is not None:
-            raise InvalidArgumentError(
-                f"Calibration prompts ({given}) were given without int8. Add --int8, or leave them "
-                "out."
-            )
         return
     if "openvino" not in formats:
         raise InvalidArgumentError(
@@ -96,8 +103,6 @@ def check_int8(formats: Sequence[str], int8: bool, given: Path | None) -> None:
         raise RuntimeUnavailableError(
             f"int8 needs NNCF, which is not installed. Install it with: {INSTALL}"
         )
-    if given is not None:
-        read_calibration_prompts(given)
 
 
 def add_int8(draft: Bundle, prompts: Prompts, progress: Progress) -> Bundle:

@@ -24,6 +24,8 @@ MANIFEST = "bundle.json"
 SCHEDULER_CONFIG = "scheduler_config.json"
 VOCABULARY = "vocab.txt"
 REFERENCE = "reference.json"
+PROMPTS = "calibration_prompts.txt"
+SOLVERS = "solvers.json"  #: has its own seal, and is no part of the manifest
 
 _HASH_CHUNK_BYTES = 4 << 20
 
@@ -117,7 +119,8 @@ class Bundle:
     @property
     def digest(self) -> str:
         """One hash over all that makes the pixels: files, and what is said of the tokenizer."""
-        return self.files_digest(self.files.keys() - {REFERENCE}, self.tokenizer.digest_line)
+        pixels = self.files.keys() - {REFERENCE, PROMPTS}
+        return self.files_digest(pixels, self.tokenizer.digest_line)
 
     def files_digest(self, names: Iterable[str], last_line: str = "") -> str:
         """One hash over the hashes of the files `names`, whatever their order."""

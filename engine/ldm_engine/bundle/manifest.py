@@ -6,8 +6,6 @@ The format is documented in ``docs/bundle-format.md``. The twin in C++ is
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -33,12 +31,12 @@ from .bundle import (
 from .contract import TABLE, TensorSpec, tensor_specs
 from .formats import FORMAT_FILES, are_program_files
 from .model import AddedToken, ModelInfo, TokenizerInfo, check_sizes
+from .seals import is_sealed, sealed
 
 FORMAT_VERSION = 2  #: what is written; this one and all before it are read
 TOKENIZER_KINDS = ("wordpiece",)
 _SEAL = "manifest_sha256"
 _MAX_NAME_BYTES = 255  # more, file systems do not take
-_UNSEALED = f'"{_SEAL}": "{"0" * 64}"'
 
 
 class _NewerThanThisError(Exception):
@@ -73,20 +71,12 @@ def _said(parity: Parity) -> dict[str, Any]:
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
-    """The text of a manifest with its own hash in it.
-
-    That is the sha256 of the whole text with zeros for the hash's 64 digits.
-    """
-    content = {**content, _SEAL: "0" * 64}
-    text = json.dumps(content, indent=2) + "\n"
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return text.replace(_UNSEALED, f'"{_SEAL}": "{digest}"', 1).encode()
+    """The text of a manifest with its own hash in it."""
+    return sealed(content, _SEAL)
 
 
 def _check_seal(path: Path, content: bytes, recorded: object) -> None:
-    sealed = f'"{_SEAL}": "{recorded}"'.encode()
-    unsealed = content.replace(sealed, _UNSEALED.encode(), 1)
-    if hashlib.sha256(unsealed).hexdigest() != recorded:
+    if not is_sealed(content, _SEAL, recorded):
         raise BundleError(
             f"{path} was altered after it was written: it does not match its recorded sha256. "
             "Copy the bundle again from its source, or export it again."

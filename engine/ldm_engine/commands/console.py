@@ -177,10 +177,33 @@ def byte_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def step_bar(total: int) -> Iterator[Callable[[str], None]]:
     """A bar over `total` denoising steps; call the result after each, saying of what."""
+    with _counted(total) as advance:
+        yield lambda description: advance(description, 1)
+
+
+@contextmanager
+def _counted(total: int) -> Iterator[Callable[[str, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err) as progress:
-        task = progress.add_task("rendering", total=total)
-        yield lambda description: progress.update(task, advance=1, description=description)
+        task = progress.add_task("starting", total=total)
+        yield lambda description, count: progress.update(
+            task, advance=count, description=description
+        )
+
+
+@contextmanager
+def call_bar(total: int) -> Iterator[Callable[[str, int], None]]:
+    """A bar over `total` calls of a program; call the result with of what, and how many were made.
+
+    That is also where an interrupt stops the work.
+    """
+    with _counted(total) as count, INTERRUPTS.deferred():
+
+        def advance(description: str, calls: int) -> None:
+            INTERRUPTS.check()
+            count(description, calls)
+
+        yield advance
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from . import console
 #: Where each subcommand is defined, in the order in which ``--help`` lists them.
 COMMANDS = {
     "export": "ldm_export.command",
+    "fit": "ldm_engine.commands.fit",
     "info": "ldm_engine.commands.info",
     "verify": "ldm_engine.commands.verify",
     "generate": "ldm_engine.commands.generate",

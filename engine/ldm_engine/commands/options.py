@@ -29,7 +29,21 @@ def settings_options(command: Command, settings: Iterable[Setting] | None = None
 def _option_type(setting: Setting) -> Any:
     if setting.choices:
         return click.Choice(setting.choices)
+    if setting.word:
+        return NumberOrWord(setting.kind, setting.word)
     return str if setting.kind is list else setting.kind
+
+
+class NumberOrWord(click.ParamType[Any]):
+    """A number, or one word in its place."""
+
+    def __init__(self, kind: type, word: str) -> None:
+        self.name = f"{click.types.convert_type(kind).name}|{word}"
+        self._number, self._word = click.types.convert_type(kind), word
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or the word."""
+        return value if value == self._word else self._number.convert(value, param, ctx)
 
 
 def runtime_options(command: Command) -> Command:
@@ -58,3 +72,29 @@ def runtime_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+class ListOf(click.ParamType[Any]):
+    """Different numbers within a range, with commas between them."""
+
+    def __init__(self, kind: type[int] | type[float], minimum: float, maximum: float) -> None:
+        self.name = "NUMBER,..."
+        self._kind, self._minimum, self._maximum = kind, minimum, maximum
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of them, in ascending order."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [self._kind(text) for text in str(value).split(",")]
+        except ValueError:
+            numbers = []
+        if not numbers or not all(self._minimum <= n <= self._maximum for n in numbers):
+            what = "whole numbers" if self._kind is int else "numbers"
+            self.fail(
+                f"{value!r} is given; {what} from {self._minimum:g} to {self._maximum:g} with "
+                "commas between them are accepted.",
+                param,
+                ctx,
+            )
+        return tuple(sorted(set(numbers)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from ..sampling.schedule import NoiseSchedule
 from ..sampling.solvers import dpmsolver_rows
 from .images import Array, Images, advanced
 
+Weights = tuple[tuple[float, ...], ...]  #: a step's a, b[0], b[1], ...
 TERMS = 8  #: of history
 RIDGE = 1e-6  #: of the mean square of what is weighted, towards DPM-Solver++ 2M
 
@@ -19,10 +20,8 @@ def fit_weights(
     images: Images,
     reference: Mapping[int | None, Array],
     timesteps: Sequence[int],
-    guidance: float,
     schedule: NoiseSchedule,
-    on_call: Callable[[], None] = lambda: None,
-) -> tuple[tuple[float, ...], ...]:
+) -> Weights:
     """For each step the weights a, b[0], b[1], ... that lead nearest to `reference`.
 
     A step is fitted where the steps before have led, so that it corrects their errors too.
@@ -31,22 +30,19 @@ def fit_weights(
         images: to fit to.
         reference: their converged latents at each of `timesteps`, and under None at the end.
         timesteps: of the solver, descending.
-        guidance: of all images.
         schedule: of the model.
-        on_call: called after each call of the UNet for all images.
     """
     x, history = images.noise.copy(), list[Array]()
     weights: list[tuple[float, ...]] = []
     forms = dpmsolver_rows(schedule, timesteps)
     for form, then in zip(forms, [*timesteps[1:], None], strict=True):
-        history.insert(0, images.item(x, form, guidance))
+        history.insert(0, images.item(x, form))
         del history[TERMS:]
         prior = np.zeros(1 + len(history))
         prior[: 1 + len(form.b)] = form.a, *form.b
         row = _least_squares([x, *history], reference[then], prior)
         weights.append(tuple(map(float, row)))
         x = advanced(x, history, weights[-1][0], weights[-1][1:])
-        on_call()
     return tuple(weights)
 
 
@@ -58,4 +54,4 @@ def _least_squares(
     gram = matrix.T @ matrix
     residual = matrix.T @ (target.ravel() - matrix @ prior)
     ridge = RIDGE * np.trace(gram) / len(gram)
-    return prior + np.linalg.solve(gram + ridge * np.eye(len(gram)), residual)
+    return np.asarray(prior + np.linalg.solve(gram + ridge * np.eye(len(gram)), residual))

@@ -8,21 +8,18 @@ from numpy.typing import NDArray
 from ..sampling.fitted import Figures
 from .images import Array
 
-EQUAL_DB = 99.0  #: of pictures without a difference
+MAX_DB = 120.0  #: of pictures without a difference, or next to none
 
 
 def psnr(pixels: Array, reference: Array) -> NDArray[np.float64]:
-    """[N] in dB, of images [N, H, W, 3] rounded to 8 bits."""
-    levels = np.rint(pixels * 255.0) - np.rint(reference * 255.0)
-    errors = (levels.astype(np.float64) ** 2).mean(axis=(1, 2, 3)) / 255.0**2
-    return np.where(errors > 0, -10 * np.log10(np.maximum(errors, 1e-10)), EQUAL_DB)
+    """[N] in dB, of images [N, H, W, 3] in [0, 1], which are not rounded."""
+    squares = (pixels.astype(np.float64) - reference) ** 2
+    errors = np.maximum(squares.mean(axis=(1, 2, 3)), 10 ** (-MAX_DB / 10))
+    return np.asarray(-10 * np.log10(errors))
 
 
-def figures(pixels: Array, reference: Array) -> Figures:
-    """Median, tenth percentile and least."""
-    values = psnr(pixels, reference)
-    return Figures(
-        len(values),
-        *(float(np.percentile(values, share)) for share in (50, 10)),
-        float(values.min()),
-    )
+def figures(values: NDArray[np.float64], most: float = MAX_DB) -> Figures:
+    """Of the PSNR [N] of N pictures, each `most` where it is more."""
+    values = np.minimum(values, most)
+    median, tenth = (float(np.percentile(values, share)) for share in (50, 10))
+    return Figures(len(values), median, tenth, float(values.min()))

@@ -179,6 +179,8 @@ def _parsed(setting: Setting, value: Any) -> Any:
         return value
     if setting.kind is str:
         return _text(setting.name, value)
+    if setting.word and value == setting.word:
+        return value
     return as_number(setting.name, value, whole=setting.kind is int)
 
 

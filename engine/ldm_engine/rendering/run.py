@@ -14,7 +14,7 @@ from ..machine.lock import locked
 from ..machine.remote import absolute
 from ..machine.storage import Storage
 from ..sampling.opening import open_to_run
-from ..sampling.settings import Limits, default_values
+from ..sampling.settings import default_values
 from .archives import TarJournals
 from .execution import Counter, Execution, Progress
 from .jobs import Defaults, RowReader
@@ -125,7 +125,7 @@ class Run:
             device=options.device,
             threads=options.threads,
         )
-        limits = Limits(opened.bundle.model, opened.schedule.num_train_timesteps)
+        limits = opened.limits
         reader = RowReader(limits, self.defaults)
         if options.executor == "ray":
             import_ray()

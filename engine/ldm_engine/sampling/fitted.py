@@ -1,32 +1,35 @@
-"""Solvers fitted to a bundle: tables of rows for small step counts, with what was measured of each.
+"""Solvers fitted to a bundle: tables of weights, and which of them serves a request.
 
-A table holds for one guidance and one step count its timesteps and, for each step, the weights of
-the latents and of the history in the data form (``solvers.py``). ``ldm_engine/fitting`` makes them.
+A table holds for one guidance and one step count its timesteps, for each step the weights of the
+latents and of the history in the data form (``solvers.py``), and how its pictures compare with
+DDIM's, as measured on prompts that it was not fitted to. ``ldm_engine/fitting`` makes tables, and
+``solvers_file.py`` keeps them.
+
+The twin in C++ is ``cpp/src/sampling/fitted.cpp``; ``tests/data/fitted.json`` holds both to the
+same rows.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Any
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from ..errors import BundleError
+import numpy as np
+
+from ..errors import BundleError, InvalidArgumentError
 from .schedule import NoiseSchedule
-from .solvers import Row, dpmsolver_rows
-from .values import is_number, is_whole, shown
+from .solvers import Row, fitted_rows
 
-MAX_TERMS = 16  #: of history, this call's among them
-MAX_WEIGHT = 100.0  #: far beyond what a fit gives; keeps float32 finite
-MAX_TABLES, MAX_STEPS = 1000, 200
+DIGEST_DIGITS = 16
 
 
 @dataclass(frozen=True)
 class Figures:
-    """PSNR to the converged pictures of held-out prompts, in dB."""
+    """PSNR to the converged pictures of prompts that nothing was fitted to, in dB."""
 
-    count: int
+    count: int  #: of pictures
     median: float
     tenth_percentile: float
     least: float
@@ -41,6 +44,17 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a table was fitted with."""
+
+    runtime: str
+    precision: str
+    images: int  #: that it was fitted to
+    prompts_sha256: str  #: of all prompts, a line each
+    version: str  #: of this package
+
+
+@dataclass(frozen=True)
 class Table:
     """One fitted solver."""
 
@@ -48,105 +62,107 @@ class Table:
     timesteps: tuple[int, ...]  #: descending, one a step
     weights: tuple[tuple[float, ...], ...]  #: a step's a, b[0], b[1], ...
     figures: Figures
-    ddim_50: Figures  #: of DDIM with 50 steps, on the same prompts
+    ddim_50: Figures  #: of DDIM with 50 steps, of the same pictures
     dpmsolver: Figures  #: of DPM-Solver++ 2M with as many steps as this one, likewise
+    reference_db: float  #: how near the converged pictures are to what they converge to, at least
+    origin: Origin
 
     @property
     def steps(self) -> int:
         """Calls of the UNet."""
         return len(self.timesteps)
 
+    @property
+    def key(self) -> tuple[float, int]:
+        """What there is one table for: guidance and steps."""
+        return self.guidance_scale, self.steps
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all that makes the pixels: a step's timestep, number of weights, weights.
+
+        They are hashed as float64, little-endian.
+        """
+        numbers = [
+            number
+            for timestep, row in zip(self.timesteps, self.weights, strict=True)
+            for number in (timestep, len(row), *row)
+        ]
+        return hashlib.sha256(np.asarray(numbers, "<f8").tobytes()).hexdigest()[:DIGEST_DIGITS]
+
     def rows(self, schedule: NoiseSchedule) -> tuple[Row, ...]:
         """The solver's rows."""
-        forms = dpmsolver_rows(schedule, self.timesteps)  # of which the data form is taken
-        return tuple(
-            Row(form.timestep, form.p, form.q, a, tuple(b), 0.0)
-            for form, (a, *b) in zip(forms, self.weights, strict=True)
+        return fitted_rows(schedule, self.timesteps, self.weights)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a bundle, which may have none."""
+
+    tables: tuple[Table, ...] = ()  #: by guidance, then by steps
+    fault: str = ""  #: why those that it has cannot be used
+
+    def of(self, guidance_scale: float) -> tuple[Table, ...]:
+        """Those for this guidance, those of the fewest steps first.
+
+        Raises:
+            BundleError: if the bundle's tables cannot be read.
+            InvalidArgumentError: if there are none.
+        """
+        if self.fault:
+            raise BundleError(self.fault)
+        found = tuple(t for t in self.tables if t.guidance_scale == guidance_scale)
+        if not found:
+            had = ", ".join(dict.fromkeys(f"{table.guidance_scale:g}" for table in self.tables))
+            raise InvalidArgumentError(
+                f"The bundle has no fitted solver for a `guidance_scale` of {guidance_scale:g}"
+                f"{f', but for {had}' if had else ''}. "
+                f"Make one with `ldm-engine fit BUNDLE --guidance {guidance_scale:g}`, or use "
+                "the solver dpmsolver++ with a number of steps."
+            )
+        return found
+
+    def find(self, guidance_scale: float, steps: int) -> Table:
+        """The table for exactly these.
+
+        Raises:
+            BundleError: if the bundle's tables cannot be read.
+            InvalidArgumentError: if there is none.
+        """
+        same = self.of(guidance_scale)
+        for table in same:
+            if table.steps == steps:
+                return table
+        raise InvalidArgumentError(
+            f"The bundle has no fitted solver of {steps} steps for a `guidance_scale` of "
+            f"{guidance_scale:g}, but of {_steps(same)}. Give one of these "
+            "as `num_inference_steps`, or auto, or make one with "
+            f"`ldm-engine fit BUNDLE --guidance {guidance_scale:g} --steps {steps}`."
         )
 
+    def fewest(self, guidance_scale: float) -> Table:
+        """The table of the fewest steps whose figures are all at least DDIM-50's.
 
-def find_table(tables: Iterable[Table], guidance_scale: float, steps: int) -> Table | None:
-    """The table for exactly these, if there is one."""
-    same = (t for t in tables if t.guidance_scale == guidance_scale and t.steps == steps)
-    return next(same, None)
+        Raises:
+            BundleError: if the bundle's tables cannot be read.
+            InvalidArgumentError: if there is none.
+        """
+        same = self.of(guidance_scale)
+        for table in same:
+            if table.figures.reaches(table.ddim_50):
+                return table
+        raise InvalidArgumentError(
+            f"No fitted solver of the bundle reaches DDIM's 50 steps at a `guidance_scale` of "
+            f"{guidance_scale:g}; those of {_steps(same)} steps do not. "
+            f"Fit more steps with `ldm-engine fit BUNDLE --guidance {guidance_scale:g} --steps "
+            f"{same[-1].steps + 2},{same[-1].steps + 4}`, or give `num_inference_steps`."
+        )
 
-
-def fewest_steps(tables: Iterable[Table], guidance_scale: float) -> Table | None:
-    """That of the fewest steps among those whose figures are all at least DDIM-50's."""
-    good = [
-        t for t in tables if t.guidance_scale == guidance_scale and t.figures.reaches(t.ddim_50)
-    ]
-    return min(good, key=lambda t: t.steps, default=None)
-
-
-def tables_as_json(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """`tables` as a bundle holds them."""
-    return [asdict(table) for table in tables]
-
-
-def read_tables(content: Any, schedule: NoiseSchedule, where: str) -> tuple[Table, ...]:
-    """The tables of a file that is called `where` in errors.
-
-    Raises:
-        BundleError: naming the first thing that is not as it must be.
-    """
-    if not isinstance(content, list) or len(content) > MAX_TABLES:
-        raise BundleError(f"{where} has no list of at most {MAX_TABLES} tables. {_REMEDY}")
-    tables = tuple(
-        _read_table(entry, schedule, f"{where}, table {i}") for i, entry in enumerate(content, 1)
-    )
-    keys = [(table.guidance_scale, table.steps) for table in tables]
-    if len(set(keys)) < len(keys):
-        raise BundleError(f"{where} has two tables for one guidance and step count. {_REMEDY}")
-    return tables
+    def merged(self, others: Sequence[Table]) -> Tables:
+        """These with `others`, which take the place of those for the same guidance and steps."""
+        all_of_them = {table.key: table for table in (*self.tables, *others)}
+        return Tables(tuple(all_of_them[key] for key in sorted(all_of_them)))
 
 
-_REMEDY = "Fit it again with `ldm-engine fit`, or remove the fitted solvers with --remove."
-
-
-def _read_table(entry: Any, schedule: NoiseSchedule, where: str) -> Table:
-    def require(holds: bool, name: str, value: Any, accepted: str) -> None:
-        if not holds:
-            raise BundleError(f"{where}: `{name}` is {shown(value)}; {accepted}. {_REMEDY}")
-
-    require(isinstance(entry, Mapping), "table", entry, "an object is expected")
-    guidance, timesteps, weights = (
-        entry.get(name) for name in ("guidance_scale", "timesteps", "weights")
-    )
-    require(_is_finite(guidance), "guidance_scale", guidance, "a number is expected")
-    last = schedule.num_train_timesteps - 1
-    require(
-        isinstance(timesteps, list)
-        and 0 < len(timesteps) <= MAX_STEPS
-        and all(is_whole(t) and 0 <= t <= last for t in timesteps)
-        and all(first > second for first, second in pairwise(timesteps)),
-        "timesteps", timesteps, f"a descending list from {last} to 0 is expected",
-    )  # fmt: skip
-    require(
-        isinstance(weights, list) and len(weights) == len(timesteps),
-        "weights", weights, "one list for each timestep is expected",
-    )  # fmt: skip
-    for number, row in enumerate(weights, 1):
-        require(
-            isinstance(row, list)
-            and 2 <= len(row) <= 1 + min(number, MAX_TERMS)
-            and all(_is_finite(w) and abs(w) <= MAX_WEIGHT for w in row),
-            f"weights of step {number}", row,
-            f"2 to {1 + min(number, MAX_TERMS)} numbers up to {MAX_WEIGHT:g} are expected",
-        )  # fmt: skip
-    figures = (_read_figures(entry.get(n), n, require) for n in ("figures", "ddim_50", "dpmsolver"))
-    return Table(
-        float(guidance), tuple(timesteps), tuple(tuple(map(float, r)) for r in weights), *figures
-    )
-
-
-def _read_figures(entry: Any, name: str, require: Any) -> Figures:
-    names = ("count", "median", "tenth_percentile", "least")
-    values = [entry.get(n) if isinstance(entry, Mapping) else None for n in names]
-    holds = is_whole(values[0]) and values[0] > 0 and all(_is_finite(v) for v in values[1:])
-    require(holds, name, entry, f"an object of {', '.join(names)} is expected")
-    return Figures(int(values[0]), *map(float, values[1:]))
-
-
-def _is_finite(value: Any) -> bool:
-    return is_number(value) and math.isfinite(value)
+def _steps(tables: Sequence[Table]) -> str:
+    return ", ".join(str(table.steps) for table in tables)

@@ -45,7 +45,7 @@ def denoise(
         np.copyto(unet.inputs["time_shift"], time_shift[index : index + 1])
         unet.run(unchanged=("text_kv",) if index else ())
         m = history[index % length]
-        np.multiply(_guided(unet.outputs["noise_pred"], guidance), row.q, out=m)
+        np.multiply(guided(unet.outputs["noise_pred"], guidance), row.q, out=m)
         if row.p:
             np.multiply(latents, row.p, out=scratch)
             m += scratch
@@ -60,7 +60,7 @@ def denoise(
         yield index
 
 
-def _guided(
+def guided(
     noise_pred: NDArray[np.float32], guidance: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
     """The prediction [B, 4, h, w], made in place from [unconditional, text] under guidance."""

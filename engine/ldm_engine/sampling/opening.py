@@ -22,8 +22,11 @@ from ..runtimes.choice import (
     require,
     resolve_options,
 )
+from .fitted import Tables
 from .request import Request, resolve_request
 from .schedule import NoiseSchedule
+from .settings import Limits
+from .solvers_file import load_tables
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,16 @@ class Opened:
     choice: Choice
     options: RuntimeOptions
     schedule: NoiseSchedule
+    tables: Tables  #: of the solvers that were fitted to the bundle
+
+    @property
+    def limits(self) -> Limits:
+        """What the bundle accepts of an image."""
+        return Limits(self.bundle.model, self.schedule, self.tables)
 
     def request(self, settings: Mapping[str, Any], latents: Any = None) -> Request:
         """The settings of a call of a pipeline over this, checked: see ``resolve_request``."""
-        return resolve_request(self.bundle.model, self.schedule, settings, latents)
+        return resolve_request(self.limits, settings, latents)
 
     def open_program(self, name: str) -> Program:
         """Load one program with its weights."""
@@ -99,4 +108,5 @@ def choose_for(
 
 def prepare(bundle: Bundle, choice: Choice, options: RuntimeOptions) -> Opened:
     """What runs a `bundle` for which a runtime was chosen before."""
-    return Opened(bundle, choice, options, NoiseSchedule.from_config(bundle.scheduler_config))
+    schedule = NoiseSchedule.from_config(bundle.scheduler_config)
+    return Opened(bundle, choice, options, schedule, load_tables(bundle, schedule))

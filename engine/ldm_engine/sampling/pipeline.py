@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,7 +190,7 @@ class LDMTextToImagePipeline:
         prompt: str | Sequence[str],
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | Literal["auto"] = 50,
         guidance_scale: float | Sequence[float] = 1.0,
         eta: float | Sequence[float] = 0.0,
         generator: None = None,
@@ -212,7 +212,9 @@ class LDMTextToImagePipeline:
             height: in pixels; a multiple of ``bundle.model.pixel_multiple``. Default: the size the
                 model was trained at.
             width: likewise.
-            num_inference_steps: 1 to 1000 steps, each a call of the UNet.
+            num_inference_steps: 1 to 1000 steps, each a call of the UNet; or "auto" for the fewest
+                of the bundle's fitted solvers with which held-out pictures were as near to the
+                converged ones as with 50 of DDIM, in median, tenth percentile and least.
             guidance_scale: classifier-free guidance, one number or one an image; 1.0 is off.
             eta: 0 (deterministic) to 1 (as noisy as DDPM), one number or one an image.
             generator: not accepted; it holds the place it has in diffusers. Use `seed`.
@@ -222,8 +224,9 @@ class LDMTextToImagePipeline:
             seed: one whole number s for the seeds s, s + 1, ...; a list of one an image; or None
                 for random ones, which the output holds. 0 to 2**32 - 1.
             negative_prompt: what to guide away from, one text or one an image; default: "".
-            solver: "ddim", or "dpmsolver++" (second order, multistep), which needs fewer steps for
-                the same picture and takes no eta.
+            solver: "ddim"; "dpmsolver++" (second order, multistep), which needs fewer steps for the
+                same picture; or "fitted", which needs the fewest, with steps and guidance that
+                ``ldm-engine fit`` was run for. The latter two take no eta.
             timesteps: of the training schedule, descending, one a step, in the place of the
                 solver's own spacing.
             callback_on_step_end: called after each step with (step index, timestep, latents); the

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from ..bundle.model import ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
-from .schedule import NoiseSchedule
-from .settings import SETTINGS, Limits, check_image
-from .solvers import Row, join_rows, solver_rows
-from .values import list_texts
+from .settings import SETTINGS, Limits, batch_key, check_image
+from .solvers import FITTED, Row, join_rows, solver_rows
+from .values import list_texts, shown
 
 MAX_BATCH = 1024  #: images of one batch that a command accepts
 
@@ -28,8 +27,7 @@ MAX_BATCH = 1024  #: images of one batch that a command accepts
 class Request:
     """A checked request for B images."""
 
-    model: ModelInfo
-    schedule: NoiseSchedule
+    limits: Limits  #: that the settings were checked against
     #: By setting the values of the B images, checked; equal ones where a call takes one for all.
     columns: Mapping[str, Sequence[Any]]
     latents: NDArray[np.float32] | None = None  #: [B, C, h, w] in place of the seeds' first draw
@@ -46,12 +44,17 @@ class Request:
         """The request for the images from `start` up to `stop`."""
         columns = {name: column[start:stop] for name, column in self.columns.items()}
         latents = None if self.latents is None else self.latents[start:stop]
-        return Request(self.model, self.schedule, columns, latents)
+        return Request(self.limits, columns, latents)
 
     def parts(self, batch_size: int) -> Iterator[Request]:
         """Requests for `batch_size` images each, or what is left, in order."""
         for start in range(0, len(self), batch_size):
             yield self.part(start, start + batch_size)
+
+    @property
+    def model(self) -> ModelInfo:
+        """Facts of the model."""
+        return self.limits.model
 
     @property
     def height(self) -> int:
@@ -92,20 +95,19 @@ class Request:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The solver's rows, one a step."""
-        solver, steps, timesteps = (
-            self.columns[name][0] for name in ("solver", "num_inference_steps", "timesteps")
-        )
-        etas = self.columns["eta"]
-        rows = {
-            eta: solver_rows(solver, self.schedule, steps, timesteps, eta)
-            for eta in dict.fromkeys(etas)
-        }
-        return join_rows([rows[eta] for eta in etas])
+        images = [self.values(image) for image in range(len(self))]
+        rows = {image["eta"]: self._rows_of(image) for image in images}  # all else is shared
+        return join_rows([rows[image["eta"]] for image in images])
+
+    def _rows_of(self, values: Mapping[str, Any]) -> tuple[Row, ...]:
+        solver, steps = values["solver"], values["num_inference_steps"]
+        if solver == FITTED:
+            table = self.limits.tables.find(values["guidance_scale"], steps)
+            return table.rows(self.limits.schedule)
+        return solver_rows(solver, self.limits.schedule, steps, values["timesteps"], values["eta"])
 
 
-def resolve_request(
-    model: ModelInfo, schedule: NoiseSchedule, settings: Mapping[str, Any], latents: Any = None
-) -> Request:
+def resolve_request(limits: Limits, settings: Mapping[str, Any], latents: Any = None) -> Request:
     """Check `settings`, of which a call gives some by name, and fill in defaults.
 
     Each is one value, or where ``settings.py`` says how it is spread, one or a list of one an
@@ -121,7 +123,6 @@ def resolve_request(
             f"{', '.join(setting.name for setting in SETTINGS)} are accepted."
         )
     count = len(list_texts("prompt", settings.get("prompt")))
-    limits = Limits(model, schedule.num_train_timesteps)
     spread = {}
     for setting in SETTINGS:
         value = settings.get(setting.name, setting.default)
@@ -134,11 +135,16 @@ def resolve_request(
         for values in zip(*spread.values(), strict=True)
     ]
     columns = {name: [values[name] for values in images] for name in spread}
-    request = Request(model, schedule, columns)
+    if len({batch_key(values) for values in images}) > 1 and FITTED in columns["solver"]:
+        raise InvalidArgumentError(
+            f"`guidance_scale` lists {shown(sorted(set(columns['guidance_scale'])))} with the "
+            "solver fitted, whose weights belong to one guidance; one for all images of a call is "
+            "accepted."
+        )
+    request = Request(limits, columns)
     if latents is None:
         return request
-    shape = request.latents_shape
-    return Request(model, schedule, columns, _latents(latents, shape, model))
+    return Request(limits, columns, _latents(latents, request.latents_shape, limits.model))
 
 
 def latents_shape(

@@ -8,22 +8,27 @@ the twin in C++ (``cpp/src/sampling/settings.cpp``), are made from ``SETTINGS``.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from ..bundle.bundle import SOLVERS as SOLVERS_FILE
 from ..bundle.model import MAX_SIZE, ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
-from .solvers import SOLVERS
+from .fitted import DIGEST_DIGITS, Table, Tables
+from .schedule import NoiseSchedule
+from .solvers import FITTED, SOLVERS
 from .values import check_prompts, is_number, is_whole, list_texts, shown
 
 MAX_SEED = 2**32 - 1
 MAX_GUIDANCE = 10_000  #: far beyond use; keeps float32 finite
 HASH_BYTES = 7
+AUTO = "auto"
 
 #: The values of one image by the settings' names, all of them, checked.
 Values = Mapping[str, Any]
@@ -34,7 +39,13 @@ class Limits:
     """What a bundle accepts."""
 
     model: ModelInfo
-    max_steps: int  #: timesteps that the model was trained with
+    schedule: NoiseSchedule
+    tables: Tables = field(default_factory=Tables)
+
+    @property
+    def max_steps(self) -> int:
+        """Timesteps that the model was trained with."""
+        return self.schedule.num_train_timesteps
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ class Setting:
     maximum: float | Callable[[Limits], float] | None = None
     accepted: str = ""
     choices: tuple[str, ...] = ()  #: of a text, if it is one of a few
+    word: str = ""  #: that is accepted in the place of a number
     #: Gives the checked value of one image, or raises.
     check: Callable[[Setting, Any, Limits], Any] | None = None
     #: Where a call takes one value an image: spreads what a call gives over B images, as
@@ -81,8 +93,10 @@ class Setting:
         """
         if self.check is not None:
             return self.check(self, value, limits)
+        if self.word and isinstance(value, str) and value == self.word:
+            return value
         if self.choices:
-            if value not in self.choices:
+            if not isinstance(value, str) or value not in self.choices:
                 raise InvalidArgumentError(
                     f"`{self.name}` is {shown(value)}; {', '.join(self.choices)} is accepted."
                 )
@@ -142,6 +156,17 @@ def _check_timesteps(setting: Setting, value: Any, limits: Limits) -> tuple[int,
             f"{limits.max_steps - 1} to 0 is accepted, such as 999, 749, 499, 249."
         )
     return tuple(int(t) for t in timesteps)
+
+
+def _check_table_digest(setting: Setting, value: Any, limits: Limits) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{DIGEST_DIGITS}}}", value):
+        raise InvalidArgumentError(
+            f"`solver_table` is {shown(value)}; the {DIGEST_DIGITS} digits that a recipe has are "
+            "accepted."
+        )
+    return value
 
 
 def _check_seed(setting: Setting, value: Any, limits: Limits) -> int:
@@ -250,11 +275,13 @@ SETTINGS: list[Setting] = [
     Setting(
         "num_inference_steps",
         int,
-        "Denoising steps, each a call of the UNet.",
+        "Denoising steps, each a call of the UNet; auto for the fewest of a solver fitted to the "
+        "bundle with which pictures are as near to the converged ones as with 50 of ddim.",
         default=50,
         minimum=1,
         maximum=lambda limits: limits.max_steps,
-        accepted="a whole number from {minimum} to {maximum} is accepted.",
+        accepted="a whole number from {minimum} to {maximum} is accepted, or auto.",
+        word=AUTO,
         aliases="steps setps stesp numsteps nsteps stepcount numberofsteps samplingsteps "
         "samplesteps numsamplingsteps inferencesteps ninferencesteps ddimsteps denoisingsteps "
         "diffusionsteps",
@@ -293,7 +320,8 @@ SETTINGS: list[Setting] = [
     Setting(
         "solver",
         str,
-        "How the steps are taken: ddim, or dpmsolver++, which needs fewer.",
+        "How the steps are taken: ddim; dpmsolver++, which needs fewer; or fitted, which needs the "
+        "fewest, for bundles that `ldm-engine fit` was run on.",
         default=SOLVERS[0],
         choices=SOLVERS,
         aliases="sampler samplername samplerindex samplingmethod scheduler schedulername",
@@ -305,6 +333,7 @@ SETTINGS: list[Setting] = [
         "solver spaces its steps.",
         check=_check_timesteps,
     ),
+    Setting("solver_table", str, "", check=_check_table_digest),  # of a fitted solver
     *(
         Setting(
             name,
@@ -332,19 +361,28 @@ def check_image(values: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
         ArgumentTypeError: if a text is none.
     """
     checked = {s.name: s.checked(values[s.name], limits) for s in SETTINGS}
-    _check_together(checked)
+    _check_together(checked, limits)
     return checked
 
 
-def _check_together(values: dict[str, Any]) -> None:
+def _check_together(values: dict[str, Any], limits: Limits) -> None:
+    _choose_steps(values, limits)
     solver, eta, timesteps = (values[name] for name in ("solver", "eta", "timesteps"))
     if eta and solver != "ddim":
         raise InvalidArgumentError(
             f"`eta` is {eta} with the solver {solver}, which adds no noise; 0 is accepted, or the "
             "solver ddim."
         )
+    table = None
+    if solver == FITTED:
+        table = limits.tables.find(values["guidance_scale"], values["num_inference_steps"])
+    _check_table(values, table)
     if timesteps is None:
         return
+    if table is not None:
+        raise InvalidArgumentError(
+            "`timesteps` is given with the solver fitted, which brings its own; leave it out."
+        )
     steps, default = values["num_inference_steps"], _by_name("num_inference_steps").default
     if steps not in (default, len(timesteps)):
         raise InvalidArgumentError(
@@ -352,6 +390,32 @@ def _check_together(values: dict[str, Any]) -> None:
             "of them out."
         )
     values["num_inference_steps"] = len(timesteps)
+
+
+def _choose_steps(values: dict[str, Any], limits: Limits) -> None:
+    """Put solver and steps in the place of "auto"."""
+    if values["num_inference_steps"] != AUTO:
+        return
+    for name, accepted in (("solver", (SOLVERS[0], FITTED)), ("timesteps", (None,))):
+        if values[name] not in accepted:
+            raise InvalidArgumentError(
+                f"`num_inference_steps` is auto and `{name}` is {shown(values[name])}; auto "
+                f"chooses it. Leave `{name}` out, or give a number of steps."
+            )
+    table = limits.tables.fewest(values["guidance_scale"])
+    values["num_inference_steps"], values["solver"] = table.steps, FITTED
+
+
+def _check_table(values: dict[str, Any], table: Table | None) -> None:
+    """Note which table makes the picture; what was noted of a picture made before must hold."""
+    digest, noted = table.digest if table else None, values["solver_table"]
+    if noted not in (None, digest):
+        had = f"the bundle's own is {digest}" if table else f"the solver is {values['solver']}"
+        raise InvalidArgumentError(
+            f"`solver_table` is {noted}, and {had}: the pixels would differ. Leave it out, or "
+            f"bring back the {SOLVERS_FILE} that the picture was made with."
+        )
+    values["solver_table"] = digest
 
 
 def _by_name(name: str) -> Setting:
@@ -393,4 +457,6 @@ def batch_key(values: Values) -> tuple[Hashable, ...]:
     """What an image has in common with those that it can share a batch with."""
     shared = [values[s.name] for s in SETTINGS if s.spread is None]
     keys = [s.batch_key(values[s.name]) for s in SETTINGS if s.batch_key is not None]
+    if values["solver"] == FITTED:  # its weights belong to one guidance
+        keys.append(values["guidance_scale"])
     return *shared, *keys

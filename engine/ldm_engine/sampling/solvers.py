@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 from ..errors import LDMEngineError
 from .schedule import NoiseSchedule, Transition
 
-SOLVERS = ("ddim", "dpmsolver++")  #: the first is the default
+FITTED = "fitted"  #: whose rows a bundle brings, see ``fitted.py``
+SOLVERS = ("ddim", "dpmsolver++", FITTED)  #: the first is the default
 
 #: One number for all images, or [B, 1, 1, 1] where images differ.
 Weight = float | NDArray[np.float32]
@@ -71,7 +72,7 @@ def solver_rows(
     """The rows of a solver from noise to image.
 
     Args:
-        solver: one of ``SOLVERS``.
+        solver: "ddim" or "dpmsolver++".
         schedule: that the model was trained with.
         num_inference_steps: 1 to ``schedule.num_train_timesteps``.
         timesteps: as many as steps, descending; None: as the solver spaces them.
@@ -118,6 +119,17 @@ def dpmsolver_rows(schedule: NoiseSchedule, timesteps: Sequence[int]) -> tuple[R
         a = then.sigma / now.sigma
         rows.append(Row(timestep, 1 / now.alpha, -now.sigma / now.alpha, a, b, 0.0))
     return tuple(rows)
+
+
+def fitted_rows(
+    schedule: NoiseSchedule, timesteps: Sequence[int], weights: Sequence[Sequence[float]]
+) -> tuple[Row, ...]:
+    """Rows with these `weights` a, b[0], b[1], ... of each step, for the data form."""
+    forms = dpmsolver_rows(schedule, timesteps)
+    return tuple(
+        Row(form.timestep, form.p, form.q, a, tuple(b), 0.0)
+        for form, (a, *b) in zip(forms, weights, strict=True)
+    )
 
 
 class _Point(NamedTuple):
