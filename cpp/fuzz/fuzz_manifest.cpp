@@ -19,7 +19,7 @@ std::string sealed(std::string text) {
   if (end == std::string::npos) return text;
   const std::size_t start = begin + key.size();
   const std::string recorded = text.substr(start, end - start);
-  return text.replace(start, recorded.size(), seal_of_manifest(text, recorded));
+  return text.replace(start, recorded.size(), seal_of(text, kManifestSeal, recorded));
 }
 
 void parse(const std::string& text) {

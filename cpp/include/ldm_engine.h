@@ -55,13 +55,17 @@ typedef struct ldm_engine_options {
 typedef int32_t (*ldm_engine_step_callback)(void* user_data, int32_t step, int32_t timestep,
                                             float* latents, size_t count);
 
+/* The fewest steps of the bundle's fitted solvers whose held-out pictures were as near to the
+ * converged ones as with 50 steps of ddim. */
+#define LDM_ENGINE_AUTO_STEPS INT32_MIN
+
 /* The settings of one call. A list holds one value for all images or one an image; an empty one
  * means the default. */
 typedef struct ldm_engine_request {
   size_t size;                   /* of this struct, as the caller knows it */
   int32_t height;                /* pixels; 0: the size the model was trained at */
   int32_t width;                 /* likewise */
-  int32_t num_inference_steps;   /* 1 to 1000 */
+  int32_t num_inference_steps;   /* 1 to 1000, or LDM_ENGINE_AUTO_STEPS */
   int32_t reserved;              /* 0 */
   const double* guidance_scales; /* default: 1, which is off */
   size_t guidance_scale_count;
@@ -78,6 +82,7 @@ typedef struct ldm_engine_request {
   const char* solver;                   /* default: "ddim" */
   const int32_t* timesteps; /* descending, one a step; default: as the solver spaces them */
   size_t timestep_count;
+  const char* solver_table; /* of a fitted solver, as recipes name it; default: the bundle's */
 } ldm_engine_request;
 
 /* One picture; its bytes live as long as the result does. */

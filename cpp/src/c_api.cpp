@@ -198,6 +198,7 @@ Request read_request(const ldm_engine_request* given) {
   read_per_image(read_texts(from.negative_prompts, from.negative_prompt_count, "negative_prompts"),
                  request.negative_prompt);
   if (from.solver) request.solver = from.solver;
+  if (from.solver_table) request.solver_table = from.solver_table;
   for (const std::int32_t t : read_list(from.timesteps, from.timestep_count, "timesteps")) {
     request.timesteps.push_back(t);
   }

@@ -4,8 +4,10 @@
 
 #include "folders.hpp"
 #include "ldm_engine/errors.hpp"
+#include "manifests.hpp"
 #include "runtimes/base.hpp"
 #include "sampling/request.hpp"
+#include "sampling/solvers_file.hpp"
 
 using namespace ldm_engine;
 
@@ -35,7 +37,10 @@ Request request_of(const Json& arguments) {
   for (const auto& [name, value] : arguments.items()) {
     if (name == "height") request.height = value.get<int>();
     if (name == "width") request.width = value.get<int>();
-    if (name == "num_inference_steps") request.num_inference_steps = value.get<int>();
+    if (name == "num_inference_steps") {
+      request.num_inference_steps = value == "auto" ? kAutoSteps : value.get<int>();
+    }
+    if (name == "solver_table") request.solver_table = value.get<std::string>();
     if (name == "solver") request.solver = value.get<std::string>();
     if (name == "timesteps") request.timesteps = value.get<std::vector<int>>();
     if (name == "guidance_scale") request.guidance_scale = per_image<double>(value, number);
@@ -61,10 +66,11 @@ ModelInfo model_of(const Json& raw) {
 
 /// The class and the text of what a request is refused with, or nothing.
 std::pair<std::string, std::string> refusal(const ModelInfo& model, const NoiseSchedule& schedule,
-                                            const Json& arguments, ResolvedRequest& resolved) {
+                                            const Tables& tables, const Json& arguments,
+                                            ResolvedRequest& resolved) {
   const auto prompts = arguments.value("prompt", std::vector<std::string>{"a"});
   try {
-    resolved = resolve_request(model, schedule, prompts, request_of(arguments));
+    resolved = resolve_request(model, schedule, tables, prompts, request_of(arguments));
   } catch (const ShapeError& error) {
     return {"ShapeError", error.what()};
   } catch (const InvalidArgumentError& error) {
@@ -79,10 +85,14 @@ TEST_CASE("requests are accepted and refused as in Python") {
   const Json vectors = read_vectors("requests.json");
   const ModelInfo model = model_of(vectors.at("model"));
   const NoiseSchedule schedule(vectors.at("scheduler"));
+  const Json file = read_vectors("solvers_files.json");
+  const std::string text = sealed(file.at("base"), kSolversSeal);
+  const Tables tables = {
+      parse_tables("solvers.json", text, file.at("bundle").get<std::string>(), schedule), ""};
   for (const Json& entry : vectors.at("cases")) {
     CAPTURE(entry.dump());
     ResolvedRequest resolved;
-    const auto refused = refusal(model, schedule, entry.at("arguments"), resolved);
+    const auto refused = refusal(model, schedule, tables, entry.at("arguments"), resolved);
     CAPTURE(refused.second);
     const std::string kind =
         entry.at("error").is_null() ? "" : entry.at("error").get<std::string>();
@@ -106,6 +116,7 @@ TEST_CASE("requests are accepted and refused as in Python") {
 TEST_CASE("prompts must be UTF-8") {
   const Json vectors = read_vectors("requests.json");
   CHECK_THROWS_AS(resolve_request(model_of(vectors.at("model")),
-                                  NoiseSchedule(vectors.at("scheduler")), {"fine", "\xff"}, {}),
+                                  NoiseSchedule(vectors.at("scheduler")), {}, {"fine", "\xff"},
+                                  {}),
                   InvalidArgumentError);
 }

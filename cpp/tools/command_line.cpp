@@ -63,9 +63,13 @@ struct Read {
   Request& request;
   const std::string& name;
   const char* word;
+  const char* auto_word;
 
   void operator()(std::monostate) const {}
-  void operator()(int Request::*field) const { request.*field = small_number(name, word, kAny); }
+  void operator()(int Request::*field) const {
+    request.*field = word == std::string(auto_word) ? ldm_engine::kAutoSteps
+                                                    : small_number(name, word, kAny);
+  }
   void operator()(std::optional<int> Request::*field) const {
     request.*field = small_number(name, word, kAny);
   }
@@ -109,7 +113,7 @@ Option option_of(const Setting& setting) {
   const std::string help = shown.empty() ? "" : "  [default: " + shown + "]";
   return {name, metavar(setting), setting.help + help,
           [&setting, name](CommandLine& command, const char* word) {
-            std::visit(Read{command.request, name, word}, setting.field);
+            std::visit(Read{command.request, name, word, setting.auto_word}, setting.field);
           }};
 }
 
@@ -204,7 +208,8 @@ CommandLine default_command_line() {
   command.options.memory = "auto";
   for (const Setting& setting : ldm_engine::settings()) {
     if (!setting.command_default) continue;
-    std::visit(Read{command.request, setting.name, setting.command_default}, setting.field);
+    std::visit(Read{command.request, setting.name, setting.command_default, setting.auto_word},
+               setting.field);
   }
   return command;
 }
@@ -262,10 +267,6 @@ CommandLine read_command_line(int count, char** arguments) {
   }
   if (command.wants_help || command.wants_version) return command;
   if (command.prompts.empty()) throw UsageError("Missing argument 'BUNDLE'.");
-  Request& request = command.request;
-  if (!request.timesteps.empty() && request.num_inference_steps == Request().num_inference_steps) {
-    request.num_inference_steps = static_cast<int>(request.timesteps.size());
-  }
   command.bundle = command.prompts.front();
   command.prompts.erase(command.prompts.begin());
   if (command.prompts.empty()) throw UsageError("Missing argument 'PROMPT...'.");

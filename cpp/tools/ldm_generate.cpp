@@ -107,14 +107,14 @@ const std::int64_t* first_seed(const CommandLine& command) {
   return seeds.empty() ? nullptr : &seeds.front();
 }
 
-int generate(const CommandLine& command) {
+int generate(CommandLine command) {
   const std::int64_t* const seed = first_seed(command);
   if (seed) {
     ldm_engine::check_seed(*seed);
     ldm_engine::check_seed(*seed + static_cast<std::int64_t>(command.image_count() - 1));
   }
   const ldm_engine::Opening opening(command.bundle, command.options);
-  opening.check(command.prompts, command.request);
+  command.request = opening.check(command.prompts, command.request);
   ldm_engine::make_folder(command.output);
   ldm_engine::Pipeline pipe(opening);
   if (command.options.memory == "auto" && pipe.info().memory == "sequential") {

@@ -1,7 +1,8 @@
 """Writes requests.json and scheduler_configs.json: what both engines must refuse.
 
-Each case says what is given or changed, and the error: its class and a part of its text that both
-languages have. A case without an error is accepted.
+Requests are those to a bundle with the tables of solvers_files.json. Each case says what is given
+or changed, and the error: its class and a part of its text that both languages have. A case without
+an error is accepted.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from make_manifest_vectors import MODEL, write
+from make_solvers_file_vectors import TABLES
 from make_vectors import HUGGINGFACE
 
 
@@ -44,8 +46,43 @@ def request_cases() -> list[dict[str, Any]]:
         accepted({"steps": 12}, num_inference_steps=12, solver="dpmsolver++"),
         accepted({"steps": 3}, solver="dpmsolver++", timesteps=[999, 500, 0]),
         accepted({"steps": 2}, timesteps=[7, 3], num_inference_steps=2, eta=1),
-        refused(value, "ddim, dpmsolver++ is accepted", solver="euler"),
-        refused(value, "ddim, dpmsolver++ is accepted", solver=""),
+        accepted({"steps": 3}, solver="fitted", num_inference_steps=3, guidance_scale=6),
+        accepted({"steps": 2}, prompt=two, solver="fitted", num_inference_steps=2,
+                 guidance_scale=[2, 2]),
+        accepted({"steps": 4}, num_inference_steps="auto", guidance_scale=6),
+        accepted({"steps": 4}, num_inference_steps="auto", guidance_scale=6, solver="fitted"),
+        accepted({"steps": 2}, num_inference_steps="auto", guidance_scale=2),
+        accepted({"steps": 3}, solver="fitted", num_inference_steps=3, guidance_scale=6,
+                 solver_table=TABLES.tables[1].digest),
+        accepted({"steps": 4}, num_inference_steps="auto", guidance_scale=6,
+                 solver_table=TABLES.tables[2].digest),
+        refused(value, "no fitted solver for a `guidance_scale` of 5, but for 2, 6", solver="fitted",
+                num_inference_steps=3, guidance_scale=5),
+        refused(value, "for a `guidance_scale` of 1", solver="fitted", num_inference_steps=3),
+        refused(value, "of 5 steps for a `guidance_scale` of 6", solver="fitted",
+                num_inference_steps=5, guidance_scale=6),
+        refused(value, "of 50 steps for a `guidance_scale` of 6", solver="fitted",
+                guidance_scale=6),
+        refused(value, "`guidance_scale` lists [2.0, 6.0] with the solver fitted", prompt=two,
+                solver="fitted", num_inference_steps=3, guidance_scale=[6, 2]),
+        refused(value, "which adds no noise", solver="fitted", num_inference_steps=3,
+                guidance_scale=6, eta=1),
+        refused(value, "which adds no noise", num_inference_steps="auto", guidance_scale=6,
+                eta=1),
+        refused(value, "`timesteps` is given with the solver fitted", solver="fitted",
+                num_inference_steps=3, guidance_scale=6, timesteps=[999, 41, 0]),
+        refused(value, "`num_inference_steps` is auto and `timesteps`", guidance_scale=6,
+                num_inference_steps="auto", timesteps=[3, 2]),
+        refused(value, "`num_inference_steps` is auto and `solver`", guidance_scale=6,
+                num_inference_steps="auto", solver="dpmsolver++"),
+        refused(value, "for a `guidance_scale` of 3", num_inference_steps="auto",
+                guidance_scale=3),
+        refused(value, "`solver_table` is 0123456789abcdef", solver="fitted",
+                num_inference_steps=3, guidance_scale=6, solver_table="0123456789abcdef"),
+        refused(value, "`solver_table` is 0123456789abcdef", solver_table="0123456789abcdef"),
+        *(refused(value, "the 16 digits", solver_table=v) for v in ("x", "0123456789ABCDEF")),
+        *(refused(value, "ddim, dpmsolver++, fitted is accepted", solver=v)
+          for v in ("euler", "", "DDIM")),
         refused(value, "which adds no noise", solver="dpmsolver++", eta=0.5),
         refused(value, "which adds no noise", prompt=two, solver="dpmsolver++", eta=[0, 1]),
         *(refused(value, "a descending list of whole numbers from 999 to 0", timesteps=v)

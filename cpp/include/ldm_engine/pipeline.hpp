@@ -62,8 +62,9 @@ class LDM_ENGINE_API Opening {
   /// RuntimeUnavailableError (the runtime, device or precision is not available here).
   explicit Opening(const std::filesystem::path& bundle, const Options& options = {});
 
+  /// The request as it will be rendered, with steps and solver in the place of kAutoSteps.
   /// Throws what Pipeline::generate would refuse these arguments with.
-  void check(const std::vector<std::string>& prompts, const Request& request = {}) const;
+  Request check(const std::vector<std::string>& prompts, const Request& request = {}) const;
 
  private:
   friend class Pipeline;

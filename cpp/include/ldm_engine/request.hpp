@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -66,18 +67,23 @@ struct StepInfo {
 /// Called after each step; true stops the run.
 using StepCallback = std::function<bool(const StepInfo&)>;
 
+/// As num_inference_steps: the fewest of the bundle's fitted solvers whose held-out pictures were as
+/// near to the converged ones as with 50 steps of ddim.
+inline constexpr int kAutoSteps = std::numeric_limits<int>::min();
+
 /// The settings of one call; the defaults are those of Python's call.
 struct Request {
   std::optional<int> height;              ///< pixels; none: the size the model was trained at
   std::optional<int> width;               ///< likewise
-  int num_inference_steps = 50;           ///< 1 to 1000, each a call of the UNet
+  int num_inference_steps = 50;           ///< 1 to 1000, each a call of the UNet; or kAutoSteps
   PerImage<double> guidance_scale = 1.0;  ///< classifier-free guidance; 1.0 is off
   PerImage<double> eta = 0.0;             ///< 0 (deterministic) to 1 (as noisy as DDPM)
   PerImage<std::int64_t> seed;  ///< one s for s, s + 1, ...; one an image; none: at random
   PerImage<std::string> negative_prompt = std::string();  ///< what to guide away from
-  std::string solver = "ddim";  ///< or "dpmsolver++", which needs fewer steps and takes no eta
+  std::string solver = "ddim";  ///< or "dpmsolver++" or "fitted"; both take no eta
   std::vector<int> timesteps;   ///< of the training schedule, descending, one a step; empty: as the
                                 ///< solver spaces its steps
+  std::string solver_table;    ///< of a fitted solver, as recipes name it; empty: the bundle's
   std::vector<float> latents;  ///< [B, C, h, w] in place of the seeds' first draw; or empty
   StepCallback on_step_end;    ///< may be empty
 };

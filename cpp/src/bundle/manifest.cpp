@@ -9,10 +9,10 @@
 #include <system_error>
 #include <utility>
 
+#include "bundle/seals.hpp"
 #include "ldm_engine/errors.hpp"
 #include "machine/files.hpp"
 #include "machine/messages.hpp"
-#include "machine/sha256.hpp"
 
 namespace ldm_engine {
 namespace fs = std::filesystem;
@@ -21,7 +21,6 @@ namespace {
 constexpr int kFormatVersion = 2;           // this one and all before it are read
 constexpr std::size_t kMaxNameBytes = 255;  // more, file systems do not take
 constexpr double kNoFigure = 1e300;  // the error of what failed or gave no finite values
-constexpr char kSeal[] = "manifest_sha256";
 
 /// What is wrong with a manifest, before its file is named.
 class Fault : public std::runtime_error {
@@ -344,28 +343,11 @@ int format_version(const Json& raw, const fs::path& path) {
 
 }  // namespace
 
-std::string seal_of_manifest(std::string_view text, const std::string& recorded) {
-  const std::string begin = std::string("\"") + kSeal + "\": \"";
-  const std::string sealed = begin + recorded + "\"";
-  const std::size_t at = text.find(sealed);
-  if (at == std::string_view::npos) return sha256_of_text(text);
-  const std::string unsealed = begin + std::string(64, '0') + "\"";
-  Sha256 hash;
-  hash.update(text.data(), at);
-  hash.update(unsealed.data(), unsealed.size());
-  const std::string_view rest = text.substr(at + sealed.size());
-  hash.update(rest.data(), rest.size());
-  return hash.hex();
-}
-
 Bundle parse_manifest(const fs::path& folder, std::string_view content) {
   const fs::path path = folder / kManifest;
   Json raw = parse_json_object(content, path);
   const int version = format_version(raw, path);
-  const auto found = raw.find(kSeal);
-  const std::string recorded =
-      found != raw.end() && found->is_string() ? found->get<std::string>() : "";
-  if (seal_of_manifest(content, recorded) != recorded) {
+  if (!is_sealed(content, raw, kManifestSeal)) {
     throw BundleError(path.string() +
                       " was altered after it was written: it does not match its recorded sha256. "
                       "Copy the bundle again from its source, or export it again.");

@@ -12,6 +12,8 @@
 
 namespace ldm_engine {
 
+inline constexpr char kManifestSeal[] = "manifest_sha256";  ///< the key of its own hash
+
 /// The description of the bundle in a folder; the files it lists are not opened yet.
 ///
 /// Throws BundleNotFoundError if there is no such folder, and BundleError if the manifest is
@@ -20,8 +22,5 @@ Bundle open_bundle(const std::filesystem::path& folder);
 
 /// The bundle that the `text` of a manifest in `folder` describes. Throws BundleError.
 Bundle parse_manifest(const std::filesystem::path& folder, std::string_view text);
-
-/// The sha256 of a manifest's text with zeros in the place of the 64 digits `recorded` in it.
-std::string seal_of_manifest(std::string_view text, const std::string& recorded);
 
 }  // namespace ldm_engine

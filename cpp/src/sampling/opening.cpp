@@ -10,6 +10,7 @@
 #include "machine/memory.hpp"
 #include "machine/messages.hpp"
 #include "runtimes/choice.hpp"
+#include "sampling/solvers_file.hpp"
 
 namespace ldm_engine {
 namespace {
@@ -68,8 +69,9 @@ Opened open_to_run(const std::filesystem::path& path, const Options& options) {
   std::string memory = resolve_memory(bundle, runtime, options);
   if (options.check_hashes) check_small_files(bundle);
   NoiseSchedule schedule = read_schedule(bundle);
-  return {std::move(bundle),   runtime,           std::move(resolved),
-          std::move(schedule), std::move(memory), options.check_hashes};
+  Tables tables = load_tables(bundle, schedule);
+  return {std::move(bundle), runtime,           std::move(resolved),  std::move(schedule),
+          std::move(tables), std::move(memory), options.check_hashes};
 }
 
 }  // namespace ldm_engine

@@ -9,6 +9,7 @@
 #include "bundle/bundle.hpp"
 #include "ldm_engine/options.hpp"
 #include "runtimes/base.hpp"
+#include "sampling/fitted.hpp"
 #include "sampling/schedule.hpp"
 
 namespace ldm_engine {
@@ -19,6 +20,7 @@ struct Opened {
   const Runtime& runtime;
   RuntimeOptions options;
   NoiseSchedule schedule;
+  Tables tables;       ///< of the solvers that were fitted to the bundle
   std::string memory;  ///< "resident" or "sequential", whichever is used
   bool checks_hashes;  ///< of the programs' files, before they are loaded
 

@@ -101,8 +101,9 @@ class Pipeline::Impl {
   Result generate(const std::vector<std::string>& prompts, const Request& request,
                   const StepCallback& on_step_end) {
     const Clock clock;
+    const Opened& opened = shared_->opened;
     const ResolvedRequest resolved =
-        resolve_request(model(), shared_->opened.schedule, prompts, request);
+        resolve_request(model(), opened.schedule, opened.tables, prompts, request);
     programs_.check_open();  // a forked child's locks may be held by threads that are not there
     const InUse in_use(in_use_);
     Result result;
@@ -237,9 +238,17 @@ Opening::Opening(const std::filesystem::path& bundle, const Options& options)
           with_memory([&] { return std::make_shared<Impl>(Impl{open_to_run(bundle, options)}); })) {
 }
 
-void Opening::check(const std::vector<std::string>& prompts, const Request& request) const {
+Request Opening::check(const std::vector<std::string>& prompts, const Request& request) const {
   const Opened& opened = impl_->opened;
-  with_memory([&] { resolve_request(opened.bundle.model, opened.schedule, prompts, request); });
+  return with_memory([&] {
+    const ResolvedRequest resolved =
+        resolve_request(opened.bundle.model, opened.schedule, opened.tables, prompts, request);
+    Request settled = request;
+    settled.num_inference_steps = resolved.num_inference_steps;
+    settled.solver = resolved.solver;
+    settled.solver_table = resolved.solver_table;
+    return settled;
+  });
 }
 
 Pipeline::Pipeline(const std::filesystem::path& bundle, const Options& options)

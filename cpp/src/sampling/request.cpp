@@ -3,8 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <utility>
 
+#include "bundle/bundle.hpp"
 #include "ldm_engine/errors.hpp"
+#include "machine/messages.hpp"
 #include "runtimes/base.hpp"
 #include "sampling/settings.hpp"
 
@@ -22,12 +26,92 @@ std::vector<float> resolve_guidance(const PerImage<double>& given, std::size_t c
   return guidance;
 }
 
+/// Put solver and steps in the place of kAutoSteps.
+void choose_steps(Request& request, const Tables& tables, double scale) {
+  if (request.num_inference_steps != kAutoSteps) return;
+  const auto refuse = [](const char* name, const std::string& given) {
+    throw InvalidArgumentError(std::string("`num_inference_steps` is auto and `") + name + "` is " +
+                               given + "; auto chooses it. Leave `" + name +
+                               "` out, or give a number of steps.");
+  };
+  if (request.solver != kSolvers.front() && request.solver != kFitted) {
+    refuse("solver", in_quotes(request.solver));
+  }
+  if (!request.timesteps.empty()) refuse("timesteps", "given");
+  request.num_inference_steps = tables.fewest(scale).steps();
+  request.solver = kFitted;
+}
+
+void check_eta(const Request& request) {
+  const std::vector<double>& etas = request.eta.values;
+  const auto noisy = std::find_if(etas.begin(), etas.end(), [](double eta) { return eta != 0; });
+  if (request.solver == kSolvers.front() || noisy == etas.end()) return;
+  throw InvalidArgumentError("`eta` is " + number_text(*noisy) + " with the solver " +
+                             request.solver +
+                             ", which adds no noise; 0 is accepted, or the solver ddim.");
+}
+
+/// Note which table makes the pictures; what was noted of one made before must hold.
+void check_table(Request& request, const Table* table) {
+  const std::string digest = table ? table->digest() : "";
+  if (!request.solver_table.empty() && request.solver_table != digest) {
+    throw InvalidArgumentError(
+        "`solver_table` is " + request.solver_table + ", and " +
+        (table ? "the bundle's own is " + digest : "the solver is " + request.solver) +
+        ": the pixels would differ. Leave it out, or bring back the " + kSolversFile +
+        " that the picture was made with.");
+  }
+  request.solver_table = digest;
+}
+
+void check_timesteps(Request& request) {
+  const std::size_t count = request.timesteps.size();
+  if (count == 0) return;
+  if (request.solver == kFitted) {
+    throw InvalidArgumentError(
+        "`timesteps` is given with the solver fitted, which brings its own; leave it out.");
+  }
+  int& steps = request.num_inference_steps;
+  if (steps != Request().num_inference_steps && static_cast<std::size_t>(steps) != count) {
+    throw InvalidArgumentError("`timesteps` lists " + std::to_string(count) +
+                               " and `num_inference_steps` is " + std::to_string(steps) +
+                               "; leave one of them out.");
+  }
+  steps = static_cast<int>(count);
+}
+
+/// The one guidance of all images, where the solver has weights that belong to one.
+double common_guidance(const std::vector<double>& scales) {
+  if (std::adjacent_find(scales.begin(), scales.end(), std::not_equal_to<>()) == scales.end()) {
+    return scales.front();
+  }
+  throw InvalidArgumentError(
+      "`guidance_scale` lists several numbers with the solver fitted, whose weights belong to one "
+      "guidance; one for all images of a call is accepted.");
+}
+
+/// `request`, each setting of which was checked, with all that follows from others filled in; and
+/// the table of its solver, if it is a fitted one.
+std::pair<Request, const Table*> settled(Request request, const Tables& tables,
+                                         std::size_t count) {
+  const bool is_fitted = request.num_inference_steps == kAutoSteps || request.solver == kFitted;
+  const double scale = is_fitted ? common_guidance(spread(request.guidance_scale, count)) : 1;
+  choose_steps(request, tables, scale);
+  check_eta(request);
+  const Table* table =
+      request.solver == kFitted ? &tables.find(scale, request.num_inference_steps) : nullptr;
+  check_table(request, table);
+  check_timesteps(request);
+  return {std::move(request), table};
+}
+
 std::vector<BatchRow> resolve_rows(const NoiseSchedule& schedule, const Request& request,
-                                   std::size_t count) {
+                                   const Table* table, std::size_t count) {
   std::vector<std::vector<Row>> solvers;
   for (const double eta : spread(request.eta, count)) {
-    solvers.push_back(solver_rows(request.solver, schedule, request.num_inference_steps,
-                                  request.timesteps, eta));
+    solvers.push_back(table ? table->rows(schedule)
+                            : solver_rows(request.solver, schedule, request.num_inference_steps,
+                                          request.timesteps, eta));
   }
   return join_rows(solvers);
 }
@@ -55,9 +139,11 @@ std::vector<std::string> ResolvedRequest::texts() const {
 }
 
 ResolvedRequest resolve_request(const ModelInfo& model, const NoiseSchedule& schedule,
-                                const std::vector<std::string>& prompts, const Request& request) {
-  check_settings(prompts, request, {model, schedule.num_train_timesteps()});
+                                const Tables& tables, const std::vector<std::string>& prompts,
+                                const Request& given) {
+  check_settings(prompts, given, {model, schedule.num_train_timesteps()});
   const std::size_t count = prompts.size();
+  const auto [request, table] = settled(given, tables, count);
   const auto default_size = static_cast<int>(model.default_size());
   ResolvedRequest resolved;
   resolved.prompts = prompts;
@@ -69,9 +155,12 @@ ResolvedRequest resolve_request(const ModelInfo& model, const NoiseSchedule& sch
                             resolved.width / model.scale_factor};
   count_values(resolved.latents_shape);
   check_latents(request.latents, resolved.latents_shape);
-  resolved.rows = resolve_rows(schedule, request, count);
+  resolved.rows = resolve_rows(schedule, request, table, count);
   resolved.guidance = resolve_guidance(request.guidance_scale, count);
   resolved.seeds = spread_seeds(request.seed, count);
+  resolved.num_inference_steps = request.num_inference_steps;
+  resolved.solver = request.solver;
+  resolved.solver_table = request.solver_table;
   return resolved;
 }
 

@@ -9,6 +9,7 @@
 
 #include "bundle/contract.hpp"
 #include "ldm_engine/request.hpp"
+#include "sampling/fitted.hpp"
 #include "sampling/schedule.hpp"
 #include "sampling/solvers.hpp"
 
@@ -20,6 +21,9 @@ struct ResolvedRequest {
   std::vector<std::string> negative_prompts;  ///< B; empty text is the unconditional one
   int height = 0;                             ///< pixels
   int width = 0;
+  int num_inference_steps = 0;       ///< also where the request says auto, as the next two
+  std::string solver;
+  std::string solver_table;          ///< of a fitted solver; else empty
   std::vector<BatchRow> rows;        ///< of the solver, one a step
   std::vector<float> guidance;       ///< [B], or empty: no guidance
   std::vector<std::uint32_t> seeds;  ///< B
@@ -30,8 +34,9 @@ struct ResolvedRequest {
 };
 
 /// Check what Pipeline::generate, which documents it, was given.
-/// Throws InvalidArgumentError, or ShapeError for sizes.
+/// Throws InvalidArgumentError, ShapeError for sizes, or BundleError for tables that are no good.
 ResolvedRequest resolve_request(const ModelInfo& model, const NoiseSchedule& schedule,
-                                const std::vector<std::string>& prompts, const Request& request);
+                                const Tables& tables, const std::vector<std::string>& prompts,
+                                const Request& request);
 
 }  // namespace ldm_engine

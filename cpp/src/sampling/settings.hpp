@@ -15,7 +15,9 @@
 
 namespace ldm_engine {
 
-/// What a bundle accepts.
+inline constexpr char kAutoWord[] = "auto";
+
+/// What a bundle accepts of a setting by itself.
 struct Limits {
   const ModelInfo& model;
   int max_steps;  ///< timesteps that the model was trained with
@@ -43,6 +45,7 @@ struct Setting {
   /// Throws unless it accepts the value; for what a range cannot say.
   void (*check)(const Setting& setting, std::int64_t value, const Limits& limits) = nullptr;
   std::vector<std::string> choices = {};  ///< of a text, if it is one of a few
+  const char* auto_word = "";  ///< of a number that may be kAutoSteps: what commands call that
 };
 
 /// All settings, in the order of recipes.
@@ -51,7 +54,7 @@ const std::vector<Setting>& settings();
 /// The value of a setting: null for none, one for all images, or a list.
 Json setting_value(const Setting& setting, const Request& request);
 
-/// Check every setting of a call for these prompts, and those that depend on each other.
+/// Check every setting of a call for these prompts, each by itself.
 /// Throws InvalidArgumentError, or ShapeError for sizes.
 void check_settings(const std::vector<std::string>& prompts, const Request& request,
                     const Limits& limits);

@@ -14,8 +14,10 @@
 
 namespace ldm_engine {
 
+inline constexpr char kFitted[] = "fitted";  ///< whose rows a bundle brings, see fitted.hpp
+
 /// Names of solvers; the first is the default.
-inline const std::vector<std::string> kSolvers = {"ddim", "dpmsolver++"};
+inline const std::vector<std::string> kSolvers = {"ddim", "dpmsolver++", kFitted};
 
 /// One call of the UNet for one image.
 struct Row {
@@ -38,7 +40,7 @@ struct BatchRow {
   std::vector<float> s;               ///< [B]; no noise is drawn where it is 0
 };
 
-/// The rows of a solver, one of kSolvers, from noise to image: over these descending `timesteps`
+/// The rows of "ddim" or "dpmsolver++" from noise to image: over these descending `timesteps`
 /// or, where there are none, over `num_inference_steps` as the solver spaces them. `eta` is of DDIM
 /// alone.
 std::vector<Row> solver_rows(const std::string& solver, const NoiseSchedule& schedule,

@@ -31,7 +31,7 @@ MAX_WEIGHT = 100.0  #: far beyond what a fit gives; keeps float32 finite
 MAX_TABLES, MAX_STEPS = 1000, 200
 _MAX_GUIDANCE, _MAX_DB = 10_000.0, 1000.0
 _MAX_BYTES = 64 << 20
-_SEAL = "solvers_sha256"
+SEAL = "solvers_sha256"
 _REMEDY = "Fit it again with `ldm-engine fit`, or remove the file."
 
 
@@ -56,18 +56,18 @@ def save_tables(bundle: Bundle, tables: Tables) -> None:
     Raises:
         OutputError: if they cannot be written; those that the bundle had are untouched.
     """
-    write_atomically(bundle.path / SOLVERS, tables_text(bundle.digest, tables))
+    text = sealed(tables_content(bundle.digest, tables), SEAL)
+    write_atomically(bundle.path / SOLVERS, text)
 
 
-def tables_text(digest: str, tables: Tables) -> bytes:
-    """The file's content for the bundle with this digest."""
-    content = {
+def tables_content(digest: str, tables: Tables) -> dict[str, Any]:
+    """What the file says of the bundle with this digest, but for the hash."""
+    return {
         "format_version": FORMAT_VERSION,
-        _SEAL: "",
+        SEAL: "",
         "bundle": digest,
         "tables": [asdict(table) for table in tables.tables],
     }
-    return sealed(content, _SEAL)
 
 
 def parse_tables(
@@ -85,7 +85,7 @@ def parse_tables(
             f"{where} has format version {shown(version)}; {FORMAT_VERSION} is accepted. Upgrade "
             f"ldm-engine if the file is newer. {_REMEDY}"
         )
-    if not is_sealed(text, _SEAL, raw.get(_SEAL)):
+    if not is_sealed(text, SEAL, raw.get(SEAL)):
         raise BundleError(
             f"{where} was altered after it was written: it does not match its recorded sha256. "
             f"{_REMEDY}"

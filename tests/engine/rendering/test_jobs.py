@@ -24,10 +24,11 @@ from ldm_engine.rendering.jobs import (
 from ldm_engine.rendering.options import Shard
 from ldm_engine.rendering.selection import Selection, States, Survey
 from ldm_engine.rendering.sources import JobsError, check_jobs, read_rows, spooled
+from ldm_engine.sampling.schedule import NoiseSchedule
 from ldm_engine.sampling.settings import Limits, default_values
 
 MODEL = ModelInfo("m", 4, 8, 8, 32, 77, 100, 8, 8)
-LIMITS = Limits(MODEL, 1000)
+LIMITS = Limits(MODEL, NoiseSchedule(1000, 0.00085, 0.012, "scaled_linear", False, 0))
 
 
 def defaults(**settings):

@@ -13,6 +13,7 @@ from conftest import DATA
 from ldm_engine.bundle.model import ModelInfo
 from ldm_engine.errors import LDMEngineError
 from ldm_engine.sampling import settings
+from ldm_engine.sampling.schedule import NoiseSchedule
 from ldm_engine.sampling.settings import (
     MAX_SEED,
     SETTINGS,
@@ -26,7 +27,9 @@ from ldm_engine.sampling.settings import (
 )
 
 REQUESTS = json.loads((DATA / "requests.json").read_text())
-LIMITS = Limits(ModelInfo(**REQUESTS["model"]), 1000)
+LIMITS = Limits(
+    ModelInfo(**REQUESTS["model"]), NoiseSchedule.from_config(REQUESTS["scheduler"])
+)
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 #: Of the settings that there were first, which stand in every record.
 FIRST = {
@@ -125,6 +128,7 @@ def test_a_call_for_several_images():
 MADE_UP = """
 import json, sys
 from ldm_engine.sampling import settings
+from ldm_engine.sampling.schedule import NoiseSchedule
 settings.SETTINGS.append(
     settings.Setting(
         "sharpness", float, "How crisp edges are.", default=0.0, minimum=0, maximum=2,

@@ -14,10 +14,16 @@ from ldm_engine import NoiseSchedule, errors
 from ldm_engine.bundle.bundle import MANIFEST
 from ldm_engine.bundle.manifest import open_bundle, seal
 from ldm_engine.bundle.model import ModelInfo, TokenizerInfo
+from ldm_engine.bundle.seals import sealed
 from ldm_engine.errors import ConfigError
+from ldm_engine.sampling.fitted import Tables
 from ldm_engine.sampling.request import resolve_request
+from ldm_engine.sampling.settings import Limits
+from ldm_engine.sampling.solvers_file import SEAL, parse_tables
 from ldm_engine.sampling.tokenizer import PromptTruncatedWarning, Tokenizer
 
+SOLVERS_FILES = json.loads((DATA / "solvers_files.json").read_text())
+TEXTS = ("prompt", "negative_prompt", "solver", "solver_table")
 REQUESTS = json.loads((DATA / "requests.json").read_text())
 CONFIGS = json.loads((DATA / "scheduler_configs.json").read_text())
 TOKENS = json.loads((DATA / "tokenizer.json").read_text())
@@ -36,13 +42,19 @@ def _resolve(arguments):
         "prompt": ["a"], "negative_prompt": None, "height": None, "width": None,
         "num_inference_steps": 50, "guidance_scale": 1.0, "eta": 0.0, "seed": 5,
     }  # fmt: skip
-    given = {n: v if n.endswith("prompt") else _numbers(v) for n, v in arguments.items()}
+    given = {n: v if n in TEXTS else _numbers(v) for n, v in arguments.items()}
     if "latents" in given:
         described = given["latents"]
         given["latents"] = np.full(described["shape"], _numbers(described["value"]), np.float32)
     schedule = NoiseSchedule.from_config(REQUESTS["scheduler"])
     latents = given.pop("latents", None)
-    return resolve_request(ModelInfo(**REQUESTS["model"]), schedule, {**plain, **given}, latents)
+    limits = Limits(ModelInfo(**REQUESTS["model"]), schedule, _tables(schedule))
+    return resolve_request(limits, {**plain, **given}, latents)
+
+
+def _tables(schedule):
+    text = sealed(SOLVERS_FILES["base"], SEAL)
+    return Tables(parse_tables("solvers.json", text, SOLVERS_FILES["bundle"], schedule))
 
 
 @pytest.mark.parametrize("case", REQUESTS["cases"], ids=lambda c: json.dumps(c["arguments"])[:70])
