@@ -16,7 +16,8 @@ from conftest import ROOT
 ENGINE, EXPORT = ROOT / "engine/ldm_engine", ROOT / "export/ldm_export"
 #: From the ground up: a wing imports only those before it, and ``errors`` and ``version``.
 WINGS = (
-    "machine", "bundle", "runtimes", "sampling", "checks", "rendering", "benchmarking", "commands",
+    "machine", "bundle", "runtimes", "sampling", "checks", "fitting", "rendering", "benchmarking",
+    "commands",
 )  # fmt: skip
 LOOSE = {"__init__", "errors", "version"}
 
