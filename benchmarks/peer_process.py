@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from ldm_engine.benchmarking.process import WorkerProcess
 from ldm_engine.errors import BenchmarkError
 from ldm_engine.machine.cache import VARIABLE
-from peers import Setup, Sources
+from peers import PEERS, Setup, Sources
+from peers.environments import python_of, variables_of
 from workload import Task
 
 PAUSE_S = 0.3  # idle OpenMP threads spin for 0.2 s before they sleep
@@ -43,7 +43,9 @@ class PeerProcess(WorkerProcess):
             VARIABLE: str(sources.conversions.resolve() / "ldm-engine"),
         }
         script = str(Path(__file__).with_name("worker.py"))
-        super().__init__([sys.executable, script, json.dumps(given, default=str)], environment)
+        python, more = python_of(PEERS[name].environment), variables_of(PEERS[name].environment)
+        command = [python, script, json.dumps(given, default=str)]
+        super().__init__(command, {**environment, **more})
 
     def call(self, method: str, **arguments: Any) -> dict[str, Any]:
         """As ``WorkerProcess.call``, but a ``PeerError`` names who failed."""

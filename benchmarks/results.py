@@ -33,6 +33,8 @@ class Timed:
     baseline_s: list[list[float]]
     peer_anonymous_bytes: int | None
     peer_error: Mapping[str, float] | None
+    baseline_error: Mapping[str, float] | None = None
+    baseline_task: Task | None = None  #: what the baseline did, where that is another task
 
     @cached_property
     def samples_s(self) -> list[float]:
@@ -47,12 +49,17 @@ class Timed:
     @cached_property
     def ratio(self) -> Ratio | None:
         """How many times as long as the baseline: the median of the turns' ratios."""
-        if self.peer == self.baseline:
+        if self.peer == self.baseline and self.baseline_task is None:
             return None
         peer, baseline = (
             [float(np.median(turn)) for turn in turns] for turns in (self.peer_s, self.baseline_s)
         )
         return median_of_ratios(peer, baseline)
+
+    def as_baseline(self) -> Timed:
+        """What the baseline took for its task."""
+        turns, task = self.baseline_s, self.baseline_task or self.task
+        return Timed(self.baseline, self.baseline, task, turns, turns, None, self.baseline_error)
 
     @property
     def has_interval(self) -> bool:
@@ -110,14 +117,29 @@ class Results:
 
     def find(self, peer: str, task: Task) -> Timed | None:
         """What `peer` took for `task`; for a baseline, from its first pair."""
-        for timed in self.timed:
+        for timed in self.same:
             if timed.peer == peer and timed.task == task:
                 return timed
-        for timed in self.timed:
+        for timed in self.same:
             if timed.baseline == peer and timed.task == task:
                 turns = timed.baseline_s
                 return Timed(peer, peer, task, turns, turns, None, None)
         return None
+
+    @property
+    def same(self) -> list[Timed]:
+        """Where both did the same."""
+        return [timed for timed in self.timed if timed.baseline_task is None]
+
+    def fewest(self) -> list[Timed]:
+        """Where each did it in its own number of steps; first what the baselines did, then they."""
+        found = [timed for timed in self.timed if timed.baseline_task is not None]
+        baselines: dict[str, Timed] = {}
+        for timed in found:
+            baselines.setdefault(timed.baseline, timed.as_baseline())
+        order = list(PEERS)
+        found.sort(key=lambda t: (order.index(t.peer), order.index(t.baseline)))
+        return [*sorted(baselines.values(), key=lambda t: order.index(t.peer)), *found]
 
     def find_all(self, names: Sequence[str]) -> list[Timed]:
         """Every peer at the tasks called `names`, baselines included."""
@@ -130,15 +152,24 @@ class Results:
 
     def batches(self) -> list[Task]:
         """The image tasks of several batch sizes, all with the same steps."""
-        images = {timed.task for timed in self.timed if timed.task.name == "image"}
+        images = {timed.task for timed in self.same if timed.task.name == "image"}
         steps = {task.steps for task in images if task.batch > 1}
         return sorted((t for t in images if t.steps in steps), key=lambda t: t.batch)
 
     def targets(self) -> list[tuple[Target, Timed]]:
         """What the project set out to reach, with what was measured."""
         wanted: list[Target] = read(list[Target], self.plan.get("targets", []), "targets")
-        found = [(target, self.find(target.peer, target.task)) for target in wanted]
+        found = [(target, self._timed_for(target)) for target in wanted]
         return [(target, timed) for target, timed in found if timed]
+
+    def _timed_for(self, target: Target) -> Timed | None:
+        if target.baseline_task is None:
+            return self.find(target.peer, target.task)
+        wanted = (target.peer, target.task, target.baseline, target.baseline_task)
+        for timed in self.timed:
+            if (timed.peer, timed.task, timed.baseline, timed.baseline_task) == wanted:
+                return timed
+        return None
 
     def share_of_limit(self, timed: Timed) -> float | None:
         """The roofline's least time over the median; None where work or limits are unknown."""

@@ -13,7 +13,11 @@ import ldm_export
 from ldm_engine.machine.device import Device
 from ldm_engine.machine.environment import machine_facts, versions
 from ldm_engine.machine.gpu import find_gpu
+from ldm_engine.sampling.opening import Opened
+from ldm_engine.sampling.solvers import FITTED
 from peer_process import PAUSE_S
+from peers.contract import GUIDANCE_SCALE
+from peers.environments import PPDIFFUSERS
 from workload import WARM_UP, Plan
 
 BENCHMARKS = Path(__file__).parent
@@ -30,13 +34,20 @@ MEASURED_PATH = {
 }
 
 
-def describe(bundle: ldm_engine.Bundle, plan: Plan, threads: int) -> dict[str, Any]:
-    """The facts; a run is resumed only where all of them are the same."""
+def describe(opened: Opened, plan: Plan, threads: int) -> dict[str, Any]:
+    """The facts; a run is resumed only where all of them are the same.
+
+    Raises:
+        InvalidArgumentError: if the bundle lacks a fitted solver that the plan needs.
+    """
+    fitted = {task.steps for task in plan.tasks if task.solver == FITTED}
+    tables = [opened.tables.find(GUIDANCE_SCALE, steps).digest for steps in sorted(fitted)]
     return {
         "machine": {**machine_facts(), **_gpu_facts(plan.device)},
-        "versions": versions(VERSIONED),
+        "versions": {**versions(VERSIONED), **PPDIFFUSERS.versions(["ppdiffusers"])},
         "code": code_hash(),
-        "bundle": bundle.digest,
+        "bundle": opened.bundle.digest,
+        **({"solver_tables": tables} if tables else {}),
         "plan": asdict(plan),
         "pause_s": PAUSE_S,
         "warm_up_calls": WARM_UP,

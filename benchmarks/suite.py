@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,16 +62,15 @@ class Suite:
         """
         plan = self.plan
         names = list(dict.fromkeys([plan.reference, plan.reduced_reference, *names]))
-        self._choose(plan.reference)
-        self._state_setup()
+        self._state_setup(self._choose(plan.reference))
         present = [name for name in names if self._is_present(name)]
         for name in present:
             self._make_ready(name)
         self._make_references()
-        pairs = [(self._baseline(n, present), n) for n in present if n != plan.reference]
         for group in plan.groups:
-            for baseline, name in pairs:
-                self._measure_pair(baseline, name, group)
+            for name in present:
+                for baseline, timings in self._pairs(name, group, present).items():
+                    self._measure_pair(baseline, name, timings)
             self._measure_limits()
         for round_number in range(plan.start_rounds):
             for name in present:
@@ -79,7 +79,7 @@ class Suite:
             reference = self._setup(plan.reference)
             self.records.add("accounting", **accounting.measure(self.sources.bundle, reference))
 
-    def _state_setup(self) -> None:
+    def _state_setup(self, opened: Opened) -> None:
         """Say what is measured where; a run goes on only where that is the same."""
         bundle = self._bundle
         if bundle.model.default_size != self.plan.image_size:
@@ -87,7 +87,7 @@ class Suite:
                 f"The plan {self.plan.model} is for images of {self.plan.image_size} pixels, and "
                 f"{self.sources.bundle} draws {bundle.model.default_size}. Give its own bundle."
             )
-        setup = json.loads(json.dumps(setting.describe(bundle, self.plan, self.threads)))
+        setup = json.loads(json.dumps(setting.describe(opened, self.plan, self.threads)))
         before = self.records.find("setup")
         if before is None:
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -162,8 +162,7 @@ class Suite:
 
     def _make_references(self) -> None:
         """What every task should give, from the reference, before anyone is timed."""
-        timings = [timing for group in self.plan.groups for timing in group]
-        tasks = dict.fromkeys(t.task for t in timings if not self._reference(t.task).is_file())
+        tasks = [task for task in self.plan.tasks if not self._reference(task).is_file()]
         if not tasks:
             return
         _log(f"{self.plan.reference}: what all are compared with")
@@ -174,11 +173,24 @@ class Suite:
                 np.save(self._reference(task), process.result(self._references))
 
     def _reference(self, task: Task) -> Path:
-        return self._references / f"{task.name}-{task.batch}-{task.steps}.npy"
+        return self._references / f"{task.name}-{task.batch}-{task.steps}-{task.solver}.npy"
 
-    def _measure_pair(self, baseline: str, name: str, group: tuple[Timing, ...]) -> None:
-        """Every task of the group that is still to do, in turn with the baseline."""
-        timings = [t for t in group if self._is_wanted(t, baseline, name)]
+    def _pairs(
+        self, name: str, group: tuple[Timing, ...], present: list[str]
+    ) -> dict[str, list[Timing]]:
+        """What `name` has to do in turn with whom."""
+        pairs: dict[str, list[Timing]] = {}
+        for timing in group:
+            baseline = timing.baseline or self._baseline(name, present)
+            is_itself = baseline == name and timing.baseline_task in (None, timing.task)
+            takes_part = timing.peers is None or name in timing.peers
+            if baseline in present and takes_part and not is_itself:
+                pairs.setdefault(baseline, []).append(timing)
+        return pairs
+
+    def _measure_pair(self, baseline: str, name: str, timings: list[Timing]) -> None:
+        """Every task of `timings` that is still to do, in turn with the baseline."""
+        timings = [t for t in timings if not self._is_done(t, baseline, name)]
         if not timings or {name, baseline} & self._failed:
             return
         doing = "loading"
@@ -192,26 +204,27 @@ class Suite:
         except PeerError as error:
             self._record_failure(error, doing)
 
-    def _is_wanted(self, timing: Timing, baseline: str, name: str) -> bool:
-        task = asdict(timing.task)
-        done = self.records.find("timing", peer=name, baseline=baseline, task=task)
-        return done is None and (timing.peers is None or name in timing.peers)
+    def _is_done(self, timing: Timing, baseline: str, name: str) -> bool:
+        tasks = _described(timing)
+        return self.records.find("timing", peer=name, baseline=baseline, **tasks) is not None
 
     def _measure_timing(self, timing: Timing, baseline: PeerProcess, peer: PeerProcess) -> None:
         task, pair = timing.task, (baseline, peer)
-        for process in pair:  # a short run warms up as well as a whole one
-            process.prepare(replace(task, steps=1), calls=WARM_UP)
-            process.prepare(task, calls=0)
+        tasks = (timing.baseline_task or task, task)
+        for process, own in zip(pair, tasks, strict=True):
+            # A short run warms up as well as a whole one.
+            process.prepare(replace(own, steps=1, solver="ddim"), calls=WARM_UP)
+            process.prepare(own, calls=0)
         turns: tuple[list[list[float]], list[list[float]]] = ([], [])
         for number in range(timing.rounds):
             _log(f"{peer.name}: {task}, round {number + 1} of {timing.rounds}")
             for i in (0, 1) if number % 2 == 0 else (1, 0):
                 turns[i].append(pair[i].turn(timing.turn_s))
         memory = [read_memory(process.pid) for process in pair]
-        errors = [self._error(process, task) for process in pair]
+        errors = [self._error(process, own) for process, own in zip(pair, tasks, strict=True)]
         self.records.add(
             "timing",
-            task=asdict(task),
+            **_described(timing),
             baseline=baseline.name,
             peer=peer.name,
             baseline_s=turns[0],
@@ -289,6 +302,12 @@ def compare(result: NDArray[np.float32], reference: NDArray[np.float32]) -> dict
     """Relative L2 error, and the largest difference."""
     largest = float(np.abs(result.astype(np.float64) - reference).max())
     return {"relative_l2": relative_error(result, reference), "largest": largest}
+
+
+def _described(timing: Timing) -> dict[str, Any]:
+    """Who does what, as records have it."""
+    task = timing.baseline_task
+    return {"task": asdict(timing.task), "baseline_task": asdict(task) if task else None}
 
 
 def _log(line: str) -> None:

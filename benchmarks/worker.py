@@ -80,7 +80,7 @@ def _call_of(peer: Peer, task: Task, size: int) -> Call:
         return peer.unet_step(prompts(1)[0], start)
     if task.name == "vae_decoder":
         return peer.vae_decoder(start)
-    return peer.image(prompts(task.batch), start, task.steps)
+    return peer.image(prompts(task.batch), start, task.steps, task.solver)
 
 
 if __name__ == "__main__":

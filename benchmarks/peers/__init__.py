@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 
-from ldm_engine.machine.environment import versions
 from ldm_engine.runtimes.choice import PRECISIONS, RUNTIMES
 
 from .contract import Peer, Setup, Sources
+from .environments import PPDIFFUSERS, Environment, lacking
 
 __all__ = ["PEERS", "Entry", "Peer", "Setup", "Sources", "kind_of", "missing"]
 
@@ -24,6 +24,7 @@ class Entry:
     needs: tuple[str, ...]  #: distributions
     setup: str
     devices: tuple[str, ...] = ("cpu",)  #: the kinds it runs on
+    environment: Environment | None = None  #: whose Python runs it; None: this one
 
     @property
     def is_ours(self) -> bool:
@@ -53,6 +54,10 @@ _ONNX = (
 _DYGRAPH = (
     "this project's paddle.nn models before export, no_grad, default flags, which use no oneDNN; "
     "the same loop"
+)
+_PPDIFFUSERS = (
+    "ppdiffusers' LDMTextToImagePipeline as published, in an environment of its own, over the "
+    "checkpoint in its own layout, no_grad, default flags"
 )
 
 
@@ -121,13 +126,22 @@ PEERS: dict[str, Entry] = {
         ("paddlepaddle", *_TORCH),
         _DYGRAPH,
     ),
+    "ppdiffusers-fp32": Entry(
+        "ppdiffusers:PPDiffusers",
+        "",
+        "fp32",
+        "ppdiffusers, Paddle eager",
+        ("ppdiffusers", "paddlenlp", "paddlepaddle"),
+        _PPDIFFUSERS,
+        environment=PPDIFFUSERS,
+    ),
 }
 
 
 def missing(name: str) -> str | None:
-    """The distributions that the peer called `name` lacks on this machine, or None."""
-    lacking = [n for n, version in versions(PEERS[name].needs).items() if version is None]
-    return f"not installed: {', '.join(lacking)}" if lacking else None
+    """What the peer called `name` lacks on this machine, or None."""
+    entry = PEERS[name]
+    return lacking(entry.environment, entry.needs)
 
 
 def kind_of(name: str) -> type[Peer]:

@@ -58,8 +58,11 @@ class Peer(ABC):
         """`latents` [1, 4, h, w], as the loop ends with them, to pixels [1, H, W, 3] in [0, 1]."""
 
     @abstractmethod
-    def image(self, prompts: Sequence[str], latents: Array, steps: int) -> Call:
-        """Texts to pixels [B, H, W, 3], guided, eta 0, beginning from `latents` [B, 4, h, w]."""
+    def image(self, prompts: Sequence[str], latents: Array, steps: int, solver: str) -> Call:
+        """Texts to pixels [B, H, W, 3], guided, eta 0, beginning from `latents` [B, 4, h, w].
+
+        `solver` is "ddim", "dpmsolver++" (2M, over log-SNR), or of this engine "fitted".
+        """
 
     @staticmethod
     @abstractmethod

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 from .contract import GUIDANCE_SCALE, TIMESTEP, TOKEN_LENGTH, Array, Call, Peer, Setup, Sources
 from .conversions import weight_files
+from .solvers import scheduler_for
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -40,6 +42,7 @@ class Diffusers(Peer):
             "dtype": DTYPES[setup.precision],
         }
         self._pipe = load_pipeline(sources.checkpoint, setup.precision).to(self._kind["device"])
+        self._ddim = self._pipe.scheduler
         if setup.precision != "fp32":  # the pipeline gives its pixels to NumPy: no bfloat16 there
             _widen_pixels(self._pipe.vqvae)
         if setup.variant == "compile":
@@ -80,7 +83,10 @@ class Diffusers(Peer):
 
         return decode
 
-    def image(self, prompts: Sequence[str], latents: Array, steps: int) -> Call:
+    def image(self, prompts: Sequence[str], latents: Array, steps: int, solver: str) -> Call:
+        self._pipe.scheduler = scheduler_for(
+            solver, self._ddim, DPMSolverMultistepScheduler, torch.from_numpy
+        )
         start = torch.from_numpy(latents).to(**self._kind)
 
         def render() -> Array:

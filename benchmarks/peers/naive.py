@@ -1,16 +1,18 @@
-"""The loop that one writes around three converted components, with diffusers' scheduler."""
+"""The loop that one writes around three converted components, with diffusers' schedulers."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from .contract import GUIDANCE_SCALE, TIMESTEP, TOKEN_LENGTH, Array, Call, Peer
+from .solvers import scheduler_for
 
 
 class NaivePeer(Peer):
@@ -23,7 +25,7 @@ class NaivePeer(Peer):
 
         torch.set_num_threads(threads)
         self._tokenizer = BertTokenizer.from_pretrained(checkpoint / "tokenizer")
-        self._scheduler = DDIMScheduler.from_pretrained(checkpoint / "scheduler")
+        self._ddim = DDIMScheduler.from_pretrained(checkpoint / "scheduler")
         config = AutoencoderKL.load_config(checkpoint / "vqvae")
         self._scaling_factor: float = config.get("scaling_factor", 0.18215)
 
@@ -51,19 +53,20 @@ class NaivePeer(Peer):
         scaled = latents / np.float32(self._scaling_factor)
         return lambda: _pixels(self._decode(scaled))
 
-    def image(self, prompts: Sequence[str], latents: Array, steps: int) -> Call:
-        return lambda: self._render(prompts, latents, steps)
+    def image(self, prompts: Sequence[str], latents: Array, steps: int, solver: str) -> Call:
+        from diffusers import DPMSolverMultistepScheduler
 
-    def _render(self, prompts: Sequence[str], latents: Array, steps: int) -> Array:
+        scheduler = scheduler_for(solver, self._ddim, DPMSolverMultistepScheduler, torch.from_numpy)
+        return lambda: self._render(prompts, latents, steps, scheduler)
+
+    def _render(self, prompts: Sequence[str], latents: Array, steps: int, scheduler: Any) -> Array:
         context = self._context(prompts)
-        self._scheduler.set_timesteps(steps)
-        for timestep in self._scheduler.timesteps:
+        scheduler.set_timesteps(steps)
+        for timestep in scheduler.timesteps:
             predicted = self._predict(np.concatenate([latents] * 2), int(timestep), context)
             unconditional, guided = np.split(predicted, 2)
             guided = unconditional + GUIDANCE_SCALE * (guided - unconditional)
-            moved = self._scheduler.step(
-                torch.from_numpy(guided), timestep, torch.from_numpy(latents), eta=0.0
-            )
+            moved = scheduler.step(torch.from_numpy(guided), timestep, torch.from_numpy(latents))
             latents = moved.prev_sample.numpy()
         scaled = latents / np.float32(self._scaling_factor)
         return _pixels(np.concatenate([self._decode(row[None]).copy() for row in scaled]))

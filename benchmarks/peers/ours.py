@@ -61,12 +61,13 @@ class Ours(Peer):
 
         return decode
 
-    def image(self, prompts: Sequence[str], latents: Array, steps: int) -> Call:
+    def image(self, prompts: Sequence[str], latents: Array, steps: int, solver: str) -> Call:
         def render() -> Array:
             return self._pipe(
                 list(prompts),
                 num_inference_steps=steps,
                 guidance_scale=GUIDANCE_SCALE,
+                solver=solver,
                 latents=latents,
                 output_type="np",
             ).images
