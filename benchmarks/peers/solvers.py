@@ -33,7 +33,7 @@ def scheduler_for(
     if solver != "dpmsolver++":
         raise ValueError(f"Others have no solver {solver}.")
 
-    class OverWholeTimesteps(multistep):  # type: ignore[misc]
+    class OverWholeTimesteps(multistep):
         def set_timesteps(self, *arguments: Any, **keywords: Any) -> None:
             super().set_timesteps(*arguments, **keywords)
             alphas = self.alphas_cumprod.cpu().numpy()[self.timesteps.cpu().numpy()]

@@ -8,18 +8,28 @@ import shutil
 import signal
 import subprocess
 import sys
+import venv
+from dataclasses import replace
+from pathlib import Path
 
+import click
 import numpy as np
+import onnxruntime
 import pytest
 
 import limits
 import peers
 import setting
 from conftest import ROOT, SHAPES
-from ldm_engine.errors import ResultsError
+from ldm_engine import NoiseSchedule, open_bundle
+from ldm_engine.errors import InvalidArgumentError, ResultsError
 from ldm_engine.machine.cpu import supports_bf16
+from ldm_engine.sampling.fitted import Figures, Origin, Table, Tables
+from ldm_engine.sampling.solvers import dpmsolver_rows
+from ldm_engine.sampling.solvers_file import load_tables, save_tables
 from peer_process import PeerError, PeerProcess
-from peers import PEERS, Setup, Sources
+from peers import PEERS, Setup, Sources, missing
+from peers.environments import Environment
 from records import Records
 from report import BEGIN, END, readme_block, report, update_readme, write
 from results import Results, precision_of
@@ -36,16 +46,28 @@ NAMES = [
     "straight-openvino-fp32",
     "straight-onnxruntime-fp32",
     "paddle-dygraph-fp32",
+    *(["ppdiffusers-fp32"] if missing("ppdiffusers-fp32") is None else []),
 ]
+OURS, OTHERS = "ours-openvino-fp32", ("diffusers-eager-fp32", "straight-openvino-fp32")
+FITTED, DPMSOLVER = Task("image", 1, 5, "fitted"), Task("image", 1, 8, "dpmsolver++")
 STAGES_AND_IMAGES = (*map(Task, STAGES), Task("image", 1, 4), Task("image", 2, 4))
 PLAN = Plan(
     "shapes",
     "a short run",
     image_size=64,
-    groups=(tuple(Timing(task, 2, 0.0) for task in STAGES_AND_IMAGES),),
+    groups=(
+        (
+            *(Timing(task, 2, 0.0) for task in STAGES_AND_IMAGES),
+            Timing(Task("image", 1, 4), 2, 0.0, (OURS,), OURS, FITTED),
+            Timing(DPMSOLVER, 2, 0.0, (*OTHERS, "ppdiffusers-fp32"), OURS, FITTED),
+        ),
+    ),
     start_rounds=1,
     start_steps=2,
-    targets=(Target("diffusers-eager-fp32", Task("image", 1, 4), 1000.0),),
+    targets=(
+        Target("diffusers-eager-fp32", Task("image", 1, 4), 1000.0),
+        Target("diffusers-eager-fp32", DPMSOLVER, 0.001, OURS, FITTED),
+    ),
 )
 
 
@@ -59,22 +81,41 @@ def _short_limits():
         yield
 
 
+def with_table(bundle, folder, steps=FITTED.steps):
+    """The same bundle with a table; DPM-Solver++'s weights, for it matters whether it is used."""
+    shutil.copytree(bundle.path, folder, copy_function=os.link)
+    schedule = NoiseSchedule.from_config(bundle.scheduler_config)
+    timesteps = tuple(schedule.log_snr_timesteps(steps))
+    weights = tuple((row.a, *row.b) for row in dpmsolver_rows(schedule, timesteps))
+    figures = Figures(count=8, median=40.0, tenth_percentile=30.0, least=20.0)
+    origin = Origin("openvino", "fp32", 8, "0" * 64, "0.1.0")
+    table = Table(6.0, timesteps, weights, figures, figures, figures, 60.0, origin)
+    copy = open_bundle(folder)
+    save_tables(copy, Tables((table,)))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def fitted_bundle(shapes_bundle, made_once):
+    return open_bundle(
+        made_once("bundles/shapes-fitted", lambda folder: with_table(shapes_bundle, folder))
+    )
+
+
 def is_timing(line):
     return json.loads(line)["kind"] == "timing"
 
 
-def make_suite(shapes_bundle, folder, plan=PLAN, threads=2):
-    sources = Sources(shapes_bundle.path, SHAPES, folder / "conversions")
+def make_suite(bundle, folder, plan=PLAN, threads=2):
+    sources = Sources(bundle.path, SHAPES, folder / "conversions")
     (folder / "results").mkdir(parents=True, exist_ok=True)
     return Suite(sources, plan, folder / "results", threads)
 
 
 @pytest.fixture(scope="session")
-def run_folder(shapes_bundle, tmp_path_factory):
+def run_folder(fitted_bundle, made_once):
     """Where a finished run left its samples and conversions."""
-    folder = tmp_path_factory.mktemp("suite")
-    make_suite(shapes_bundle, folder).run(NAMES)
-    return folder
+    return made_once("suite", lambda folder: make_suite(fitted_bundle, folder).run(NAMES))
 
 
 @pytest.fixture(scope="session")
@@ -134,29 +175,29 @@ def test_shares_follow_from_work_and_limits(results):
     assert precision_of("ours-openvino-int8", "vae_decoder") == "bf16"
 
 
-def test_a_finished_run_is_not_measured_again(run_folder, shapes_bundle):
+def test_a_finished_run_is_not_measured_again(run_folder, fitted_bundle):
     path = run_folder / "results" / "samples.jsonl"
     before = path.read_bytes()
-    make_suite(shapes_bundle, run_folder).run(NAMES)
+    make_suite(fitted_bundle, run_folder).run(NAMES)
     assert path.read_bytes() == before
 
 
-def test_an_interrupted_run_does_only_what_is_missing(copied, shapes_bundle, tmp_path):
+def test_an_interrupted_run_does_only_what_is_missing(copied, fitted_bundle, tmp_path):
     path, lines = copied
     removed = next(i for i, line in enumerate(lines) if is_timing(line) and '"image"' in line)
     path.write_text("".join(lines[:removed] + lines[removed + 1 :]) + '{"kind": "timi')
-    make_suite(shapes_bundle, tmp_path).run(NAMES)
+    make_suite(fitted_bundle, tmp_path).run(NAMES)
     again = path.read_text().splitlines(keepends=True)
     assert again[:-1] == lines[:removed] + lines[removed + 1 :]
     for key in ("kind", "task", "peer", "baseline"):
         assert json.loads(again[-1])[key] == json.loads(lines[removed])[key]
 
 
-def test_a_run_begun_elsewhere_is_not_mixed_with_this_one(copied, shapes_bundle, tmp_path):
+def test_a_run_begun_elsewhere_is_not_mixed_with_this_one(copied, fitted_bundle, tmp_path):
     path, lines = copied
     path.write_text("".join(lines).replace('"threads": 2', '"threads": 3'))
     with pytest.raises(ResultsError, match="begun with another machine, threads"):
-        make_suite(shapes_bundle, tmp_path).run(NAMES)
+        make_suite(fitted_bundle, tmp_path).run(NAMES)
 
 
 @pytest.fixture
@@ -170,12 +211,26 @@ def source_tree(tmp_path, monkeypatch):
     return tmp_path / "tree"
 
 
+def test_a_run_belongs_to_its_fitted_solver(copied, fitted_bundle, shapes_bundle, tmp_path):
+    path = fitted_bundle.path
+    other = with_table(shapes_bundle, tmp_path / "other")
+    text = (path / "solvers.json").read_text()
+    assert (other.path / "solvers.json").read_text() == text
+    table = load_tables(other, NoiseSchedule.from_config(other.scheduler_config)).tables[0]
+    weights = ((table.weights[0][0] * 1.01, *table.weights[0][1:]), *table.weights[1:])
+    save_tables(other, Tables((replace(table, weights=weights),)))
+    with pytest.raises(ResultsError, match="begun with another solver_tables"):
+        make_suite(other, tmp_path).run(NAMES)
+    with pytest.raises(InvalidArgumentError, match="ldm-engine fit BUNDLE --guidance 6"):
+        make_suite(shapes_bundle, tmp_path).run(NAMES)
+
+
 def edit(path):
     path.write_text(path.read_text() + "\n# changed\n")
 
 
 def test_a_change_outside_the_measured_path_leaves_a_run_valid(
-    copied, shapes_bundle, tmp_path, source_tree
+    copied, fitted_bundle, tmp_path, source_tree
 ):
     path, lines = copied
     for folder in ("ldm_engine", "ldm_export", "benchmarks"):
@@ -185,7 +240,7 @@ def test_a_change_outside_the_measured_path_leaves_a_run_valid(
             if "gpu" not in file.parts and file.name not in ("worker.py", "workload.py"):
                 edit(file)
     edit(source_tree / "ldm_engine" / "benchmarking" / "worker.py")
-    make_suite(shapes_bundle, tmp_path).run(NAMES)
+    make_suite(fitted_bundle, tmp_path).run(NAMES)
     assert path.read_text() == "".join(lines)
 
 
@@ -203,25 +258,55 @@ def test_a_change_outside_the_measured_path_leaves_a_run_valid(
     ],
 )
 def test_a_change_on_the_measured_path_is_refused(
-    copied, shapes_bundle, tmp_path, source_tree, name
+    copied, fitted_bundle, tmp_path, source_tree, name
 ):
     edit(source_tree / name)
     with pytest.raises(ResultsError, match="begun with another code"):
-        make_suite(shapes_bundle, tmp_path).run(NAMES)
+        make_suite(fitted_bundle, tmp_path).run(NAMES)
 
 
-def test_who_is_not_installed_is_named(copied, shapes_bundle, tmp_path, monkeypatch):
+def test_who_is_not_installed_is_named(copied, fitted_bundle, tmp_path, monkeypatch):
     path, _ = copied
     entry = peers.Entry("none:None", "", "fp32", "nobody", ("no-such-package",), "")
     monkeypatch.setitem(PEERS, "nobody", entry)
-    make_suite(shapes_bundle, tmp_path).run([*NAMES, "nobody"])
+    make_suite(fitted_bundle, tmp_path).run([*NAMES, "nobody"])
     results = Results(Records(path))
     assert results.absent == {"nobody": "not installed: no-such-package"}
     for text in (report(results), readme_block(results)):
         assert "`nobody` is missing: not installed: no-such-package" in text
 
 
-def test_who_fails_is_named_and_the_others_go_on(copied, shapes_bundle, tmp_path):
+def test_an_environment_of_its_own_is_looked_into(tmp_path, monkeypatch):
+    environment = Environment(tmp_path / "env", "make it")
+    entry = replace(PEERS["paddle-dygraph-fp32"], needs=("there",), environment=environment)
+    monkeypatch.setitem(PEERS, "elsewhere", entry)
+    assert missing("elsewhere") == f"no environment in {tmp_path}/env; make it with `make it`"
+    venv.create(tmp_path / "env", symlinks=True)
+    assert missing("elsewhere") == "not installed: there; run `make it`"
+    (packages,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    packages.joinpath("there-1.0.dist-info").mkdir()
+    packages.joinpath("there-1.0.dist-info", "METADATA").write_text("Name: there\nVersion: 1.0\n")
+    assert missing("elsewhere") is None
+    assert environment.versions(["there", "not-there"]) == {"there": "1.0", "not-there": None}
+
+
+def test_a_peer_is_run_by_the_python_of_its_environment(shapes_bundle, tmp_path, monkeypatch):
+    venv.create(tmp_path / "env", symlinks=True)
+    (packages,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    installed = {str(Path(module.__file__).parents[1]) for module in (np, onnxruntime, click)}
+    packages.joinpath("borrowed.pth").write_text("\n".join(installed))
+    name, environment = "ours-onnxruntime-fp32", Environment(tmp_path / "env", "make it")
+    monkeypatch.setitem(PEERS, name, replace(PEERS[name], environment=environment))
+    sources = Sources(shapes_bundle.path, SHAPES, tmp_path)
+    with PeerProcess(name, sources, Setup("onnxruntime", "fp32", "cpu", 2), 8) as process:
+        process.open()
+        process.prepare(Task("vae_decoder"), calls=1)
+        assert process.result(tmp_path).shape == (1, 64, 64, 3)
+        command = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
+    assert command[0] == str(tmp_path / "env" / "bin" / "python")
+
+
+def test_who_fails_is_named_and_the_others_go_on(copied, fitted_bundle, tmp_path):
     path, lines = copied
     kept = [line for line in lines if "straight-openvino-fp32" not in line]
     missing = next(i for i, line in enumerate(kept) if is_timing(line) and "dygraph" in line)
@@ -230,7 +315,7 @@ def test_who_fails_is_named_and_the_others_go_on(copied, shapes_bundle, tmp_path
     graph.write_text("<nothing/>")
     for marker in (tmp_path / "conversions").glob("references-*/straight-openvino-fp32.ready"):
         marker.unlink()
-    make_suite(shapes_bundle, tmp_path).run(NAMES)
+    make_suite(fitted_bundle, tmp_path).run(NAMES)
     results = Results(Records(path))
     ((name, task, _),) = results.failures
     assert (name, task) == ("straight-openvino-fp32", "getting ready")
@@ -238,19 +323,19 @@ def test_who_fails_is_named_and_the_others_go_on(copied, shapes_bundle, tmp_path
     assert len(Records(path).all("timing")) == len(list(filter(is_timing, kept)))
 
 
-def test_a_result_of_another_shape_is_no_result(copied, shapes_bundle, tmp_path):
+def test_a_result_of_another_shape_is_no_result(copied, fitted_bundle, tmp_path):
     path, lines = copied
     kept = [line for line in lines if not (is_timing(line) and '"vae_decoder"' in line)]
     path.write_text("".join(kept))
     for file in (tmp_path / "conversions").glob("references-*/vae_decoder-*.npy"):
         np.save(file, np.zeros((1, 1, 1, 3), np.float32))
     with pytest.raises(PeerError, match="has shape"):
-        make_suite(shapes_bundle, tmp_path).run(NAMES)
+        make_suite(fitted_bundle, tmp_path).run(NAMES)
 
 
-def test_a_killed_peer_is_named(shapes_bundle, tmp_path):
+def test_a_killed_peer_is_named(fitted_bundle, tmp_path):
     tmp_path.joinpath("conversions").mkdir()
-    sources = Sources(shapes_bundle.path, SHAPES, tmp_path / "conversions")
+    sources = Sources(fitted_bundle.path, SHAPES, tmp_path / "conversions")
     setup = Setup("onnxruntime", "fp32", "cpu", 2)
     with PeerProcess("ours-onnxruntime-fp32", sources, setup, 8) as process:
         assert process.open() > 0
@@ -272,6 +357,23 @@ def test_the_report_follows_from_the_samples(results):
         assert part in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| ")}
     assert len(widths) <= 5  # one for each kind of table
+
+
+def test_the_fewest_calls_of_each_stand_beside_each_other(results):
+    text = report(results)
+    section = text.partition("## At the fewest calls")[2].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| ")][2:]
+    done = [(row[2], int(row[3])) for row in rows]
+    others = len(set(NAMES) & {*OTHERS, "ppdiffusers-fp32"})
+    assert done == [("fitted", 5), ("ddim", 4), *[("dpmsolver++", 8)] * others]
+    (timed,) = (t for t in results.fewest() if t.peer == OTHERS[0])
+    turns = zip(timed.peer_s, timed.baseline_s, strict=True)
+    ratio = np.median([np.median(a) / np.median(b) for a, b in turns])
+    assert rows[2][6] == f"{ratio:.3f}"
+    assert f"| fp32, {FITTED} | 0.00 | {ratio:.3f} | reached |" in text
+    # What is done by one solver only is no part of the tables of the others.
+    assert results.find(OTHERS[0], Task("image", 1, 4)).baseline_task is None
+    assert results.find(OTHERS[0], DPMSOLVER) is None
 
 
 def test_a_report_has_its_plots_and_is_the_same_each_time(run_folder):
@@ -316,8 +418,8 @@ def test_the_steady_loop_leaves_nothing_behind(results):
         (["large", "BUNDLE", str(SHAPES)], "is for images of 256 pixels"),
     ],
 )
-def test_bad_arguments_are_one_line(shapes_bundle, tmp_path, arguments, message):
-    words = [str(shapes_bundle.path) if word == "BUNDLE" else word for word in arguments]
+def test_bad_arguments_are_one_line(fitted_bundle, tmp_path, arguments, message):
+    words = [str(fitted_bundle.path) if word == "BUNDLE" else word for word in arguments]
     words += ["--output", str(tmp_path / "out"), "--conversions", str(tmp_path / "conversions")]
     command = [sys.executable, str(ROOT / "benchmarks" / "suite.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

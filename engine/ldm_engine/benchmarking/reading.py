@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 _KINDS: dict[type, str] = {
@@ -25,14 +25,18 @@ def read(kind: Any, value: Any, name: str) -> Any:
     """`value`, called `name`, as a `kind`: a dataclass, or what its fields may hold.
 
     Those are plain values, ``tuple[X, ...]``, ``list[X]``, ``Mapping[str, X]``, ``X | None`` and
-    ``Any``. Keys without a field are passed over.
+    ``Any``. Keys without a field are passed over, and a field that has a default may be missing.
 
     Raises:
         UnexpectedValueError: if something is missing or of another type.
     """
     if is_dataclass(kind):
         content, hints = read(dict, value, name), get_type_hints(kind)
-        given = {f.name: read(hints[f.name], get(content, f.name), f.name) for f in fields(kind)}
+        given = {
+            f.name: read(hints[f.name], get(content, f.name), f.name)
+            for f in fields(kind)
+            if f.name in content or f.default is MISSING
+        }
         return kind(**given)  # type: ignore[operator]  # it is a class
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (tuple, list):
