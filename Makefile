@@ -20,6 +20,8 @@ STAND_IN = mkdir -p $(OPENMP); \
 # Results of this machine; those that the project publishes lie in benchmarks/results itself.
 RESULTS ?= benchmarks/results/local
 BENCH := build/bench
+# Solvers to be timed, whatever their pictures: few images do, and of random weights all fall short.
+FIT = $(BIN)/ldm-engine fit $(@D) --guidance 6 --steps 17 --floor -1000
 
 # C++: the build tree, what is installed from it, and a project that uses what is installed.
 CPP := build/cpp
@@ -27,7 +29,7 @@ CPP := build/cpp
 # Processes beside each other, of compilers and of tests.
 JOBS ?= 2
 
-.PHONY: demo test cpp cpp-packages lint types bench bench-large clean
+.PHONY: demo test cpp cpp-packages lint types bench bench-large ppdiffusers clean
 
 demo: $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
@@ -70,12 +72,12 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-# Half an hour; bench-large takes hours, 60 GB of disk and 16 GiB of memory. Both go on where they stopped.
-bench: $(BENCH)/shapes/bundle/bundle.json
+# Half an hour; bench-large takes hours, 70 GB of disk and 16 GiB of memory. Both go on where they stopped.
+bench: $(BENCH)/shapes/bundle/solvers.json
 	$(BIN)/python benchmarks/suite.py shapes $(<D) examples/shapes/checkpoint \
 		--conversions $(BENCH)/shapes/conversions --output $(RESULTS)/shapes
 
-bench-large: $(BENCH)/large/bundle/bundle.json
+bench-large: $(BENCH)/large/bundle/solvers.json
 	$(BIN)/python benchmarks/suite.py large $(<D) $(BENCH)/large/checkpoint \
 		--conversions $(BENCH)/large/conversions --output $(RESULTS)/large
 
@@ -83,12 +85,25 @@ $(BENCH)/shapes/bundle/bundle.json: $(wildcard examples/shapes/checkpoint/*/*) |
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(@D) --force \
 		--formats paddle,onnx,openvino --int8
 
+$(BENCH)/shapes/bundle/solvers.json: $(BENCH)/shapes/bundle/bundle.json
+	$(FIT) --prompts examples/shapes/checkpoint/calibration_prompts.txt \
+		--images 16 --held-out-images 16
+
 $(BENCH)/large/checkpoint/model_index.json: | $(VENV)/.dev
 	$(BIN)/python examples/random_checkpoint.py $(@D) --size large --force
 
 $(BENCH)/large/bundle/bundle.json: $(BENCH)/large/checkpoint/model_index.json
 	$(BIN)/ldm-engine export $(BENCH)/large/checkpoint $(@D) --force \
 		--formats paddle,onnx,openvino --int8 --calibration-prompts benchmarks/calibration_prompts.txt
+
+$(BENCH)/large/bundle/solvers.json: $(BENCH)/large/bundle/bundle.json
+	$(FIT) --prompts benchmarks/calibration_prompts.txt --precision int8 \
+		--images 4 --held-out-images 4
+
+# A peer of make bench and make bench-large whose packages do not go with the others: some minutes.
+ppdiffusers: benchmarks/ppdiffusers.txt
+	$(PYTHON) -m venv build/ppdiffusers
+	build/ppdiffusers/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 
 $(DEMO)/bundle/bundle.json: | $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force

@@ -57,7 +57,7 @@ _DYGRAPH = (
 )
 _PPDIFFUSERS = (
     "ppdiffusers' LDMTextToImagePipeline as published, in an environment of its own, over the "
-    "checkpoint in its own layout, no_grad, default flags"
+    "checkpoint in its own layout, no_grad, default flags; in bf16 Paddle lacks kernels for CPUs"
 )
 
 
