@@ -53,6 +53,6 @@ def lacking(environment: Environment | None, distributions: Iterable[str]) -> st
     elif os.access(environment.python, os.X_OK):
         found, remedy = environment.versions(distributions), f"; run `{environment.command}`"
     else:
-        return f"no environment in {environment.folder}; make it with `{environment.command}`"
+        return f"its environment is not there; make it with `{environment.command}`"
     names = [name for name, version in found.items() if version is None]
     return f"not installed: {', '.join(names)}{remedy}" if names else None

@@ -56,12 +56,15 @@ def test_what_json_does_not_have_is_refused_before_it_is_written(tmp_path):
 class Sample:
     peer: str
     seconds: float
+    solver: str = "ddim"
 
 
 def test_records_are_read_as_what_they_are(tmp_path):
     records = Records(tmp_path / "samples.jsonl")
     records.add("start", peer="a", seconds=1, round=0)
-    assert records.read("start", Sample) == [Sample("a", 1.0)]
+    records.add("start", peer="b", seconds=2, solver="fitted")
+    # Older records lack what was added since, which has a default.
+    assert records.read("start", Sample) == [Sample("a", 1.0), Sample("b", 2.0, "fitted")]
     records.add("start", peer="b", seconds="soon")
     with pytest.raises(ResultsError, match=r"samples.jsonl is damaged .* `seconds` .* 'soon'"):
         records.read("start", Sample)
