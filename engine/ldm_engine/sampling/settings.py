@@ -65,7 +65,7 @@ class Setting:
     maximum: float | Callable[[Limits], float] | None = None
     accepted: str = ""
     choices: tuple[str, ...] = ()  #: of a text, if it is one of a few
-    word: str = ""  #: that is accepted in the place of a number
+    word: str = ""  #: that is accepted in the place of a whole number
     #: Gives the checked value of one image, or raises.
     check: Callable[[Setting, Any, Limits], Any] | None = None
     #: Where a call takes one value an image: spreads what a call gives over B images, as
