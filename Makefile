@@ -31,7 +31,7 @@ JOBS ?= 2
 
 demo: $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
-	$(BIN)/ldm-engine fit $(DEMO)/bundle --guidance 2 --steps 10 --images 16 --held-out-images 24
+	$(BIN)/ldm-engine fit $(DEMO)/bundle --guidance 2 --steps 10,12 --images 16 --held-out-images 24
 	$(BIN)/ldm-engine generate $(DEMO)/bundle \
 		"a small red circle on the left and a large blue star on the right, white background" \
 		"a large green triangle in the center, black background" \

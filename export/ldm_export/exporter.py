@@ -192,7 +192,7 @@ def _keep_solvers(old: Path, bundle: Bundle) -> None:
         schedule = NoiseSchedule.from_config(bundle.scheduler_config)
         tables = load_tables(replace(bundle, path=old), schedule)
         if not tables.fault:
-            save_tables(bundle, tables)
+            save_tables(bundle, tables, schedule)
 
 
 def _file_info(path: Path) -> FileInfo:

@@ -121,6 +121,10 @@ def fit(
     opened = open_to_run(
         bundle, runtime=runtime, precision=precision, device=device, threads=threads
     )
+    if steps[-1] > opened.limits.max_steps:
+        raise click.BadParameter(
+            f"{steps[-1]} steps are given; the model was trained with {opened.limits.max_steps}."
+        )
     texts = _read(opened.bundle, prompts)
     work = _plan(opened, texts, steps, images, held_out_images, reference_steps)
     make_folder(opened.bundle.path)  # whether it can be written to is known before the work
@@ -211,4 +215,4 @@ def _save(opened: Opened, kept: Sequence[Table]) -> None:
     now = load_tables(opened.bundle, opened.schedule)
     if now.fault:
         console.print_note(f"What could not be used is replaced: {now.fault}")
-    save_tables(opened.bundle, now.merged(kept))
+    save_tables(opened.bundle, now.merged(kept), opened.schedule)
