@@ -33,12 +33,13 @@ JOBS ?= 2
 
 demo: $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
+	$(BIN)/ldm-engine fit $(DEMO)/bundle --guidance 2 --steps 10,12 --images 16 --held-out-images 24
 	$(BIN)/ldm-engine generate $(DEMO)/bundle \
 		"a small red circle on the left and a large blue star on the right, white background" \
 		"a large green triangle in the center, black background" \
 		"a small yellow star at the top and a large purple square at the bottom, gray background" \
 		"a large orange circle on the right" \
-		--guidance-scale 2 --seed 0 --num-images 4 --grid --output $(DEMO)/images
+		--guidance-scale 2 --num-inference-steps auto --seed 0 --num-images 4 --grid --output $(DEMO)/images
 	@echo "Look at the contact sheet, the file named last."
 
 # The tests in tests/cpp need a compiler and libraries of the distribution, which are installed where

@@ -12,11 +12,13 @@ from ldm_engine.benchmarking.results import (
     Results,
     Settings,
     Source,
+    call_settings,
 )
 
 FIGURES = {f.name for f in fields(Measurement)} - {f.name for f in fields(Case)} - {"samples_s"}
 SETTINGS = Settings(
     call={
+        **{setting.name: setting.default for setting in call_settings()},
         "num_inference_steps": 2,
         "guidance_scale": 6.0,
         "eta": 0.0,

@@ -26,7 +26,10 @@ PROBES = {
             "cpp/src/sampling/solvers.hpp",
         },
     ),
-    "Add a solver": ("ddim_rows", set()),
+    "Add a solver": (
+        "ddim_rows",
+        {"engine/ldm_engine/fitting/tables.py"},  # what fitted solvers are compared with
+    ),
     "Add a program": (
         "vae_decoder",
         {

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <iostream>
 #include <ldm_engine/pipeline.hpp>
+#include <optional>
 
 #include "command_line.hpp"
 #include "images.hpp"
@@ -102,13 +103,13 @@ void save(const CommandLine& command, const ldm_engine::Info& info,
 }
 
 /// The seed that was given for the first image, or none: all are random.
-const std::int64_t* first_seed(const CommandLine& command) {
+std::optional<std::int64_t> first_seed(const CommandLine& command) {
   const auto& seeds = command.request.seed.values;
-  return seeds.empty() ? nullptr : &seeds.front();
+  return seeds.empty() ? std::nullopt : std::optional(seeds.front());
 }
 
 int generate(CommandLine command) {
-  const std::int64_t* const seed = first_seed(command);
+  const std::optional<std::int64_t> seed = first_seed(command);
   if (seed) {
     ldm_engine::check_seed(*seed);
     ldm_engine::check_seed(*seed + static_cast<std::int64_t>(command.image_count() - 1));

@@ -18,6 +18,7 @@ from ldm_engine.bundle.bundle import (
     PROMPTS,
     REFERENCE,
     SCHEDULER_CONFIG,
+    SOLVERS,
     VOCABULARY,
     Bundle,
     FileInfo,
@@ -33,6 +34,8 @@ from ldm_engine.errors import BundleError
 from ldm_engine.machine.signals import current_handlers, install
 from ldm_engine.runtimes.gpu.tensorrt_build import FORMAT as TENSORRT
 from ldm_engine.runtimes.gpu.tensorrt_build import TensorRTBuild
+from ldm_engine.sampling.schedule import NoiseSchedule
+from ldm_engine.sampling.solvers_file import load_tables, save_tables
 from ldm_engine.sampling.tokenizer import Tokenizer
 
 from .checkpoint import Checkpoint
@@ -115,6 +118,7 @@ def export_bundle(
             build = TensorRTBuild.parse(draft.format_facts[TENSORRT])
             draft = add_tensorrt(draft, build, progress)
         bundle = _verified(draft, references, required, progress)
+        _keep_solvers(out, bundle)
         save_manifest(bundle)
     return replace(bundle, path=out)
 
@@ -180,6 +184,15 @@ def _verified(
         for precision, measured in precisions.items():
             parity[runtime][precision].update(measured)
     return replace(draft, files=files, parity=parity, versions=_versions(draft))
+
+
+def _keep_solvers(old: Path, bundle: Bundle) -> None:
+    """Keep what was fitted to the bundle that is replaced, if it makes the same pixels."""
+    if (old / SOLVERS).is_file():
+        schedule = NoiseSchedule.from_config(bundle.scheduler_config)
+        tables = load_tables(replace(bundle, path=old), schedule)
+        if not tables.fault:
+            save_tables(bundle, tables, schedule)
 
 
 def _file_info(path: Path) -> FileInfo:

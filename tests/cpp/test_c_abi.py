@@ -11,10 +11,12 @@ import pytest
 
 from conftest import ROOT
 from ldm_engine import LDMTextToImagePipeline, __version__
+from made_tables import copy_with_tables
 
 HEADER = (ROOT / "cpp/include/ldm_engine.h").read_text()
 PROMPTS = ["a small red circle on the left", "a large blue star"]
 OK, INVALID_ARGUMENT, SHAPE, BUNDLE, NOT_FOUND = 0, 2, 3, 4, 5
+AUTO_STEPS = -(2**31)
 PIXEL_TOLERANCE = 1
 STEPS = 6
 
@@ -48,6 +50,10 @@ class Request(c.Structure):
         ("latents_count", c.c_size_t),
         ("on_step_end", Callback),
         ("user_data", c.c_void_p),
+        ("solver", c.c_char_p),
+        ("timesteps", c.POINTER(c.c_int32)),
+        ("timestep_count", c.c_size_t),
+        ("solver_table", c.c_char_p),
     ]
 
 
@@ -88,6 +94,7 @@ def _request(library, **settings):
     request = Request()
     assert library.ldm_engine_request_init(c.byref(request), c.sizeof(request)) == OK
     kinds = {"seeds": c.c_int64, "guidance_scales": c.c_double, "etas": c.c_double}
+    kinds["timesteps"] = c.c_int32
     for name, value in settings.items():
         if name in kinds:
             setattr(request, name, (kinds[name] * len(value))(*value))
@@ -149,6 +156,33 @@ def test_images_are_those_of_python(library, shapes_bundle):
     code, repeated, _ = _generate(library, other, PROMPTS, request)
     library.ldm_engine_close(other)
     np.testing.assert_array_equal(repeated, images)
+
+
+def test_solvers_are_those_of_python(library, shapes_bundle, tmp_path):
+    bundle = copy_with_tables(shapes_bundle, tmp_path / "bundle")
+    code, pipeline = _open(library, bundle.path)
+    assert code == OK, _error(library)
+    python = LDMTextToImagePipeline.from_pretrained(bundle.path, runtime="openvino")
+    for ours, theirs in (
+        ({"num_inference_steps": AUTO_STEPS}, {"num_inference_steps": "auto"}),
+        (
+            {"solver": b"dpmsolver++", "timesteps": [999, 500, 100, 0]},
+            {"solver": "dpmsolver++", "timesteps": [999, 500, 100, 0]},
+        ),
+    ):
+        request = _request(library, guidance_scales=[6.0], seeds=[3], **ours)
+        code, images, steps = _generate(library, pipeline, PROMPTS[:1], request)
+        assert code == OK, _error(library)
+        output = python(PROMPTS[:1], guidance_scale=6.0, seed=3, output_type="np", **theirs)
+        expected = (output.images * 255).round().astype(int)
+        assert steps == output.num_steps_run
+        assert np.abs(images.astype(int) - expected).max() <= PIXEL_TOLERANCE
+    request = _request(library, seeds=[3], solver=b"fitted", guidance_scales=[5.0])
+    assert _generate(library, pipeline, PROMPTS[:1], request)[0] == INVALID_ARGUMENT
+    assert "no fitted solver for a `guidance_scale` of 5, but for 6" in _error(library)
+    request = _request(library, seeds=[3], solver_table=b"0" * 16)
+    assert _generate(library, pipeline, PROMPTS[:1], request)[0] == INVALID_ARGUMENT
+    library.ldm_engine_close(pipeline)
 
 
 def test_a_binding_learns_how_long_latents_are(library, shapes_bundle):

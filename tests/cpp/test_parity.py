@@ -14,6 +14,7 @@ from cpp_builds import run
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.machine.cpu import supports_bf16
 from ldm_engine.sampling.recipes import RECIPE_KEY, read_recipe
+from made_tables import copy_with_tables
 
 # One step of an 8-bit pixel. Seen in fp32 and bf16: none at all, the libraries being the same.
 PIXEL_TOLERANCE = 1
@@ -45,6 +46,11 @@ def openvino_pipe(shapes_bundle):
     return LDMTextToImagePipeline.from_pretrained(shapes_bundle.path, runtime="openvino")
 
 
+@pytest.fixture(scope="module")
+def fitted_bundle(shapes_bundle, tmp_path_factory):
+    return copy_with_tables(shapes_bundle, tmp_path_factory.mktemp("fitted") / "bundle")
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.5])
 @pytest.mark.parametrize("count", [1, 4])
 def test_pixels_are_those_of_python(cpp_build, openvino_pipe, shapes_bundle, tmp_path, count, eta):
@@ -69,6 +75,35 @@ def test_other_precisions_are_those_of_python(cpp_build, shapes_bundle, tmp_path
         PROMPTS, num_inference_steps=STEPS, guidance_scale=6.0, seed=0, output_type="np"
     ).images
     assert _difference(paths, expected) <= PIXEL_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"solver": "dpmsolver++", "num_inference_steps": 12},
+        {"timesteps": [999, 700, 400, 200, 90, 30, 0]},
+        {"solver": "dpmsolver++", "timesteps": [980, 700, 400, 200, 90, 30, 1]},
+        {"solver": "fitted", "num_inference_steps": 9},
+        {"num_inference_steps": "auto"},
+    ],
+    ids=str,
+)
+def test_every_solver_draws_as_in_python(cpp_build, fitted_bundle, tmp_path, settings):
+    words = {n: ",".join(map(str, v)) if isinstance(v, list) else v for n, v in settings.items()}
+    options = [w for n, v in words.items() for w in (f"--{n.replace('_', '-')}", v)]
+    done = run(
+        cpp_build.generate, fitted_bundle.path, *PROMPTS[:2], "--output", tmp_path,
+        "--guidance-scale", 6, "--seed", 0, *options,
+    )  # fmt: skip
+    paths = done.stdout.split("\n")[:-1]
+    with LDMTextToImagePipeline.from_pretrained(fitted_bundle.path, runtime="openvino") as pipe:
+        expected = pipe(PROMPTS[:2], guidance_scale=6.0, seed=0, output_type="np", **settings)
+    assert _difference(paths, expected.images) <= PIXEL_TOLERANCE
+    recipe = read_recipe(Path(paths[0]))
+    assert recipe.settings["num_inference_steps"] == expected.num_steps_run
+    assert bool(recipe.settings["solver_table"]) == (recipe.settings["solver"] == "fitted")
+    python = [sys.executable, "-c", "from ldm_engine.commands.main import main; main()", "generate"]
+    run(*python, fitted_bundle.path, "--from-image", paths[0], "--output", tmp_path / "again")
 
 
 def test_without_guidance_in_another_size_one_program_at_a_time(

@@ -82,7 +82,8 @@ def cases() -> list[dict[str, Any]]:
         *(at([*table, "figures", "count"], v, "`count` is") for v in (0, -1, 1.5, 2**31, "9")),
         *(at([*table, "reference_db"], v, "`reference_db` is") for v in (None, 1001)),
         at([*table, "origin"], 3, "an object is expected"),
-        *(at([*table, "origin", "runtime"], v, "`runtime` is") for v in (None, "", "a b", "x" * 33)),
+        *(at([*table, "origin", "runtime"], v, "`runtime` is")
+          for v in (None, "", "a b", "x" * 33)),
         at([*table, "origin", "prompts_sha256"], "a" * 63, "`prompts_sha256` is"),
         at([*table, "origin", "images"], 0, "`images` is"),
         at([*table, "origin", "version"], "\n", "`version` is"),

@@ -75,7 +75,7 @@ void check_timesteps(Request& request) {
   if (steps != Request().num_inference_steps && static_cast<std::size_t>(steps) != count) {
     throw InvalidArgumentError("`timesteps` lists " + std::to_string(count) +
                                " and `num_inference_steps` is " + std::to_string(steps) +
-                               "; leave one of them out.");
+                               "; give the same number, or leave one of them out.");
   }
   steps = static_cast<int>(count);
 }

@@ -17,21 +17,21 @@ namespace ldm_engine {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int kFormatVersion = 1;
+constexpr int kSolversVersion = 1;
 constexpr std::size_t kMaxTerms = 16;  // of history, this call's among them
 constexpr double kMaxWeight = 100;     // far beyond what a fit gives; keeps float32 finite
 constexpr std::size_t kMaxTables = 1000, kMaxSteps = 200;
-constexpr double kMaxGuidance = 10'000, kMaxDb = 1000;
+constexpr double kMaxTableGuidance = 10'000, kMaxDb = 1000;
 constexpr std::uintmax_t kMaxBytes = std::uintmax_t{64} << 20;
-constexpr char kRemedy[] = " Fit it again with `ldm-engine fit`, or remove the file.";
+constexpr char kSolversRemedy[] = " Fit it again with `ldm-engine fit`, or remove the file.";
 
-[[noreturn]] void refuse(const std::string& what) { throw BundleError(what + kRemedy); }
+[[noreturn]] void refuse(const std::string& what) { throw BundleError(what + kSolversRemedy); }
 
 bool is_within(const Json& value, double limit) {
   return value.is_number() && std::abs(value.get<double>()) <= limit;
 }
 
-bool is_whole(const Json& value, std::int64_t least, std::int64_t most) {
+bool is_whole_within(const Json& value, std::int64_t least, std::int64_t most) {
   return value.is_number_integer() && value >= least && value <= most;
 }
 
@@ -68,7 +68,7 @@ class Entry {
 
   void check_count(const std::string& name) const {
     const Json given = value(name);
-    require(is_whole(given, 1, INT32_MAX), name, given, "a positive whole number");
+    require(is_whole_within(given, 1, INT32_MAX), name, given, "a positive whole number");
   }
 
   Json list(const std::string& name, std::size_t least, std::size_t most) const {
@@ -104,7 +104,7 @@ class Entry {
 bool is_descending(const Json& timesteps, int last) {
   std::int64_t earlier = last + 1;
   for (const Json& timestep : timesteps) {
-    if (!is_whole(timestep, 0, earlier - 1)) return false;
+    if (!is_whole_within(timestep, 0, earlier - 1)) return false;
     earlier = timestep.get<std::int64_t>();
   }
   return true;
@@ -126,7 +126,7 @@ Table read_table(const Entry& entry, const NoiseSchedule& schedule) {
                   "a list of 2 to " + std::to_string(most) + " numbers up to " +
                       number_text(kMaxWeight));
   }
-  Table table = {entry.number("guidance_scale", kMaxGuidance),
+  Table table = {entry.number("guidance_scale", kMaxTableGuidance),
                  timesteps.get<std::vector<int>>(),
                  weights.get<std::vector<std::vector<double>>>(),
                  entry.figures("figures"),
@@ -140,9 +140,9 @@ Table read_table(const Entry& entry, const NoiseSchedule& schedule) {
 void check_outline(const std::string& where, std::string_view text, const Json& raw,
                    const std::string& digest) {
   const Json version = raw.value("format_version", Json());
-  if (!is_whole(version, kFormatVersion, kFormatVersion)) {
+  if (!is_whole_within(version, kSolversVersion, kSolversVersion)) {
     refuse(where + " has format version " + shown(version) + "; " +
-           std::to_string(kFormatVersion) +
+           std::to_string(kSolversVersion) +
            " is accepted. Upgrade ldm-engine if the file is newer.");
   }
   if (!is_sealed(text, raw, kSolversSeal)) {

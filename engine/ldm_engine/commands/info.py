@@ -11,7 +11,11 @@ import click
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import open_bundle
+from ..sampling.fitted import Tables
+from ..sampling.schedule import NoiseSchedule
+from ..sampling.solvers_file import load_tables
 from . import console
+from .solver_tables import print_tables
 
 
 @click.command()
@@ -22,16 +26,22 @@ def info(bundle: Path, as_json: bool) -> None:
     """Show what is inside BUNDLE.
 
     Programs, tensors, sizes, how closely each program agrees with the original model, the versions
-    it was made with, and which runtime would be chosen on this machine and why.
+    it was made with, which runtime would be chosen on this machine and why, and the solvers that
+    were fitted to it.
     """
     opened = open_bundle(bundle)
+    tables = load_tables(opened, NoiseSchedule.from_config(opened.scheduler_config))
     if as_json:
-        print(json.dumps(_as_json(opened), indent=2))
-    else:
-        console.print_bundle(opened)
+        print(json.dumps(_as_json(opened, tables), indent=2))
+        return
+    console.print_bundle(opened)
+    console.out.print()
+    print_tables(tables)
 
 
-def _as_json(bundle: Bundle) -> dict[str, Any]:
+def _as_json(bundle: Bundle, tables: Tables) -> dict[str, Any]:
     facts = asdict(replace(bundle, path=str(bundle.path)))  # type: ignore[arg-type]
     del facts["manifest_stamp"]
-    return {**facts, "digest": bundle.digest, "formats": bundle.formats}
+    facts |= {"digest": bundle.digest, "formats": bundle.formats}
+    solvers = [asdict(table) for table in tables.tables]
+    return {**facts, "solvers": solvers, "solvers_fault": tables.fault or None}

@@ -19,6 +19,7 @@ def settings_options(command: Command, settings: Iterable[Setting] | None = None
         command = click.option(
             f"--{setting.name.replace('_', '-')}",
             type=_option_type(setting),
+            metavar=f"NUMBER|{setting.word}" if setting.word else None,
             default=default,
             show_default=default not in (None, ""),
             help=setting.help,
@@ -30,20 +31,28 @@ def _option_type(setting: Setting) -> Any:
     if setting.choices:
         return click.Choice(setting.choices)
     if setting.word:
-        return NumberOrWord(setting.kind, setting.word)
+        return NumberOrWord(setting.word)
     return str if setting.kind is list else setting.kind
 
 
 class NumberOrWord(click.ParamType[Any]):
-    """A number, or one word in its place."""
+    """A whole number, or one word in its place."""
 
-    def __init__(self, kind: type, word: str) -> None:
-        self.name = f"{click.types.convert_type(kind).name}|{word}"
-        self._number, self._word = click.types.convert_type(kind), word
+    name = "number"
+
+    def __init__(self, word: str) -> None:
+        self._word = word
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number, or the word."""
-        return value if value == self._word else self._number.convert(value, param, ctx)
+        if value == self._word:
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is given; a whole number, or {self._word}, is accepted.", param, ctx
+            )
 
 
 def runtime_options(command: Command) -> Command:

@@ -7,8 +7,18 @@ from collections.abc import Sequence
 from rich.table import Table as Grid
 
 from ..fitting.tables import DDIM_STEPS
-from ..sampling.fitted import Figures, Table
+from ..sampling.fitted import Figures, Table, Tables
 from . import console
+
+
+def print_tables(tables: Tables) -> None:
+    """What ``info`` shows of a bundle's tables, also that there are none."""
+    if tables.fault:
+        console.out.print(f"Fitted solvers cannot be used: {console.plain(tables.fault)}")
+    elif tables.tables:
+        print_solvers(tables.tables)
+    else:
+        console.out.print("No solvers were fitted to the bundle; `ldm-engine fit` makes some.")
 
 
 def print_solvers(tables: Sequence[Table]) -> None:

@@ -11,9 +11,12 @@ from ..bundle.manifest import open_bundle
 from ..checks.golden import TOLERANCE, check_golden, why_not_applicable
 from ..checks.references import load_references, sample
 from ..checks.verification import check_runtime, require_passed
+from ..errors import BundleError
 from ..runtimes.choice import Choice, resolve_options, select_runtimes
 from ..sampling.opening import choose_for
 from ..sampling.pipeline import LDMTextToImagePipeline
+from ..sampling.schedule import NoiseSchedule
+from ..sampling.solvers_file import load_tables
 from . import console
 
 
@@ -40,6 +43,7 @@ def verify(bundle: Path, runtime: str, precision: str, device: str, golden: bool
     with console.byte_bar("hashing", sum(f.bytes for f in opened.files.values())) as on_bytes:
         opened.check_files(on_bytes=on_bytes)
     console.out.print(f"{len(opened.files)} files have the hashes that the manifest lists.")
+    _check_solvers(opened)
     references = load_references(opened)
     for refusal in refusals:
         console.err.print(f"Not checked: {refusal}", markup=False)
@@ -52,6 +56,14 @@ def verify(bundle: Path, runtime: str, precision: str, device: str, golden: bool
     require_passed(findings, f"The bundle {bundle}")
     if golden:
         _verify_golden(opened, checks[0][0], device)
+
+
+def _check_solvers(bundle: Bundle) -> None:
+    tables = load_tables(bundle, NoiseSchedule.from_config(bundle.scheduler_config))
+    if tables.fault:
+        raise BundleError(tables.fault)
+    if tables.tables:
+        console.out.print(f"{len(tables.tables)} fitted solvers are whole, and of this bundle.")
 
 
 def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:

@@ -40,13 +40,13 @@ def fit_weights(
         del history[TERMS:]
         prior = np.zeros(1 + len(history))
         prior[: 1 + len(form.b)] = form.a, *form.b
-        row = _least_squares([x, *history], reference[then], prior)
+        row = least_squares([x, *history], reference[then], prior)
         weights.append(tuple(map(float, row)))
         x = advanced(x, history, weights[-1][0], weights[-1][1:])
     return tuple(weights)
 
 
-def _least_squares(
+def least_squares(
     columns: Sequence[Array], target: Array, prior: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """The weights of `columns` that give nearest to `target`, drawn a little towards `prior`."""

@@ -33,7 +33,7 @@ class Saved:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return dict(stored)
-        except (OSError, ValueError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile):
             made = dict(make())
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **made)

@@ -89,13 +89,13 @@ class TableMaker:
             solvers[f"dpmsolver-{n}"] = dpmsolver_rows(self._schedule, grid)
             solvers[f"fitted-{n}"] = fitted_rows(self._schedule, grid, weights[n])
         reference_db, values = self._judge(solvers)
-        measured = {name: figures(v, reference_db - MARGIN_DB) for name, v in values.items()}
+        measured = {name: figures(of_images) for name, of_images in values.items()}
         for n, grid in self._grids.items():
             yield Table(
                 self._guidance,
                 grid,
                 weights[n],
-                figures=measured[f"fitted-{n}"],
+                figures=figures(values[f"fitted-{n}"], most=reference_db - MARGIN_DB),
                 ddim_50=measured["ddim"],
                 dpmsolver=measured[f"dpmsolver-{n}"],
                 reference_db=reference_db,

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..sampling.names import Names
+from ..sampling.rules import check_image
 from ..sampling.settings import (
     MAX_SEED,
     SETTINGS,
@@ -23,7 +24,6 @@ from ..sampling.settings import (
     Setting,
     Values,
     batch_key,
-    check_image,
     default_values,
 )
 from ..sampling.values import as_number, check_texts, shown

@@ -5,8 +5,8 @@ latents and of the history in the data form (``solvers.py``), and how its pictur
 DDIM's, as measured on prompts that it was not fitted to. ``ldm_engine/fitting`` makes tables, and
 ``solvers_file.py`` keeps them.
 
-The twin in C++ is ``cpp/src/sampling/fitted.cpp``; ``tests/data/fitted.json`` holds both to the
-same rows.
+The twin in C++ is ``cpp/src/sampling/fitted.cpp``; ``tests/data/solvers_files.json`` holds both to
+the same rows.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Table:
     guidance_scale: float
     timesteps: tuple[int, ...]  #: descending, one a step
     weights: tuple[tuple[float, ...], ...]  #: a step's a, b[0], b[1], ...
-    figures: Figures
+    figures: Figures  #: none better than `reference_db` allows to be seen
     ddim_50: Figures  #: of DDIM with 50 steps, of the same pictures
     dpmsolver: Figures  #: of DPM-Solver++ 2M with as many steps as this one, likewise
     reference_db: float  #: how near the converged pictures are to what they converge to, at least

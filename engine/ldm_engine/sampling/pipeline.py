@@ -202,6 +202,7 @@ class LDMTextToImagePipeline:
         negative_prompt: str | Sequence[str] | None = None,
         solver: str = "ddim",
         timesteps: Sequence[int] | None = None,
+        solver_table: str | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> ImagePipelineOutput:
         """Render one image a prompt.
@@ -229,6 +230,8 @@ class LDMTextToImagePipeline:
                 ``ldm-engine fit`` was run for. The latter two take no eta.
             timesteps: of the training schedule, descending, one a step, in the place of the
                 solver's own spacing.
+            solver_table: of a fitted solver, the hash that a recipe names it by: it must be the
+                bundle's.
             callback_on_step_end: called after each step with (step index, timestep, latents); the
                 latents are the live array [B, 4, h, w]. Returning True stops the run, and the
                 image of the latents so far is returned.
@@ -257,6 +260,7 @@ class LDMTextToImagePipeline:
             "eta": eta,
             "solver": solver,
             "timesteps": timesteps,
+            "solver_table": solver_table,
             "height": height,
             "width": width,
         }

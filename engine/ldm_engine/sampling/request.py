@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..bundle.model import ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
-from .settings import SETTINGS, Limits, batch_key, check_image
+from .rules import check_image
+from .settings import SETTINGS, Limits, batch_key
 from .solvers import FITTED, Row, join_rows, solver_rows
 from .values import list_texts, shown
 

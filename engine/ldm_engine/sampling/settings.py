@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle.bundle import SOLVERS as SOLVERS_FILE
 from ..bundle.model import MAX_SIZE, ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
-from .fitted import DIGEST_DIGITS, Table, Tables
+from .fitted import DIGEST_DIGITS, Tables
 from .schedule import NoiseSchedule
 from .solvers import FITTED, SOLVERS
 from .values import check_prompts, is_number, is_whole, list_texts, shown
@@ -65,7 +64,7 @@ class Setting:
     maximum: float | Callable[[Limits], float] | None = None
     accepted: str = ""
     choices: tuple[str, ...] = ()  #: of a text, if it is one of a few
-    word: str = ""  #: that is accepted in the place of a number
+    word: str = ""  #: that is accepted in the place of a whole number
     #: Gives the checked value of one image, or raises.
     check: Callable[[Setting, Any, Limits], Any] | None = None
     #: Where a call takes one value an image: spreads what a call gives over B images, as
@@ -351,75 +350,6 @@ SETTINGS: list[Setting] = [
 def common_settings() -> list[Setting]:
     """Those that the images of a run may share a default of."""
     return [setting for setting in SETTINGS if setting.is_common]
-
-
-def check_image(values: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
-    """The checked values of one image, which has all settings; a rule between two belongs here.
-
-    Raises:
-        InvalidArgumentError: if a value is outside its range (``ShapeError`` for sizes).
-        ArgumentTypeError: if a text is none.
-    """
-    checked = {s.name: s.checked(values[s.name], limits) for s in SETTINGS}
-    _check_together(checked, limits)
-    return checked
-
-
-def _check_together(values: dict[str, Any], limits: Limits) -> None:
-    _choose_steps(values, limits)
-    solver, eta, timesteps = (values[name] for name in ("solver", "eta", "timesteps"))
-    if eta and solver != "ddim":
-        raise InvalidArgumentError(
-            f"`eta` is {eta} with the solver {solver}, which adds no noise; 0 is accepted, or the "
-            "solver ddim."
-        )
-    table = None
-    if solver == FITTED:
-        table = limits.tables.find(values["guidance_scale"], values["num_inference_steps"])
-    _check_table(values, table)
-    if timesteps is None:
-        return
-    if table is not None:
-        raise InvalidArgumentError(
-            "`timesteps` is given with the solver fitted, which brings its own; leave it out."
-        )
-    steps, default = values["num_inference_steps"], _by_name("num_inference_steps").default
-    if steps not in (default, len(timesteps)):
-        raise InvalidArgumentError(
-            f"`timesteps` lists {len(timesteps)} and `num_inference_steps` is {steps}; leave one "
-            "of them out."
-        )
-    values["num_inference_steps"] = len(timesteps)
-
-
-def _choose_steps(values: dict[str, Any], limits: Limits) -> None:
-    """Put solver and steps in the place of "auto"."""
-    if values["num_inference_steps"] != AUTO:
-        return
-    for name, accepted in (("solver", (SOLVERS[0], FITTED)), ("timesteps", (None,))):
-        if values[name] not in accepted:
-            raise InvalidArgumentError(
-                f"`num_inference_steps` is auto and `{name}` is {shown(values[name])}; auto "
-                f"chooses it. Leave `{name}` out, or give a number of steps."
-            )
-    table = limits.tables.fewest(values["guidance_scale"])
-    values["num_inference_steps"], values["solver"] = table.steps, FITTED
-
-
-def _check_table(values: dict[str, Any], table: Table | None) -> None:
-    """Note which table makes the picture; what was noted of a picture made before must hold."""
-    digest, noted = table.digest if table else None, values["solver_table"]
-    if noted not in (None, digest):
-        had = f"the bundle's own is {digest}" if table else f"the solver is {values['solver']}"
-        raise InvalidArgumentError(
-            f"`solver_table` is {noted}, and {had}: the pixels would differ. Leave it out, or "
-            f"bring back the {SOLVERS_FILE} that the picture was made with."
-        )
-    values["solver_table"] = digest
-
-
-def _by_name(name: str) -> Setting:
-    return next(setting for setting in SETTINGS if setting.name == name)
 
 
 def default_values() -> dict[str, Any]:

@@ -50,14 +50,16 @@ def load_tables(bundle: Bundle, schedule: NoiseSchedule) -> Tables:
         return Tables(fault=str(error))
 
 
-def save_tables(bundle: Bundle, tables: Tables) -> None:
+def save_tables(bundle: Bundle, tables: Tables, schedule: NoiseSchedule) -> None:
     """Write the tables of a bundle, whole or not at all.
 
     Raises:
-        OutputError: if they cannot be written; those that the bundle had are untouched.
+        BundleError: if they are not such as are read, for huge weights perhaps.
+        OutputError: if they cannot be written. Those that the bundle had are untouched.
     """
-    text = sealed(tables_content(bundle.digest, tables), SEAL)
-    write_atomically(bundle.path / SOLVERS, text)
+    path, text = bundle.path / SOLVERS, sealed(tables_content(bundle.digest, tables), SEAL)
+    parse_tables(str(path), text, bundle.digest, schedule)
+    write_atomically(path, text)
 
 
 def tables_content(digest: str, tables: Tables) -> dict[str, Any]:

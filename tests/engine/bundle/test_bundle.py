@@ -97,7 +97,7 @@ def test_a_newer_format_is_refused(copy_bundle):
 
 def test_a_flipped_byte_in_any_file_is_refused_by_name(copy_bundle, tiny_bundle):
     path = copy_bundle()
-    assert len(tiny_bundle.files) == 11
+    assert len(tiny_bundle.files) == 12
     for name in tiny_bundle.files:
         content = bytearray((path / name).read_bytes())
         content[len(content) // 2] ^= 1

@@ -55,6 +55,7 @@ def test_defaults_are_filled_in():
     assert task.values == {
         "prompt": "a", "negative_prompt": "", "seed": identify("7").seed,
         "num_inference_steps": 5, "guidance_scale": 3.0, "eta": 0.0, "height": 256, "width": 256,
+        "solver": "ddim", "timesteps": None, "solver_table": None,
     }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def test_what_a_row_says_goes_before_defaults_and_text_is_read_as_numbers():
     first, second = READER.tasks(1, fields)
     assert (first.identity.id, second.identity.id) == ("5", "5-2")
     assert (first.values["seed"], second.values["seed"]) == (7, 8)
-    assert first.group == second.group == (9, 64, 128, False)
+    assert first.group == second.group == (9, "ddim", None, None, 64, 128, False)
     assert first.extra == {"note": [1]}
 
 
@@ -91,7 +92,7 @@ def test_images_without_a_seed_have_those_of_their_ids():
         ({"prompt": "a", "id": float("inf")}, "`id` is inf"),
         ({"prompt": "a", "Seed": 3}, "`Seed` is not read; `seed` is the name"),
         ({"prompt": "a", "steps": 3, "cfg": 9}, "`num_inference_steps`.*`guidance_scale`"),
-        ({"prompt": "a", "sampler": "Euler a"}, "the solver is DDIM"),
+        ({"prompt": "a", "sampler": "Euler a"}, "`solver` is the name"),
         ({"prompt": "a", "id": ""}, "empty"),
         ({"prompt": "a", "id": 1.5}, "`id` is 1.5"),
         ({"prompt": "a", "id": True}, "`id` is True"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from ldm_engine.runtimes import choice
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import RUNTIMES, Choice
 from ldm_engine.sampling import opening, request
-from ldm_engine.sampling.opening import Opened, open_to_run
+from ldm_engine.sampling.opening import open_to_run
 
 
 @pytest.fixture
@@ -87,8 +88,8 @@ def test_all_wrong_options_are_named_at_once(tiny_onnx_bundle):
 def test_what_computes_in_fp32_from_the_same_files(tiny_onnx_bundle, runtime, in_fp32):
     device = "cpu" if "cpu" in RUNTIMES[runtime].precisions else "gpu:0"
     options = RuntimeOptions(device=device, precision="fp16")
-    schedule = open_to_run(tiny_onnx_bundle.path).schedule
-    opened = Opened(tiny_onnx_bundle, Choice(RUNTIMES[runtime], ""), options, schedule)
+    opened = open_to_run(tiny_onnx_bundle.path)
+    opened = replace(opened, choice=Choice(RUNTIMES[runtime], ""), options=options)
     assert opened.in_fp32().choice.runtime.name == in_fp32
     assert opened.in_fp32().options.precision == "fp32"
     kind = "cpu" if device == "cpu" else "gpu"

@@ -21,22 +21,19 @@ from ldm_engine.sampling.settings import (
     Setting,
     as_call,
     batch_key,
-    default_values,
     recorded,
     settings_hash,
 )
 
 REQUESTS = json.loads((DATA / "requests.json").read_text())
-LIMITS = Limits(
-    ModelInfo(**REQUESTS["model"]), NoiseSchedule.from_config(REQUESTS["scheduler"])
-)
+LIMITS = Limits(ModelInfo(**REQUESTS["model"]), NoiseSchedule.from_config(REQUESTS["scheduler"]))
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 #: Of the settings that there were first, which stand in every record.
 FIRST = {
     "prompt": "a fox", "negative_prompt": "", "seed": 7, "num_inference_steps": 50,
     "guidance_scale": 6.0, "eta": 0.0, "height": 256, "width": 256,
 }  # fmt: skip
-VALUES = {**default_values(), **FIRST}
+VALUES = {**{name: setting.default for name, setting in BY_NAME.items()}, **FIRST}
 
 
 def _seeds(seed, count):
