@@ -99,7 +99,7 @@ $(BENCH)/large/bundle/bundle.json: $(BENCH)/large/checkpoint/model_index.json
 
 $(BENCH)/large/bundle/solvers.json: $(BENCH)/large/bundle/bundle.json
 	$(FIT) --prompts benchmarks/calibration_prompts.txt --precision int8 \
-		--images 4 --held-out-images 4
+		--images 4 --held-out-images 4 --reference-steps 40
 
 # A peer of make bench and make bench-large whose packages do not go with the others: some minutes.
 ppdiffusers: benchmarks/ppdiffusers.txt

@@ -91,7 +91,7 @@ def with_table(bundle, folder, steps=FITTED.steps):
     origin = Origin("openvino", "fp32", 8, "0" * 64, "0.1.0")
     table = Table(6.0, timesteps, weights, figures, figures, figures, 60.0, origin)
     copy = open_bundle(folder)
-    save_tables(copy, Tables((table,)))
+    save_tables(copy, Tables((table,)), schedule)
     return copy
 
 
@@ -216,9 +216,10 @@ def test_a_run_belongs_to_its_fitted_solver(copied, fitted_bundle, shapes_bundle
     other = with_table(shapes_bundle, tmp_path / "other")
     text = (path / "solvers.json").read_text()
     assert (other.path / "solvers.json").read_text() == text
-    table = load_tables(other, NoiseSchedule.from_config(other.scheduler_config)).tables[0]
+    schedule = NoiseSchedule.from_config(other.scheduler_config)
+    table = load_tables(other, schedule).tables[0]
     weights = ((table.weights[0][0] * 1.01, *table.weights[0][1:]), *table.weights[1:])
-    save_tables(other, Tables((replace(table, weights=weights),)))
+    save_tables(other, Tables((replace(table, weights=weights),)), schedule)
     with pytest.raises(ResultsError, match="begun with another solver_tables"):
         make_suite(other, tmp_path).run(NAMES)
     with pytest.raises(InvalidArgumentError, match="ldm-engine fit BUNDLE --guidance 6"):
