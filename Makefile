@@ -21,7 +21,8 @@ STAND_IN = mkdir -p $(OPENMP); \
 RESULTS ?= benchmarks/results/local
 BENCH := build/bench
 # Solvers to be timed, whatever their pictures: few images do, and of random weights all fall short.
-FIT = $(BIN)/ldm-engine fit $(@D) --guidance 6 --steps 17 --floor -1000
+FIT = $(BIN)/ldm-engine fit $(@D) --guidance 6 --steps 17 --floor -1000 \
+	--prompts examples/shapes/checkpoint/calibration_prompts.txt
 
 # C++: the build tree, what is installed from it, and a project that uses what is installed.
 CPP := build/cpp
@@ -87,8 +88,7 @@ $(BENCH)/shapes/bundle/bundle.json: $(wildcard examples/shapes/checkpoint/*/*) |
 		--formats paddle,onnx,openvino --int8
 
 $(BENCH)/shapes/bundle/solvers.json: $(BENCH)/shapes/bundle/bundle.json
-	$(FIT) --prompts examples/shapes/checkpoint/calibration_prompts.txt \
-		--images 16 --held-out-images 16
+	$(FIT) --images 16 --held-out-images 16
 
 $(BENCH)/large/checkpoint/model_index.json: | $(VENV)/.dev
 	$(BIN)/python examples/random_checkpoint.py $(@D) --size large --force
@@ -98,8 +98,7 @@ $(BENCH)/large/bundle/bundle.json: $(BENCH)/large/checkpoint/model_index.json
 		--formats paddle,onnx,openvino --int8 --calibration-prompts benchmarks/calibration_prompts.txt
 
 $(BENCH)/large/bundle/solvers.json: $(BENCH)/large/bundle/bundle.json
-	$(FIT) --prompts benchmarks/calibration_prompts.txt --precision int8 \
-		--images 4 --held-out-images 4 --reference-steps 40
+	$(FIT) --precision int8 --images 4 --held-out-images 4 --reference-steps 40
 
 # A peer of make bench and make bench-large whose packages do not go with the others: some minutes.
 ppdiffusers: benchmarks/ppdiffusers.txt
