@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ..sampling.schedule import NoiseSchedule
 from ..sampling.solvers import dpmsolver_rows
+from ..sampling.solvers_file import MAX_TERMS
 from .images import Array, Images, advanced
 
 Weights = tuple[tuple[float, ...], ...]  #: a step's a, b[0], b[1], ...
-TERMS = 8  #: of history
 RIDGE = 1e-6  #: of the mean square of what is weighted, towards DPM-Solver++ 2M
 
 
@@ -37,7 +37,7 @@ def fit_weights(
     forms = dpmsolver_rows(schedule, timesteps)
     for form, then in zip(forms, [*timesteps[1:], None], strict=True):
         history.insert(0, images.item(x, form))
-        del history[TERMS:]
+        del history[MAX_TERMS:]
         prior = np.zeros(1 + len(history))
         prior[: 1 + len(form.b)] = form.a, *form.b
         row = least_squares([x, *history], reference[then], prior)
