@@ -77,6 +77,16 @@ TEST_CASE("rows and digests of tables are those of the shared vectors") {
   }
 }
 
+TEST_CASE("guidance between two tables is served by both") {
+  const Tables tables = {parse(sealed(vectors().at("base"), kSolversSeal)), ""};
+  for (const Json& mixed : vectors().at("mixed")) {
+    CAPTURE(mixed.dump());
+    const Table table =
+        tables.find(mixed.at("guidance_scale").get<double>(), mixed.at("steps").get<int>());
+    CHECK(table.digest() == mixed.at("digest").get<std::string>());
+  }
+}
+
 TEST_CASE("the fewest steps are those that reach ddim in all figures") {
   const Tables tables = {parse(sealed(vectors().at("base"), kSolversSeal)), ""};
   CHECK(tables.fewest(6).steps() == 4);

@@ -1,6 +1,6 @@
 """Writes solvers_files.json: which files of fitted solvers both engines accept, and their rows.
 
-A case sets or removes what is at a path of the base, a file of three tables, and says the error's
+A case sets or removes what is at a path of the base, a file of some tables, and says the error's
 text. Without `seal` the hash is not put right after. Cases without an error are accepted.
 """
 
@@ -27,6 +27,12 @@ TABLES = Tables((
           Figures(96, 50.5, 45.0, 36.6), DDIM, DPMSOLVER, 70.0, ORIGIN),
     Table(6.0, (999, 600, 300, 3), ((0.7, 0.3), (1 / 3, 2 / 3), (0.2, 1.0, -0.25, 0.05), (1e-3, 1)),
           Figures(96, 50.5, 45.0, 36.75), DDIM, DPMSOLVER, 70.0, ORIGIN),
+    Table(6.5, (999, 600, 300, 3), ((0.8, 0.2), (0.1, 0.9), (0.3, 0.7, -0.35, 0.15), (0.5, 0.25)),
+          Figures(96, 50.5, 45.0, 36.75), DDIM, DPMSOLVER, 70.0, ORIGIN),
+    Table(7.25, (999, 600, 300, 3), ((0.8, 0.2), (0.1, 0.9), (0.3, 0.7, -0.35, 0.1), (0.5, 0.25)),
+          Figures(96, 50.5, 45.0, 36.0), DDIM, DPMSOLVER, 70.0, ORIGIN),
+    Table(8.5, (999, 600, 300, 3), ((0.8, 0.2), (0.1, 0.9), (0.3, 0.7, -0.35, 0.1), (0.5, 0.25)),
+          Figures(96, 50.5, 45.0, 36.0), DDIM, DPMSOLVER, 70.0, ORIGIN),
 ))  # fmt: skip
 
 
@@ -98,6 +104,10 @@ if __name__ == "__main__":
         "bundle": BUNDLE,
         "base": base(),
         "digests": [table.digest for table in TABLES.tables],
+        "mixed": [
+            {"guidance_scale": scale, "steps": 4, "digest": TABLES.find(scale, 4).digest}
+            for scale in (6.0, 6.1, 6.25, 6.4999999, 7.0)
+        ],
         "rows": [[row_facts(row) for row in table.rows(schedule)] for table in TABLES.tables],
     }
     write("solvers_files", {**content, "cases": cases()})

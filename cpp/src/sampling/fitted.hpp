@@ -46,14 +46,14 @@ struct Tables {
 
   /// The table for exactly these. Throws BundleError if the bundle's tables cannot be read, and
   /// InvalidArgumentError if there is none.
-  const Table& find(double guidance_scale, int steps) const;
+  Table find(double guidance_scale, int steps) const;
 
   /// The table of the fewest steps whose figures are all at least DDIM-50's. Throws as find().
-  const Table& fewest(double guidance_scale) const;
+  Table fewest(double guidance_scale) const;
 
  private:
-  /// Those for a guidance, of which there is one at least.
-  std::vector<const Table*> of(double guidance_scale) const;
+  /// Those for a guidance, mixed where need be, of which there is one at least.
+  std::vector<Table> of(double guidance_scale) const;
 };
 
 }  // namespace ldm_engine

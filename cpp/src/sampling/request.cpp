@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "bundle/bundle.hpp"
@@ -52,7 +53,7 @@ void check_eta(const Request& request) {
 }
 
 /// Note which table makes the pictures; what was noted of one made before must hold.
-void check_table(Request& request, const Table* table) {
+void check_table(Request& request, const std::optional<Table>& table) {
   const std::string digest = table ? table->digest() : "";
   if (!request.solver_table.empty() && request.solver_table != digest) {
     throw InvalidArgumentError(
@@ -92,21 +93,21 @@ double common_guidance(const std::vector<double>& scales) {
 
 /// `request`, each setting of which was checked, with all that follows from others filled in; and
 /// the table of its solver, if it is a fitted one.
-std::pair<Request, const Table*> settled(Request request, const Tables& tables,
+std::pair<Request, std::optional<Table>> settled(Request request, const Tables& tables,
                                          std::size_t count) {
   const bool is_fitted = request.num_inference_steps == kAutoSteps || request.solver == kFitted;
   const double scale = is_fitted ? common_guidance(spread(request.guidance_scale, count)) : 1;
   choose_steps(request, tables, scale);
   check_eta(request);
-  const Table* table =
-      request.solver == kFitted ? &tables.find(scale, request.num_inference_steps) : nullptr;
+  std::optional<Table> table;
+  if (request.solver == kFitted) table = tables.find(scale, request.num_inference_steps);
   check_table(request, table);
   check_timesteps(request);
-  return {std::move(request), table};
+  return {std::move(request), std::move(table)};
 }
 
 std::vector<BatchRow> resolve_rows(const NoiseSchedule& schedule, const Request& request,
-                                   const Table* table, std::size_t count) {
+                                   const std::optional<Table>& table, std::size_t count) {
   std::vector<std::vector<Row>> solvers;
   for (const double eta : spread(request.eta, count)) {
     solvers.push_back(table ? table->rows(schedule)

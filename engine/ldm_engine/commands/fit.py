@@ -20,7 +20,7 @@ from ..fitting.tables import TableMaker, Work
 from ..machine.cache import cache_folder
 from ..machine.files import make_folder
 from ..runtimes.choice import MAX_THREADS
-from ..sampling.fitted import Origin, Table
+from ..sampling.fitted import MAX_GAP, Origin, Table
 from ..sampling.opening import Opened, open_to_run
 from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.settings import MAX_GUIDANCE
@@ -41,7 +41,7 @@ FLOOR_BELOW_DDIM_DB = 3.0
 @click.option(
     "--steps",
     type=ListOf(int, 2, MAX_STEPS),
-    default="8,10,12,14,17,20",
+    default="10,12,14,16,18,20",
     show_default=True,
     help="Numbers of steps to fit a solver for.",
 )
@@ -50,7 +50,8 @@ FLOOR_BELOW_DDIM_DB = 3.0
     type=ListOf(float, -MAX_GUIDANCE, MAX_GUIDANCE),
     default="6",
     show_default=True,
-    help="Guidance scales to fit for. A solver serves the guidance that it was fitted for.",
+    help="Guidance scales to fit for. What lies between two of them, at most "
+    f"{MAX_GAP:g} apart, is served by both.",
 )
 @click.option(
     "--prompts",
@@ -62,7 +63,7 @@ FLOOR_BELOW_DDIM_DB = 3.0
 @click.option(
     "--images",
     type=click.IntRange(4, MAX_IMAGES),
-    default=48,
+    default=32,
     show_default=True,
     help="Images to fit to.",
 )

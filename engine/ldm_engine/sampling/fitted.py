@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +23,10 @@ from .schedule import NoiseSchedule
 from .solvers import Row, fitted_rows
 
 DIGEST_DIGITS = 16
+#: Weights of two tables are mixed for a guidance between theirs if those are at most this far
+#: apart: up to twice that far pictures were as near as by weights of its own
+#: (``benchmarks/notes/solvers.md``).
+MAX_GAP = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Tables:
     fault: str = ""  #: why those that it has cannot be used
 
     def of(self, guidance_scale: float) -> tuple[Table, ...]:
-        """Those for this guidance, those of the fewest steps first.
+        """Those for this guidance, mixed where need be, those of the fewest steps first.
 
         Raises:
             BundleError: if the bundle's tables cannot be read.
@@ -111,12 +115,13 @@ class Tables:
         """
         if self.fault:
             raise BundleError(self.fault)
-        found = tuple(t for t in self.tables if t.guidance_scale == guidance_scale)
+        found = self._serving(guidance_scale)
         if not found:
             had = ", ".join(dict.fromkeys(f"{table.guidance_scale:g}" for table in self.tables))
             raise InvalidArgumentError(
                 f"The bundle has no fitted solver for a `guidance_scale` of {guidance_scale:g}"
-                f"{f', but for {had}' if had else ''}. "
+                f"{f', but for {had}' if had else ''}; between two of them at most {MAX_GAP:g} "
+                "apart it would be mixed. "
                 f"Make one with `ldm-engine fit BUNDLE --guidance {guidance_scale:g}`, or use "
                 "the solver dpmsolver++ with a number of steps."
             )
@@ -158,10 +163,45 @@ class Tables:
             f"{same[-1].steps + 2},{same[-1].steps + 4}`, or give `num_inference_steps`."
         )
 
+    def _serving(self, guidance_scale: float) -> tuple[Table, ...]:
+        """For each number of steps the table of this guidance, or of its neighbours."""
+        by_steps: dict[int, list[Table]] = {}
+        for table in self.tables:
+            by_steps.setdefault(table.steps, []).append(table)
+        serving = (_served_by(by_steps[steps], guidance_scale) for steps in sorted(by_steps))
+        return tuple(table for table in serving if table is not None)
+
     def merged(self, others: Sequence[Table]) -> Tables:
         """These with `others`, which take the place of those for the same guidance and steps."""
         all_of_them = {table.key: table for table in (*self.tables, *others)}
         return Tables(tuple(all_of_them[key] for key in sorted(all_of_them)))
+
+
+def _served_by(tables: Sequence[Table], guidance_scale: float) -> Table | None:
+    """The table that some of the same number of steps, in order of guidance, have for another."""
+    below = [table for table in tables if table.guidance_scale <= guidance_scale]
+    above = [table for table in tables if table.guidance_scale > guidance_scale]
+    if below and below[-1].guidance_scale == guidance_scale:
+        return below[-1]
+    if not below or not above:
+        return None
+    return _mixed(below[-1], above[0], guidance_scale)
+
+
+def _mixed(low: Table, high: Table, guidance_scale: float) -> Table | None:
+    """Weights between those of two tables, if these are near enough to each other and alike."""
+    gap = high.guidance_scale - low.guidance_scale
+    lengths = [[len(row) for row in table.weights] for table in (low, high)]
+    if gap > MAX_GAP or low.timesteps != high.timesteps or lengths[0] != lengths[1]:
+        return None
+    share = (guidance_scale - low.guidance_scale) / gap
+    weights = tuple(
+        tuple((1 - share) * a + share * b for a, b in zip(row, other, strict=True))
+        for row, other in zip(low.weights, high.weights, strict=True)
+    )
+    # What one of them does not reach is not promised between them.
+    worse = high if low.figures.reaches(low.ddim_50) else low
+    return replace(worse, guidance_scale=guidance_scale, weights=weights)
 
 
 def _steps(tables: Sequence[Table]) -> str:

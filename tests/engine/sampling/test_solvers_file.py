@@ -75,6 +75,12 @@ def test_rows_and_digests_are_those_of_the_shared_vectors():
             )
 
 
+@pytest.mark.parametrize("mixed", VECTORS["mixed"], ids=lambda m: str(m["guidance_scale"]))
+def test_guidance_between_two_tables_is_served_by_both(mixed):
+    tables = Tables(_parse(sealed(VECTORS["base"], SEAL)))
+    assert tables.find(mixed["guidance_scale"], mixed["steps"]).digest == mixed["digest"]
+
+
 def test_what_is_written_is_read_as_it_was():
     tables = Tables(_parse(sealed(VECTORS["base"], SEAL)))
     text = sealed(tables_content(VECTORS["bundle"], tables), SEAL)
@@ -94,7 +100,7 @@ def test_any_weight_or_timestep_changes_the_digest():
 
 
 def test_tables_of_the_same_guidance_and_steps_are_replaced():
-    one, two, three = _parse(sealed(VECTORS["base"], SEAL))
+    one, two, three, *_ = _parse(sealed(VECTORS["base"], SEAL))
     tables = Tables((two,)).merged([three, one])
     assert tables.tables == (one, two, three)
     assert Tables((one, two)).merged([two]).tables == (one, two)
