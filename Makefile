@@ -34,7 +34,8 @@ JOBS ?= 2
 
 demo: $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
-	$(BIN)/ldm-engine fit $(DEMO)/bundle --guidance 2 --steps 10,12 --images 16 --held-out-images 24
+	$(BIN)/ldm-engine fit $(DEMO)/bundle --guidance 2 --steps 14,16 --images 16 --held-out-images 24 \
+		--reference-steps 80
 	$(BIN)/ldm-engine generate $(DEMO)/bundle \
 		"a small red circle on the left and a large blue star on the right, white background" \
 		"a large green triangle in the center, black background" \
