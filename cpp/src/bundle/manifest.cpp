@@ -11,6 +11,7 @@
 
 #include "ldm_engine/errors.hpp"
 #include "machine/files.hpp"
+#include "machine/lists.hpp"
 #include "machine/messages.hpp"
 #include "machine/sha256.hpp"
 
@@ -146,7 +147,7 @@ void refuse_unknown(const std::string& owner, const Json& raw,
                     const std::vector<std::string>& accepted) {
   std::vector<std::string> unknown;
   for (const auto& [name, value] : object(raw)) {
-    if (std::find(accepted.begin(), accepted.end(), name) == accepted.end()) {
+    if (!contains(accepted, name)) {
       unknown.push_back("`" + name + "`");
     }
   }
