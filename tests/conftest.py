@@ -26,6 +26,11 @@ settings.register_profile("unhurried", deadline=None)  # machines are busy somet
 settings.load_profile("unhurried")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """No test is named after bytes: gzip's hold the time, and two workers would differ in names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder of the session's own, for it and for the processes that it starts."""

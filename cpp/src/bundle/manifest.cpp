@@ -12,6 +12,7 @@
 #include "bundle/seals.hpp"
 #include "ldm_engine/errors.hpp"
 #include "machine/files.hpp"
+#include "machine/lists.hpp"
 #include "machine/messages.hpp"
 
 namespace ldm_engine {
@@ -145,7 +146,7 @@ void refuse_unknown(const std::string& owner, const Json& raw,
                     const std::vector<std::string>& accepted) {
   std::vector<std::string> unknown;
   for (const auto& [name, value] : object(raw)) {
-    if (std::find(accepted.begin(), accepted.end(), name) == accepted.end()) {
+    if (!contains(accepted, name)) {
       unknown.push_back("`" + name + "`");
     }
   }

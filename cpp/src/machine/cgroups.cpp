@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "machine/lists.hpp"
+
 namespace ldm_engine {
 namespace fs = std::filesystem;
 namespace {
@@ -25,10 +27,6 @@ std::vector<std::string> split(const std::string& text, char separator) {
   std::istringstream stream(text);
   for (std::string part; std::getline(stream, part, separator);) parts.push_back(part);
   return parts;
-}
-
-bool holds(const std::vector<std::string>& items, const std::string& item) {
-  return std::find(items.begin(), items.end(), item) != items.end();
 }
 
 std::vector<std::string> read_lines(const fs::path& path) {
@@ -107,7 +105,7 @@ fs::path below(const std::string& path, std::string mounted) {
   if (mounted == "/") mounted.clear();
   if (path.compare(0, mounted.size(), mounted) != 0) return {};
   const std::string inner = path.substr(mounted.size());
-  if (inner.empty() || inner[0] != '/' || holds(split(inner, '/'), "..")) return {};
+  if (inner.empty() || inner[0] != '/' || contains(split(inner, '/'), "..")) return {};
   return fs::path(inner).relative_path();
 }
 
@@ -117,14 +115,14 @@ std::vector<fs::path> groups(const std::string& controller, const fs::path& root
   std::vector<fs::path> folders;
   for (const Mount& mount : mounts(root)) {
     const bool is_first_version = mount.kind == "cgroup";
-    if (is_first_version && !holds(mount.options, controller)) continue;
+    if (is_first_version && !contains(mount.options, controller)) continue;
     std::vector<std::string> paths;
     for (const std::string& line : own) {
       const std::size_t first = line.find(':');
       const std::size_t second = line.find(':', first + 1);
       if (first == std::string::npos || second == std::string::npos) continue;
       const std::string names = line.substr(first + 1, second - first - 1);
-      if (is_first_version ? holds(split(names, ','), controller)
+      if (is_first_version ? contains(split(names, ','), controller)
                            : line.compare(0, 3, "0::") == 0) {
         paths.push_back(line.substr(second + 1));
       }

@@ -1,10 +1,9 @@
 // Which runtimes were built in, and which one a bundle gets on this machine.
 #include "runtimes/choice.hpp"
 
-#include <algorithm>
-
 #include "ldm_engine/errors.hpp"
 #include "machine/cpu.hpp"
+#include "machine/lists.hpp"
 #include "machine/messages.hpp"
 #include "runtimes/openvino.hpp"
 #include "runtimes/paddle.hpp"
@@ -14,10 +13,6 @@ namespace {
 
 constexpr int kMaxThreads = 1024;  // libraries abort the process when they cannot start theirs
 const std::vector<std::string> kPrecisions = {"fp32", "fp16", "bf16", "int8"};
-
-bool contains(const std::vector<std::string>& items, const std::string& item) {
-  return std::find(items.begin(), items.end(), item) != items.end();
-}
 
 /// Why `runtime` cannot run `bundle` in `precision` here, or nothing.
 std::string obstacle(const Bundle& bundle, const Runtime& runtime, const std::string& precision) {

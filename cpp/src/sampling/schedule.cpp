@@ -127,7 +127,8 @@ NoiseSchedule::NoiseSchedule(const Json& config) {
     throw ConfigError("The scheduler's betas from " + start.dump() + " to " + end.dump() +
                       " over " + std::to_string(num_train_timesteps_) +
                       " steps take the signal from " + number_text(first) + " to " +
-                      number_text(last) + "; it must stay strictly between 1 and 0. " + kPublishedFile);
+                      number_text(last) + "; it must stay strictly between 1 and 0. " +
+                      kPublishedFile);
   }
 }
 

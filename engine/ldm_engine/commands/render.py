@@ -117,9 +117,11 @@ def render(
     settings = {setting.name: options.pop(setting.name) for setting in common_settings()}
     run_options = RunOptions(**options)
     with ExitStack() as spool:
-        if jobs == STDIN and sys.stdin is None:
-            raise LDMEngineError("Standard input is closed. Give a job file, or pipe jobs into it.")
         if jobs == STDIN:
+            if sys.stdin is None:
+                raise LDMEngineError(
+                    "Standard input is closed. Give a job file, or pipe jobs into it."
+                )
             standard_input = spooled(sys.stdin.buffer, run_options.jobs_format)
             jobs, jobs_format = spool.enter_context(standard_input)
             run_options = replace(run_options, jobs_format=jobs_format)

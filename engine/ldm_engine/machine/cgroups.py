@@ -40,17 +40,18 @@ def free_memory(root: Path = _ROOT) -> int | None:
 
 
 def _free(group: Path) -> Iterator[int]:
-    for limit, used, cache in (
+    for *names, cache in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        numbers = [(_read(group / name) or "").strip() for name in (limit, used)]
+        numbers = [(_read(group / name) or "").strip() for name in names]
         if all(n.isdecimal() for n in numbers):
+            limit, used = map(int, numbers)
             statistics = _read(group / "memory.stat") or ""
             facts = {n: int(v) for n, v in re.findall(r"^(\w+) (\d+)$", statistics, re.MULTILINE)}
             # That of a parent which is not mounted here binds too.
-            least = min(int(numbers[0]), facts.get("hierarchical_memory_limit", int(numbers[0])))
-            yield max(0, least - int(numbers[1]) + facts.get(cache, 0))
+            bound = min(limit, facts.get("hierarchical_memory_limit", limit))
+            yield max(0, bound - used + facts.get(cache, 0))
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from ldm_engine.errors import CheckpointError
@@ -32,14 +33,17 @@ def is_component_folder(path: Path) -> bool:
 
 
 def component_folders(
-    path: Path, variant: str | None, ema: bool | None
+    path: Path, variant: str | None, ema: bool | None, indexed: Collection[str]
 ) -> tuple[dict[str, Path], list[str]]:
-    """The folder of each component, and what to say where one of several was chosen."""
+    """The folder of each component, and what to say where one of several was chosen.
+
+    Of two folders, one that is among the `indexed` components of model_index.json is taken.
+    """
     folders, notes = {}, []
     for component, names in FOLDERS.items():
         if component == "unet" and ema and (path / AVERAGED_UNET).is_dir():
             names = (AVERAGED_UNET,)
-        name, others = _folder_name(path, component, names)
+        name, others = _folder_name(path, component, names, indexed)
         folders[component] = path / name
         if others:
             listed = " and ".join(f"`{other}/`" for other in others)
@@ -74,7 +78,9 @@ def _averages_note(path: Path, unet: Path, variant: str | None, ema: bool | None
     )
 
 
-def _folder_name(path: Path, component: str, names: tuple[str, ...]) -> tuple[str, list[str]]:
+def _folder_name(
+    path: Path, component: str, names: tuple[str, ...], indexed: Collection[str]
+) -> tuple[str, list[str]]:
     """The name of the folder to read, and those of the others that are there."""
     found = [name for name in names if (path / name).is_dir()]
     if not found:
@@ -86,9 +92,8 @@ def _folder_name(path: Path, component: str, names: tuple[str, ...]) -> tuple[st
     if len(found) == 1:
         return found[0], []
     with_weights = [name for name in found if _has_weights(path / name, component)]
-    index = indexed_classes(path)
-    indexed = [name for name in with_weights if name in index]
-    chosen = next(iter(indexed or with_weights or found))
+    named = [name for name in with_weights if name in indexed]
+    chosen = next(iter(named or with_weights or found))
     return chosen, [name for name in found if name != chosen]
 
 

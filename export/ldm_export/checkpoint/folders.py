@@ -39,11 +39,11 @@ def open_folder(
     path: Path, vocab: Path | None, variant: str | None = None, ema: bool | None = None
 ) -> Checkpoint:
     """Find all files of a diffusers or PaddleNLP folder and read its configs."""
-    folders, notes = component_folders(path, variant, ema)
+    index = indexed_classes(path)
+    folders, notes = component_folders(path, variant, ema, index)
     weights, more = weights_files(folders, variant)
     configs = {component: _config(folder, component) for component, folder in folders.items()}
     scheduler = _first_json(path / "scheduler", SCHEDULER_FILES, "The scheduler")
-    index = indexed_classes(path)
     for component, folder in folders.items():
         _require_class(path / MODEL_INDEX, component, index.get(folder.name))
     configs["scheduler"], solver = ddim_config(scheduler, index.get("scheduler"))

@@ -82,7 +82,8 @@ def ddim_config(raw: Config, indexed: str | None = None) -> tuple[Config, list[s
     unsaid = raw.get("_use_default_values")
     config = {k: v for k, v in raw.items() if not isinstance(unsaid, list) or k not in unsaid}
     name = config.get("_class_name", "DDIMScheduler")
-    strange = [n for n in (name, indexed or name) if n not in CLASSES]
+    classes = (name, indexed or name)
+    strange = [n for n in classes if n not in CLASSES]
     if strange:
         shown = strange[0][:100] if isinstance(strange[0], str) else reprlib.repr(strange[0])
         raise ConfigError(
@@ -103,7 +104,7 @@ def ddim_config(raw: Config, indexed: str | None = None) -> tuple[Config, list[s
             config[key] = bool(config[key])
     if config.get("timestep_spacing") == "linspace":
         config.pop("steps_offset", None)  # it does not count there
-    other = next((n for n in (name, indexed or name) if n != "DDIMScheduler"), "")
+    other = next((n for n in classes if n != "DDIMScheduler"), "")
     note = f"The scheduler is {other}: its noise schedule is read, and pictures are made with DDIM."
     notes = [note] if other else []
     if name == "DDIMScheduler":
