@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ldm_engine import LDMEngineError, LDMTextToImagePipeline
+from ldm_engine.commands.images import contact_sheet
 from ldm_engine.fitting.images import BATCH, Array, Images
 from ldm_engine.fitting.judging import figures, psnr
 from ldm_engine.fitting.reference import STEPS, reference_rows
@@ -29,15 +31,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "shapes"))
 import evaluate
 
 RUNTIME = "openvino"
+SHOWN = 12  # captions on the contact sheet
 Key = tuple[float, str, int]  # guidance, solver, steps
 
 
 class Quality:
-    """One bundle, and held-out captions."""
+    """One bundle, and held-out captions.
+
+    Attributes:
+        pictures: of `rows` so far: what each solver drew in fp32 for the first captions.
+    """
 
     def __init__(self, bundle: Path, captions: int, seed: int) -> None:
         self._bundle = bundle
         self._cases = evaluate.cases(captions, seed, "heldout")
+        self.pictures: dict[Key, Array] = {}
         with self._opened("fp32") as pipe:
             self._tables = pipe.opened.tables.tables
             self._schedule = pipe.schedule
@@ -89,6 +97,8 @@ class Quality:
         guidance, solver, steps = key
         print(f"guidance {guidance:g}, {solver} {steps}, {precision}", file=sys.stderr)
         seen = np.rint(pixels * 255).astype(np.uint8)
+        if precision == "fp32":
+            self.pictures[key] = seen[:SHOWN]
         results = [evaluate.score(i, c.scene) for i, c in zip(seen, self._cases, strict=True)]
         return {
             "guidance_scale": guidance,
@@ -130,16 +140,21 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--sheet", type=Path, help="image file: a row of pictures for each solver")
     a = parser.parse_args()
     rows = []
     try:
-        for row in Quality(a.bundle, a.captions, a.seed).rows():
+        quality = Quality(a.bundle, a.captions, a.seed)
+        for row in quality.rows():
             rows.append(row)
             if a.output:  # as far as it is: the whole takes long
                 a.output.write_text(json.dumps(rows, indent=1) + "\n")
     except LDMEngineError as error:
         sys.exit(f"Error: {error}")
     print(to_markdown(rows))
+    if a.sheet:
+        images = [Image.fromarray(p) for shown in quality.pictures.values() for p in shown]
+        contact_sheet(images, min(SHOWN, a.captions)).save(a.sheet)
 
 
 if __name__ == "__main__":
