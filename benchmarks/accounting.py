@@ -11,7 +11,8 @@ import json
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +20,45 @@ import numpy as np
 
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.benchmarking.timing import RunTimes
+from ldm_engine.sampling.fitted import Figures, Origin, Table, Tables
+from ldm_engine.sampling.opening import Opened, open_to_run
+from ldm_engine.sampling.solvers import dpmsolver_rows
+from ldm_engine.sampling.solvers_file import MAX_TERMS
 from peers import Setup
 
+GUIDANCE_SCALE = 6.0
 STEPS = 20
 COUNTED_STEPS = 100
 SETTLED = 60  # steps until Python's free lists have filled; seen: 6 to 41
 
 
-def measure(bundle: Path, setup: Setup) -> dict[str, Any]:
-    """Counts and times of a guided loop with fresh noise in each step, batch 1."""
+def measure(bundle: Path, setup: Setup, solver: str = "ddim") -> dict[str, Any]:
+    """Counts and times of a guided loop, batch 1.
+
+    By ddim with fresh noise in each step; by a fitted solver with as long a history as one may
+    have, whose weights are those of DPM-Solver++, and 0 for what that does not use.
+    """
     ends_s: list[float] = []
-    with LDMTextToImagePipeline.from_pretrained(
+    opened = open_to_run(
         bundle,
         runtime=setup.variant,
         precision=setup.precision,
         device=setup.device,
         threads=setup.threads,
-    ) as pipe:
-        counts = _count(pipe)
+    )
+    if solver == "fitted":
+        opened = _with_longest_history(opened)
+    settings = {"solver": solver, "eta": 0.5 if solver == "ddim" else 0.0}
+    with LDMTextToImagePipeline.from_opened(opened) as pipe:
+        counts = _count(pipe, settings)
         times = RunTimes(pipe)
-        _render(pipe, STEPS, lambda *_: ends_s.append(time.perf_counter()))
+        _render(pipe, STEPS, settings, lambda *_: ends_s.append(time.perf_counter()))
     whole_s = np.diff(ends_s)  # a turn of the loop each
     outside_s = whole_s - np.array(times.durations_s["unet"][1:])
     return {
         "runtime": setup.variant,
         "precision": setup.precision,
+        "solver": solver,
         "steps": STEPS,
         "step_s": whole_s.tolist(),
         "outside_run_s": outside_s.tolist(),
@@ -51,10 +66,28 @@ def measure(bundle: Path, setup: Setup) -> dict[str, Any]:
     }
 
 
-def _count(pipe: LDMTextToImagePipeline) -> dict[str, int]:
+def _with_longest_history(opened: Opened) -> Opened:
+    """The same bundle with solvers for all that is rendered here."""
+    tables = []
+    for steps in (1, STEPS, COUNTED_STEPS):
+        grid = opened.schedule.log_snr_timesteps(steps)
+        weights = tuple(
+            (row.a, *row.b, *[0.0] * (min(step, MAX_TERMS) - len(row.b)))
+            for step, row in enumerate(dpmsolver_rows(opened.schedule, grid), 1)
+        )
+        unknown, nobody = Figures(0, 0.0, 0.0, 0.0), Origin("", "", 0, "", "")
+        tables.append(
+            Table(
+                GUIDANCE_SCALE, tuple(grid), weights, unknown, unknown, unknown, 0.0, origin=nobody
+            )
+        )
+    return replace(opened, tables=Tables(tuple(tables)))
+
+
+def _count(pipe: LDMTextToImagePipeline, settings: Mapping[str, Any]) -> dict[str, int]:
     """What Python's memory grows by over the settled steps, and what a step takes at its peak."""
     kept, peaks, blocks = (np.zeros(COUNTED_STEPS, np.int64) for _ in range(3))
-    _render(pipe, 1, lambda *_: None)  # warms up
+    _render(pipe, 1, settings, lambda *_: None)  # warms up
 
     def note(step: int, *_: object) -> None:
         peaks[step] = tracemalloc.get_traced_memory()[1]
@@ -67,7 +100,7 @@ def _count(pipe: LDMTextToImagePipeline) -> dict[str, int]:
     gc.freeze()  # what is there already need not be looked through after each step
     tracemalloc.start()
     try:
-        _render(pipe, COUNTED_STEPS, note)
+        _render(pipe, COUNTED_STEPS, settings, note)
     finally:
         tracemalloc.stop()
         gc.unfreeze()
@@ -81,14 +114,19 @@ def _count(pipe: LDMTextToImagePipeline) -> dict[str, int]:
     }
 
 
-def _render(pipe: LDMTextToImagePipeline, steps: int, on_step: Callable[..., object]) -> None:
+def _render(
+    pipe: LDMTextToImagePipeline,
+    steps: int,
+    settings: Mapping[str, Any],
+    on_step: Callable[..., object],
+) -> None:
     pipe(
         "a bowl of fruit",
         num_inference_steps=steps,
-        guidance_scale=6.0,
-        eta=0.5,
+        guidance_scale=GUIDANCE_SCALE,
         seed=0,
         callback_on_step_end=on_step,
+        **settings,
     )
 
 
@@ -99,12 +137,13 @@ def main() -> None:
     parser.add_argument("--runtime", default="openvino")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--solver", choices=["ddim", "fitted"], default="ddim")
     a = parser.parse_args()
-    account = measure(a.bundle, Setup(a.runtime, a.precision, "cpu", a.threads))
+    account = measure(a.bundle, Setup(a.runtime, a.precision, "cpu", a.threads), a.solver)
     step_s, outside_s = (float(np.median(account.pop(n))) for n in ("step_s", "outside_run_s"))
     print(
         f"step {step_s * 1e3:.2f} ms, outside run() {outside_s * 1e3:.3f} ms: "
-        f"{outside_s / step_s:.2%} (medians of {STEPS - 1} steps with noise)"
+        f"{outside_s / step_s:.2%} (medians of {STEPS - 1} steps)"
     )
     print(json.dumps(account))
 

@@ -70,7 +70,8 @@ def test_rendering_is_measured(tiny_onnx_bundle, script, arguments, printed):
 
 
 def test_the_loop_and_a_process_are_measured(shapes_bundle):
-    assert "outside run()" in run("accounting.py", shapes_bundle.path)
+    for solver in ("ddim", "fitted"):
+        assert "outside run()" in run("accounting.py", shapes_bundle.path, "--solver", solver)
     assert "GiB anonymous" in run("process.py", sys.executable, "-c", "bytes(1 << 24)")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (2, 8, 8, 3), dtype=np.uint8)
