@@ -41,6 +41,12 @@ _FOLDER = click.Path(path_type=Path)
     help="Prompts to calibrate int8 with, one a line. Default: the checkpoint's, or general ones.",
 )
 @click.option(
+    "--encoder/--no-encoder",
+    default=None,
+    help="The program vae_encoder, which pictures as input need, or none. Default: where the "
+    "checkpoint has the encoder of its autoencoder.",
+)
+@click.option(
     "--require",
     multiple=True,
     metavar="PRECISION",
@@ -95,6 +101,7 @@ def export(
     weights: str,
     int8: bool,
     calibration_prompts: Path | None,
+    encoder: bool | None,
     require: tuple[str, ...],
     hub: Hub,
     hub_url: str | None,
@@ -156,10 +163,16 @@ def export(
             int8=int8,
             calibration_prompts=calibration_prompts,
             tensorrt=build,
+            encoder=encoder,
             require=required,
             force=force,
             source=source,
             progress=progress,
+        )
+    if encoder is None and "vae_encoder" not in made.programs:
+        console.print_note(
+            "The checkpoint has no encoder of its autoencoder (`encoder.*`), and the bundle no "
+            "vae_encoder, which pictures as input need."
         )
     console.print_bundle(made)
 

@@ -30,7 +30,7 @@ from ldm_engine.bundle.formats import INT8_FORMAT, program_file_names
 from ldm_engine.bundle.manifest import save_manifest
 from ldm_engine.bundle.model import ModelInfo, TokenizerInfo
 from ldm_engine.checks.references import References, save_references
-from ldm_engine.errors import BundleError
+from ldm_engine.errors import BundleError, CheckpointError
 from ldm_engine.machine.signals import current_handlers, install
 from ldm_engine.runtimes.gpu.tensorrt_build import FORMAT as TENSORRT
 from ldm_engine.runtimes.gpu.tensorrt_build import TensorRTBuild
@@ -60,6 +60,7 @@ def export_bundle(
     int8: bool = False,
     calibration_prompts: Path | None = None,
     tensorrt: BuildOptions | None = None,
+    encoder: bool | None = None,
     require: Sequence[str] = (),
     force: bool = False,
     source: str | None = None,
@@ -77,6 +78,8 @@ def export_bundle(
         calibration_prompts: a text file with a prompt a line to calibrate it with; by default the
             checkpoint's own calibration_prompts.txt, or else general ones.
         tensorrt: the precision and shapes to build the format tensorrt for; see ``BuildOptions``.
+        encoder: whether the bundle has the optional program ``vae_encoder``, which pictures as
+            input need; by default if the checkpoint has the weights of it.
         require: precisions that must be within their tolerances beside fp32, and int8 where it is
             added; another one that is outside is recorded in the bundle, which then refuses it.
         force: replace a bundle that is there; it stays until the new one is complete.
@@ -109,7 +112,7 @@ def export_bundle(
                 "".join(f"{prompt}\n" for prompt in known), encoding="utf-8"
             )
             draft, references = _export_into(
-                staging, checkpoint, formats, weights, build_options, source, progress
+                staging, checkpoint, formats, weights, build_options, encoder, source, progress
             )
         gc.collect()  # the runtimes need the models' memory
         if prompts is not None:
@@ -129,13 +132,19 @@ def _export_into(
     formats: Sequence[str],
     weights: str,
     build_options: BuildOptions,
+    encoder: bool | None,
     source: str | None,
     progress: Progress,
 ) -> tuple[Bundle, References]:
     """Write all but the manifest, the int8 UNet and TensorRT's programs; nothing is checked yet."""
-    configs = read_configs(checkpoint)
+    configs = read_configs(checkpoint, with_encoder=encoder is not False)
     tokenizer = _write_vocabulary(folder, checkpoint, configs[0])
     models = load_models(checkpoint, configs, progress)
+    if encoder and models.encoder is None:
+        raise CheckpointError(
+            f"`{checkpoint.path}` has no encoder of its autoencoder (`encoder.*`), and `encoder` "
+            "asks for it.\n  Leave out `encoder` (--encoder), or pass a complete checkpoint."
+        )
     scheduler_text = json.dumps(checkpoint.configs["scheduler"], indent=2) + "\n"
     (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
     model = _model_info(checkpoint, models, source)

@@ -1,4 +1,4 @@
-"""The four programs: which part of the models each holds, and its tensors' names, types and shapes.
+"""The programs: which part of the models each holds, and its tensors' names, types and shapes.
 
 They are cut by how often they run: once a prompt, once a schedule, once a step, once an image.
 """
@@ -18,7 +18,7 @@ from paddle.static import InputSpec
 from ldm_engine.bundle.contract import TensorSpec, tensor_specs
 from ldm_engine.bundle.model import ModelInfo
 
-from .models import AutoencoderDecoder, LDMBert, UNet
+from .models import AutoencoderDecoder, AutoencoderEncoder, LDMBert, UNet
 
 #: The UNet's parameters that meet the text alone, and the timestep alone.
 _OF_TEXT = re.compile(r"\.attn2\.to_[kv]\.")
@@ -74,13 +74,26 @@ class VAEDecoder(nn.Layer):
         return self.autoencoder.render(latents)
 
 
+class VAEEncoder(nn.Layer):
+    """Once an input image: pixels in [0, 1] to the latents that the decoder makes them of."""
+
+    def __init__(self, autoencoder: AutoencoderEncoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`image` [B, f * h, f * w, 3] to `latents` [B, 4, h, w]."""
+        return self.autoencoder.encode(image)
+
+
 @dataclass(frozen=True)
 class Models:
-    """The three dygraph models of a checkpoint."""
+    """The dygraph models of a checkpoint."""
 
     text_encoder: LDMBert
     unet: UNet
     autoencoder: AutoencoderDecoder
+    encoder: AutoencoderEncoder | None = None  #: of the autoencoder; None: not there, or left out
 
 
 @dataclass(frozen=True)
@@ -107,12 +120,14 @@ class ProgramSpec:
 
 def build_programs(models: Models, model: ModelInfo) -> tuple[ProgramSpec, ...]:
     """The programs over `models`, whose parameters they share."""
-    layers = {
+    layers: dict[str, nn.Layer] = {
         "text_encoder": TextEncoder(models.text_encoder, models.unet),
         "time_encoder": TimeEncoder(models.unet),
         "unet": UNetStep(models.unet),
         "vae_decoder": VAEDecoder(models.autoencoder),
     }
+    if models.encoder is not None:
+        layers["vae_encoder"] = VAEEncoder(models.encoder)
     return tuple(
         ProgramSpec(name, *tensor_specs(name, model), layer, _used_parameters(name, layer))
         for name, layer in layers.items()

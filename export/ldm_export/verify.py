@@ -48,10 +48,11 @@ def compute_references(
     Each is computed in two ways: how far they lie apart is what fp32 leaves open.
     """
     references = References()
+    encoders = () if models.encoder is None else (models.encoder,)
 
     def compute(key: Key, run: Callable[[], Arrays]) -> None:
         references[key] = run()
-        with norms_in_two_passes(models.unet, models.autoencoder):
+        with norms_in_two_passes(models.unet, models.autoencoder, *encoders):
             again = run()
         apart = [relative_error(again[name], v) for name, v in references[key].items()]
         references.rounding[key] = min(max(apart), 1.0)

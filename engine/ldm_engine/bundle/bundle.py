@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import BundleError
 from ..machine.cpu import available_threads
-from .contract import PROGRAMS, TensorSpec
+from .contract import OPTIONAL_PROGRAMS, PROGRAMS, TABLE, TensorSpec
 from .formats import FORMAT_FILES
 from .model import ModelInfo, TokenizerInfo
 from .stamps import remember_files, stamp_files, unchanged_files
@@ -103,23 +103,37 @@ class Bundle:
         needed = [self.programs[name] for name in PROGRAMS]
         return tuple(f for f in FORMAT_FILES if all(f in p.formats for p in needed))
 
-    def outside(self, runtime: str, precision: str) -> str:
+    def outside(self, runtime: str, precision: str, program: str | None = None) -> str:
         """What the export measured outside its tolerance in that; empty if nothing.
 
-        Pictures would be wrong there, and are not made.
+        Pictures would be wrong there, and are not made. Of an optional `program`, or else of all
+        that pictures from text are made with.
         """
         programs = self.parity.get(runtime, {}).get(precision, {})
-        return "; ".join(f"{name}, {p}" for name, p in sorted(programs.items()) if not p.passed)
+        counts = [n for n in programs if n == program or not (program or n in OPTIONAL_PROGRAMS)]
+        return "; ".join(f"{n}, {programs[n]}" for n in sorted(counts) if not programs[n].passed)
+
+    def require_program(self, name: str) -> None:
+        """Raise ``BundleError`` if this bundle lacks the optional program `name`."""
+        if name not in self.programs:
+            raise BundleError(
+                f"{self.path} has no program {name}. Export its checkpoint again, without "
+                f"{TABLE[name].left_out_by} and with this version of ldm-engine."
+            )
 
     @property
     def program_files_listed(self) -> tuple[str, ...]:
         """The names of all files of all programs in all formats."""
-        return tuple(n for p in self.programs.values() for f in p.formats.values() for n in f.files)
+        return self._files_of(TABLE)
+
+    def _files_of(self, programs: Iterable[str]) -> tuple[str, ...]:
+        present = [self.programs[name] for name in programs if name in self.programs]
+        return tuple(n for p in present for f in p.formats.values() for n in f.files)
 
     @property
     def digest(self) -> str:
-        """One hash over all that makes the pixels: files, and what is said of the tokenizer."""
-        pixels = self.files.keys() - {REFERENCE, PROMPTS}
+        """One hash over all that makes pixels of a text: files, and what the tokenizer does."""
+        pixels = {SCHEDULER_CONFIG, VOCABULARY, *self._files_of(PROGRAMS)}
         return self.files_digest(pixels, self.tokenizer.digest_line)
 
     def files_digest(self, names: Iterable[str], last_line: str = "") -> str:

@@ -42,7 +42,12 @@ class ProgramContract:
     runs_once_per: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    is_optional: bool = False  #: a bundle may lack it
+    left_out_by: str = ""  #: the option of an export whose bundle lacks it; empty: none does
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether a bundle may lack it."""
+        return bool(self.left_out_by)
 
 
 _TEXT_KV = Tensor("text_kv", ("N", "T", "K"))
@@ -72,12 +77,13 @@ TABLE = {
             (Tensor("noise_pred", ("rows", "C", "h", "w")),),
         ),
         ProgramContract("vae_decoder", "image", (_LATENTS,), (_IMAGE,)),
-        # The scaling factor times the mean of the posterior; no exporter writes it yet.
-        ProgramContract("vae_encoder", "input image", (_IMAGE,), (_LATENTS,), is_optional=True),
+        # The scaling factor times the mean of the posterior.
+        ProgramContract("vae_encoder", "input image", (_IMAGE,), (_LATENTS,), "--no-encoder"),
     )
 }
 #: The programs that every bundle has.
 PROGRAMS = tuple(name for name, program in TABLE.items() if not program.is_optional)
+OPTIONAL_PROGRAMS = tuple(name for name, program in TABLE.items() if program.is_optional)
 
 
 @dataclass(frozen=True)

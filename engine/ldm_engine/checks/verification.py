@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
+from ..bundle.contract import OPTIONAL_PROGRAMS
 from ..errors import LDMEngineError, RuntimeUnavailableError, VerificationError
 from ..runtimes.base import RuntimeOptions
 from ..runtimes.choice import Choice
@@ -71,11 +72,18 @@ def check_runtime(
     findings: list[Finding] = []
     for name in bundle.programs:
         on_check(f"{title}: {name}")
-        findings += check.program(name)
+        if not (name in OPTIONAL_PROGRAMS and _is_refused(bundle, choice, options, name)):
+            findings += check.program(name)
     on_check(f"{title}: end to end")
-    if all(finding.passed for finding in findings):  # else it would only blur which program it is
+    # After a failure it would only blur which program it is.
+    if all(f.passed for f in findings if f.program not in OPTIONAL_PROGRAMS):
         findings.append(check.end_to_end())
     return findings
+
+
+def _is_refused(bundle: Bundle, choice: Choice, options: RuntimeOptions, program: str) -> bool:
+    """Whether the export recorded `program` as outside its tolerance in that."""
+    return bool(bundle.outside(choice.runtime.name, options.precision, program))
 
 
 @dataclass(frozen=True)

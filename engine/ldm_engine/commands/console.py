@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ..bundle.bundle import Bundle
+from ..bundle.contract import OPTIONAL_PROGRAMS
 from ..checks.verification import Finding
 from ..errors import (
     ArgumentTypeError,
@@ -293,6 +294,15 @@ def _refused_precisions(bundle: Bundle) -> Iterator[str]:
                 yield f"{name} {precision} is outside its tolerance and refused: {outside}."
             elif precision == "bf16" and precision not in bundle.parity.get(name, {}):
                 yield f"{name} {precision} was not measured: the exporting machine has none."
+            yield from refused_programs(bundle, name, precision)
+
+
+def refused_programs(bundle: Bundle, runtime: str, precision: str) -> Iterator[str]:
+    """A sentence for each optional program that the export found outside its tolerance there."""
+    for name in OPTIONAL_PROGRAMS:
+        measured = bundle.outside(runtime, precision, name)
+        if measured:
+            yield f"{name} is refused in {runtime} {precision}, outside its tolerance: {measured}."
 
 
 def _tensor_table(bundle: Bundle) -> Table:

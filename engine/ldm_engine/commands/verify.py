@@ -45,6 +45,8 @@ def verify(bundle: Path, runtime: str, precision: str, device: str, golden: bool
     console.out.print(f"{len(opened.files)} files have the hashes that the manifest lists.")
     _check_solvers(opened)
     references = load_references(opened)
+    for choice, used_precision in checks:
+        refusals += console.refused_programs(opened, choice.runtime.name, used_precision)
     for refusal in refusals:
         console.err.print(f"Not checked: {refusal}", markup=False)
     findings = []

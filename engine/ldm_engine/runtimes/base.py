@@ -27,6 +27,7 @@ from ..machine.gpu import find_gpu
 from .by_shape import describe
 
 Array = NDArray[Any]
+AUTOENCODER_PROGRAMS = ("vae_decoder", "vae_encoder")
 _NIGHTLY = (0, 0, 0)  # the version that nightly builds report
 
 
@@ -44,10 +45,10 @@ def program_precision(program: str, precision: str) -> str:
     """What `program` runs in under a `precision`: "fp32", "fp16", "bf16" or "int8".
 
     The time encoder always runs in fp32: in bf16 its frequencies are off by whole units. Under
-    fp16 so does the decoder: autoencoders of this kind overflow in it. Under int8 the UNet alone
-    is quantized, and all else runs in bf16 where the CPU has it.
+    fp16 so do the autoencoder's programs: those of this kind overflow in it. Under int8 the UNet
+    alone is quantized, and all else runs in bf16 where the CPU has it.
     """
-    if program == "time_encoder" or (program == "vae_decoder" and precision == "fp16"):
+    if program == "time_encoder" or (program in AUTOENCODER_PROGRAMS and precision == "fp16"):
         return "fp32"
     if precision == "int8" and program != "unet":
         return "bf16" if supports_bf16() else "fp32"

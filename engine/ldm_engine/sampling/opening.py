@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..bundle.bundle import SCHEDULER_CONFIG, Bundle
-from ..bundle.contract import PROGRAMS
+from ..bundle.contract import OPTIONAL_PROGRAMS, PROGRAMS
 from ..bundle.manifest import open_bundle
+from ..errors import RuntimeUnavailableError
 from ..runtimes.base import Program, RuntimeOptions
 from ..runtimes.choice import (
     RUNTIMES,
@@ -49,8 +50,27 @@ class Opened:
         return resolve_request(self.limits, settings, latents)
 
     def open_program(self, name: str) -> Program:
-        """Load one program with its weights."""
+        """Load one program with its weights.
+
+        Raises:
+            BundleError: if it is optional, and the bundle lacks it.
+            RuntimeUnavailableError: if it is optional, and outside its tolerance in this precision.
+        """
+        if name in OPTIONAL_PROGRAMS:
+            self._require(name)
         return self.choice.runtime.open(self.bundle, name, self.options)
+
+    def _require(self, optional: str) -> None:
+        """What was looked at of the programs that every bundle has when it was opened."""
+        self.bundle.require_program(optional)
+        runtime, precision = self.choice.runtime.name, self.options.precision
+        measured = self.bundle.outside(runtime, precision, optional)
+        if measured:
+            raise RuntimeUnavailableError(
+                f"The program {optional} cannot be used in {runtime} {precision}: the export "
+                f"measured it outside its tolerance there ({measured}). Use another precision, "
+                "such as fp32."
+            )
 
     def check_hashes(self) -> None:
         """Compare the files that are needed with the manifest's hashes.

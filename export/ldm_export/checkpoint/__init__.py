@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .checkpoint import COMPONENTS, Checkpoint
+from .checkpoint import COMPONENTS, Checkpoint, StateDict
 from .opening import open_checkpoint
 from .tensors import check_tensors
 
-__all__ = ["COMPONENTS", "Checkpoint", "check_tensors", "open_checkpoint"]
+__all__ = ["COMPONENTS", "Checkpoint", "StateDict", "check_tensors", "open_checkpoint"]

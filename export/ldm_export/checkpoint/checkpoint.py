@@ -67,7 +67,7 @@ class Checkpoint:
         """Read the tensors of one component from disk.
 
         Names and shapes are those of diffusers' torch classes (`LDMBertModel` without `to_logits`,
-        `UNet2DConditionModel`, the decoder half of `AutoencoderKL`); Linear weights are [out, in].
+        `UNet2DConditionModel`, `AutoencoderKL`); Linear weights are [out, in].
         All are float32 and writable, but writing to them never reaches the file: they may be views
         of a private mapping of it, so that holding them costs no second copy.
 

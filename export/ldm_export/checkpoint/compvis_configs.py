@@ -141,7 +141,7 @@ def _autoencoder(shapes: Shapes, training: TrainingConfig, buffers: Buffers) -> 
         "act_fn": "silu",
         "block_out_channels": widths,
         "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "in_channels": options.get("in_channels", 3),
+        "in_channels": shapes.get("encoder.conv_in.weight", (0, 3))[1],
         "latent_channels": shapes["decoder.conv_in.weight"][1],
         "layers_per_block": _count(shapes, r"decoder\.up_blocks\.0\.resnets\.(\d+)\.") - 1,
         "norm_num_groups": NORM_GROUPS,
@@ -219,6 +219,7 @@ def _check_against(path: Path, configs: Mapping[str, Config], training: Training
         ("unet", "out_channels", unet.get("out_channels")),
         ("autoencoder", "block_out_channels", _widths(autoencoder, "ch", "ch_mult")),
         ("autoencoder", "layers_per_block", autoencoder.get("num_res_blocks")),
+        ("autoencoder", "in_channels", autoencoder.get("in_channels")),
         ("autoencoder", "latent_channels", autoencoder.get("z_channels")),
     ]
     conflicts = [

@@ -21,9 +21,7 @@ PREFIXES = {
 # only names without a dot.
 TRAINING_STATE = re.compile(r"model_ema\.|[^.]+$")
 
-UNUSED = re.compile(
-    r"cond_stage_model\.transformer\.to_logits\.|first_stage_model\.(encoder|quant_conv|loss)\."
-)
+UNUSED = re.compile(r"cond_stage_model\.transformer\.to_logits\.|first_stage_model\.loss\.")
 
 UNET_RESNET = {
     "in_layers.0": "norm1",
@@ -43,10 +41,17 @@ UNET_FIXED = {
 UNET_MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
 
 AUTOENCODER_FIXED = {
+    "quant_conv": "quant_conv",
     "post_quant_conv": "post_quant_conv",
-    "decoder.conv_in": "decoder.conv_in",
-    "decoder.norm_out": "decoder.conv_norm_out",
-    "decoder.conv_out": "decoder.conv_out",
+    **{
+        f"{half}.{old}": f"{half}.{new}"
+        for half in ("encoder", "decoder")
+        for old, new in (
+            ("conv_in", "conv_in"),
+            ("norm_out", "conv_norm_out"),
+            ("conv_out", "conv_out"),
+        )
+    },
 }
 AUTOENCODER_ATTENTION = {
     "norm": "group_norm",
@@ -152,18 +157,28 @@ def _joined(block: str, rest: str) -> str | None:
 
 
 def autoencoder_module(module: str, levels: int) -> str | None:
-    """diffusers' name of a module of the decoder; CompVis numbers levels from the image inwards."""
+    """diffusers' name of a module of either half.
+
+    CompVis numbers the levels of both from the image inwards, diffusers those of the decoder from
+    the latents outwards.
+    """
     if module in AUTOENCODER_FIXED:
         return AUTOENCODER_FIXED[module]
     module = module.replace("nin_shortcut", "conv_shortcut")
-    if found := re.fullmatch(r"decoder\.up\.(\d+)\.upsample\.conv", module):
-        return f"decoder.up_blocks.{levels - 1 - int(found[1])}.upsamplers.0.conv"
-    if found := re.fullmatch(r"decoder\.up\.(\d+)\.block\.(\d+)\.(\w+)", module):
-        return f"decoder.up_blocks.{levels - 1 - int(found[1])}.resnets.{found[2]}.{found[3]}"
-    if found := re.fullmatch(r"decoder\.mid\.block_([12])\.(\w+)", module):
-        return f"decoder.mid_block.resnets.{int(found[1]) - 1}.{found[2]}"
-    part = AUTOENCODER_ATTENTION.get(module.removeprefix("decoder.mid.attn_1."))
-    return None if part is None else f"decoder.mid_block.attentions.0.{part}"
+    if found := re.fullmatch(r"(encoder\.down|decoder\.up)\.(\d+)\.(.+)", module):
+        is_encoder, level = found[1] == "encoder.down", int(found[2])
+        block = f"{found[1]}_blocks.{level if is_encoder else levels - 1 - level}"
+        sampler = "downsample" if is_encoder else "upsample"
+        if found[3] == f"{sampler}.conv":
+            return f"{block}.{sampler}rs.0.conv"
+        resnet = re.fullmatch(r"block\.(\d+)\.(\w+)", found[3])
+        return resnet and f"{block}.resnets.{resnet[1]}.{resnet[2]}"
+    if found := re.fullmatch(r"((?:en|de)coder)\.mid\.block_([12])\.(\w+)", module):
+        return f"{found[1]}.mid_block.resnets.{int(found[2]) - 1}.{found[3]}"
+    if found := re.fullmatch(r"((?:en|de)coder)\.mid\.attn_1\.(\w+)", module):
+        part = AUTOENCODER_ATTENTION.get(found[2])
+        return part and f"{found[1]}.mid_block.attentions.0.{part}"
+    return None
 
 
 def _text_module(module: str) -> str | None:

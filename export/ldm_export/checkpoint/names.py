@@ -17,7 +17,7 @@ from .tensors import Tensors
 UNUSED = {
     "text_encoder": re.compile(r"(ldmbert\.)?to_logits\.|.*position_ids$"),
     "unet": re.compile(r"(?!)"),
-    "autoencoder": re.compile(r"encoder\.|quant_conv\.|loss\."),
+    "autoencoder": re.compile(r"loss\."),
 }
 
 # First parts of the components' names, by which more parts before every name are known for such.

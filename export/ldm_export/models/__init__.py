@@ -3,6 +3,7 @@
 from .autoencoder import AutoencoderDecoder
 from .blocks import norms_in_two_passes
 from .config import AutoencoderConfig, TextEncoderConfig, UNetConfig
+from .encoder import AutoencoderEncoder
 from .text_encoder import LDMBert
 from .unet import UNet
 from .weights import load_tensors, tensor_shapes
@@ -10,6 +11,7 @@ from .weights import load_tensors, tensor_shapes
 __all__ = [
     "AutoencoderConfig",
     "AutoencoderDecoder",
+    "AutoencoderEncoder",
     "LDMBert",
     "TextEncoderConfig",
     "UNet",

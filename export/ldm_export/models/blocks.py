@@ -114,11 +114,15 @@ def to_pixels(tokens: Tensor, like: Tensor) -> Tensor:
 
 
 class Downsample(nn.Layer):
-    """A 3x3 convolution of stride 2, padded by 1."""
+    """A 3x3 convolution of stride 2.
 
-    def __init__(self, channels: int) -> None:
+    Zeros surround the pixels, or with `pads_the_end` follow them alone, below and to the right.
+    """
+
+    def __init__(self, channels: int, pads_the_end: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2D(channels, channels, 3, stride=2, padding=1)
+        padding = [0, 1, 0, 1] if pads_the_end else [1, 1, 1, 1]  # top, bottom, left, right
+        self.conv = nn.Conv2D(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, h, w] to [N, C, h / 2, w / 2]."""

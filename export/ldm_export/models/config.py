@@ -82,13 +82,13 @@ _AUTOENCODER_FIXED: dict[str, tuple[Any, ...]] = {
     "shift_factor": (None, 0),
     "use_post_quant_conv": (True,),
 }
-#: Describe the encoder half, training, tiling or half precision; the decoder does not read them.
-_AUTOENCODER_FREE = {
+#: Describe training, tiling or half precision.
+_AUTOENCODER_FREE = {"force_upcast", "sample_size"}
+#: Describe the encoder half alone.
+_OF_ENCODER = {
     "down_block_out_channels",  # ppdiffusers
     "down_block_types",
-    "force_upcast",
     "in_channels",
-    "sample_size",
     "use_quant_conv",
 }
 _TEXT_FIXED: dict[str, tuple[Any, ...]] = {
@@ -255,7 +255,7 @@ def _sample_size(reader: ConfigReader) -> int:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The decoder half of AutoencoderKL."""
+    """AutoencoderKL; what its encoder half alone has counts where that is to be read."""
 
     latent_channels: int
     out_channels: int
@@ -263,6 +263,8 @@ class AutoencoderConfig:
     layers_per_block: int
     norm_num_groups: int
     scaling_factor: float
+    with_encoder: bool  #: whether the encoder half is to be read
+    use_quant_conv: bool  #: of the encoder half
 
     @property
     def scale_factor(self) -> int:
@@ -270,7 +272,7 @@ class AutoencoderConfig:
         return int(2 ** (len(self.block_out_channels) - 1))
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> AutoencoderConfig:
+    def from_dict(cls, raw: Mapping[str, Any], with_encoder: bool = True) -> AutoencoderConfig:
         """Read a published autoencoder ``config.json``; a missing ``scaling_factor`` is 0.18215.
 
         Raises:
@@ -280,12 +282,7 @@ class AutoencoderConfig:
         widths = reader.integers("block_out_channels", (64,))
         groups = reader.integer("norm_num_groups", 32)
         reader.lower("act_fn")
-        up = ("UpDecoderBlock2D",)
-        blocks = reader.choices("up_block_types", up, up * len(widths))
-        reader.require(
-            len(blocks) == len(widths),
-            f"`up_block_types` has {len(blocks)} entries, not {len(widths)}",
-        )
+        _one_type_a_level(reader, "up_block_types", "UpDecoderBlock2D", len(widths))
         for width in widths:
             reader.require(
                 width % groups == 0, f"{width} channels do not divide into {groups} groups"
@@ -297,8 +294,34 @@ class AutoencoderConfig:
             layers_per_block=reader.integer("layers_per_block", 1, MAX_LAYERS),
             norm_num_groups=groups,
             scaling_factor=reader.number("scaling_factor", 0.18215),
+            with_encoder=with_encoder,
+            use_quant_conv=with_encoder and _read_encoder(reader, widths),
         )
         reader.require(config.out_channels == 3, "`out_channels` must be 3: images are RGB")
         same = (None, list(widths))  # ppdiffusers; another width than the encoder's
-        reader.finish({**_AUTOENCODER_FIXED, "up_block_out_channels": same}, _AUTOENCODER_FREE)
+        free = _AUTOENCODER_FREE | _OF_ENCODER
+        reader.finish({**_AUTOENCODER_FIXED, "up_block_out_channels": same}, free)
         return config
+
+
+def _read_encoder(reader: ConfigReader, widths: tuple[int, ...]) -> bool:
+    """Check what the encoder half alone has; whether it ends with ``quant_conv``."""
+    before = len(reader.violations)
+    _one_type_a_level(reader, "down_block_types", "DownEncoderBlock2D", len(widths))
+    reader.one_of("in_channels", (3,), 3)
+    given = reader.raw.get("down_block_out_channels")
+    reader.require(
+        given in (None, list(widths)),
+        f"`down_block_out_channels` is {given!r}; None or {list(widths)} is accepted",
+    )
+    use_quant_conv = reader.boolean("use_quant_conv", True)
+    reader.violations[before:] = [
+        f"{violation} (of the encoder, which --no-encoder leaves out)"
+        for violation in reader.violations[before:]
+    ]
+    return use_quant_conv
+
+
+def _one_type_a_level(reader: ConfigReader, key: str, accepted: str, levels: int) -> None:
+    blocks = reader.choices(key, (accepted,), (accepted,) * levels)
+    reader.require(len(blocks) == levels, f"`{key}` has {len(blocks)} entries, not {levels}")

@@ -75,11 +75,27 @@ def test_every_module_of_any_unet(levels: int, layers: int, attends: list[bool])
 
 
 @given(levels=st.integers(1, 8), level=st.integers(0, 7), layer=st.integers(0, 5))
-def test_decoder_levels_are_reversed(levels: int, level: int, layer: int) -> None:
+def test_levels_of_the_decoder_are_reversed(levels: int, level: int, layer: int) -> None:
     level %= levels
-    module = f"decoder.up.{level}.block.{layer}.nin_shortcut"
-    expected = f"decoder.up_blocks.{levels - 1 - level}.resnets.{layer}.conv_shortcut"
-    assert autoencoder_module(module, levels) == expected
+    for side, there in (("encoder.down", level), ("decoder.up", levels - 1 - level)):
+        module = f"{side}.{level}.block.{layer}.nin_shortcut"
+        expected = f"{side}_blocks.{there}.resnets.{layer}.conv_shortcut"
+        assert autoencoder_module(module, levels) == expected
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "encoder.up.0.block.0.conv1",
+        "encoder.down.0.attn.0.q",
+        "encoder.down.0.upsample.conv",
+        "decoder.up.1.downsample.conv",
+        "decoder.mid.attn_1.qkv",
+        "quantize.embedding",
+    ],
+)
+def test_unknown_modules_of_the_autoencoder(module: str) -> None:
+    assert autoencoder_module(module, 4) is None
 
 
 @pytest.mark.parametrize(

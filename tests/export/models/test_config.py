@@ -35,8 +35,9 @@ READ = {
         "norm_num_groups", "out_channels", "sample_size", "up_block_types",
     },
     AutoencoderConfig: {
-        "block_out_channels", "latent_channels", "layers_per_block", "norm_num_groups",
-        "out_channels", "scaling_factor", "up_block_types",
+        "block_out_channels", "down_block_types", "in_channels", "latent_channels",
+        "layers_per_block", "norm_num_groups", "out_channels", "scaling_factor", "up_block_types",
+        "use_quant_conv",
     },
     TextEncoderConfig: set(TextEncoderConfig.__annotations__),
 }  # fmt: skip
@@ -53,13 +54,7 @@ FREE = {
         "resnet_skip_time_act": True,
         "upcast_attention": True,
     },
-    AutoencoderConfig: {
-        "down_block_types": ["AttnDownEncoderBlock2D"] * 4,
-        "force_upcast": False,
-        "in_channels": 5,
-        "sample_size": 48,
-        "use_quant_conv": False,
-    },
+    AutoencoderConfig: {"force_upcast": False, "sample_size": 48},
     TextEncoderConfig: {
         "activation_dropout": 0.5,
         "attention_dropout": 0.5,
@@ -108,6 +103,13 @@ REFUSED = {
         "use_post_quant_conv": False,
     },
     TextEncoderConfig: {"activation_function": "relu"},
+}
+#: Read for the autoencoder's encoder alone, with values that it is refused for.
+OF_ENCODER = {
+    "down_block_types": ["AttnDownEncoderBlock2D"],
+    "in_channels": 5,
+    "use_quant_conv": "no",
+    "down_block_out_channels": [32],  # ppdiffusers
 }
 #: Read by no class of diffusers, but by pipelines that know them: latents of another mean or size.
 OF_PIPELINES = {"latents_mean": [0.5] * 4, "latents_std": [2.0] * 4, "shift_factor": 0.1}
@@ -173,23 +175,27 @@ def tiny(kind, changes):
         module = KINDS[kind][0](**config | changes)
     module.eval()
     generator = torch.Generator().manual_seed(0)
-    for name, parameter in sorted(module.named_parameters()):
-        if not name.startswith(("encoder.", "quant_conv.")):
-            parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+    for _, parameter in sorted(module.named_parameters()):
+        parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
     latents = torch.randn(1, 4, 8, 8, generator=generator)
     text = torch.randn(1, 5, 32, generator=generator)
     if kind is UNetConfig:
         return module, lambda: module(latents, torch.tensor(637), text).sample
     if kind is AutoencoderConfig:
-        return module, lambda: module.decode(latents).sample
+        image = torch.rand(1, 3, 64, 64, generator=generator)
+        return module, lambda: torch.cat(
+            [
+                module.decode(latents).sample.flatten(),
+                module.encode(image).latent_dist.mean.flatten(),
+            ]
+        )
     return module, lambda: module(torch.arange(16)[None])[0]
 
 
 def shapes(module):
     """Of the tensors that a picture is made with."""
-    unused = ("encoder.", "quant_conv.", "to_logits.")
     state = module.state_dict()
-    return {k: tuple(v.shape) for k, v in state.items() if not k.startswith(unused)}
+    return {k: tuple(v.shape) for k, v in state.items() if not k.startswith("to_logits.")}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -223,6 +229,19 @@ def test_what_changes_pictures_is_refused_by_name(kind, key, value):
         kind.from_dict({**KINDS[kind][1], key: value})
 
 
+@pytest.mark.parametrize(("key", "value"), OF_ENCODER.items())
+def test_what_the_encoder_alone_has_counts_where_it_is_read(key, value):
+    with pytest.raises(ConfigError, match=rf"`{key}` is .*--no-encoder leaves out"):
+        AutoencoderConfig.from_dict({key: value})
+    without = AutoencoderConfig.from_dict({key: value}, with_encoder=False)
+    assert without == AutoencoderConfig.from_dict({}, with_encoder=False)
+
+
+def test_an_encoder_may_end_without_a_quant_conv():
+    assert AutoencoderConfig.from_dict({}).use_quant_conv
+    assert not AutoencoderConfig.from_dict({"use_quant_conv": False}).use_quant_conv
+
+
 def test_the_published_unet_config_means_what_diffusers_takes_it_to_mean():
     config = UNetConfig.from_dict(PUBLISHED_UNET)
     assert config.cross_attention_dim == 1280
@@ -246,8 +265,9 @@ def test_an_absent_scaling_factor_is_the_librarys_default():
         (UNetConfig, {"time_embedding_dim": 1280, "sample_size": [32, 32]}),
         (UNetConfig, {"sample_size": None, "data_format": "NCHW", "flip_sin_to_cos": 1}),
         (UNetConfig, {"_use_default_values": ["act_fn"], "act_fn": "gelu"}),
-        (AutoencoderConfig, {"down_block_out_channels": [7], "up_block_out_channels": None}),
+        (AutoencoderConfig, {"down_block_out_channels": [64], "up_block_out_channels": None}),
         (AutoencoderConfig, {"up_block_out_channels": [64], "shift_factor": 0.0}),
+        (AutoencoderConfig, {"down_block_types": ["DownEncoderBlock2D"], "use_quant_conv": 1}),
         (TextEncoderConfig, {"activation_function": "gelu_python", "pruned_heads": {}}),
         (TextEncoderConfig, {"model_type": "ldmbert", "return_dict": False, "dtype": "float16"}),
     ],
@@ -288,6 +308,7 @@ def test_other_spellings_of_the_same_are_accepted(kind, raw):
         (AutoencoderConfig, {"data_format": "NHWC"}, "data_format"),
         (AutoencoderConfig, {"up_block_types": ["AttnUpDecoderBlock2D"]}, "AttnUpDecoderBlock2D"),
         (AutoencoderConfig, {"up_block_types": ["UpDecoderBlock2D"] * 2}, "2 entries, not 1"),
+        (AutoencoderConfig, {"down_block_types": ["DownEncoderBlock2D"] * 2}, "2 entries, not 1"),
         (AutoencoderConfig, {"up_block_out_channels": [32]}, "up_block_out_channels"),
         (AutoencoderConfig, {"out_channels": 4}, "RGB"),
         (AutoencoderConfig, {"scaling_factor": 0}, "scaling_factor"),

@@ -16,6 +16,7 @@ from ldm_export.checkpoint import check_tensors
 from ldm_export.models import (
     AutoencoderConfig,
     AutoencoderDecoder,
+    AutoencoderEncoder,
     LDMBert,
     TextEncoderConfig,
     UNet,
@@ -178,15 +179,20 @@ def test_norms_in_two_passes_are_torchs(groups, size):
     np.testing.assert_array_equal(norm(paddle.to_tensor(values)).numpy(), own)
 
 
-@pytest.mark.parametrize("name", AUTOENCODERS)
-def test_autoencoder(name):
+def autoencoder(name, **changes):
     levels = len(AUTOENCODERS[name]["block_out_channels"])
-    module = diffusers.AutoencoderKL(
+    return diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         scaling_factor=0.3,
         **AUTOENCODERS[name],
+        **changes,
     )
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_autoencoder(name):
+    module = autoencoder(name)
     decoder = AutoencoderDecoder(AutoencoderConfig.from_dict(dict(module.config)))
     fill(decoder, module, ignored=("encoder.", "quant_conv."))
     latents = normals(2, 4, 8, 16)
@@ -195,6 +201,23 @@ def test_autoencoder(name):
     assert relative_error(given, reference.numpy()) < TOLERANCE
     image = (reference / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     assert relative_error(decoder.render(paddle.to_tensor(latents)).numpy(), image) < TOLERANCE
+
+
+@pytest.mark.parametrize("use_quant_conv", [True, False])
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_encoder(name, use_quant_conv):
+    """Images are wider than high, and what pads them shows at their lower and right edges."""
+    module = autoencoder(name, use_quant_conv=use_quant_conv)
+    config = AutoencoderConfig.from_dict(dict(module.config))
+    encoder = AutoencoderEncoder(config)
+    fill(encoder, module, ignored=("decoder.", "post_quant_conv."))
+    size = (4 * config.scale_factor, 6 * config.scale_factor)
+    image = np.random.RandomState(0).uniform(size=(2, *size, 3)).astype(np.float32)
+    pixels = 2 * torch.tensor(image).permute(0, 3, 1, 2) - 1
+    reference = 0.3 * module.encode(pixels).latent_dist.mean.numpy()
+    given = encoder.encode(paddle.to_tensor(image)).numpy()
+    assert given.shape == (2, 4, 4, 6)
+    assert relative_error(given, reference) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", TEXT_ENCODERS)

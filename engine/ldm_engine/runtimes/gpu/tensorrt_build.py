@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...bundle.bundle import MANIFEST, Bundle
-from ...bundle.contract import TABLE, shapes
+from ...bundle.contract import OPTIONAL_PROGRAMS, TABLE, shapes
 from ...bundle.formats import INT8_FORMAT
 from ...bundle.model import ModelInfo
 from ...errors import BundleError, RuntimeUnavailableError
@@ -100,6 +100,8 @@ def _check_programs(bundle: Bundle) -> None:
     if "paddle" not in bundle.formats:  # made from these, which also do what they cannot
         raise ValueError("there are TensorRT programs without Paddle's")
     for name, program in bundle.programs.items():
+        if FORMAT not in program.formats:  # an optional one, as `bundle.formats` shows
+            continue
         weights = program.formats[FORMAT].weights
         if weights not in BUILT_PRECISIONS:
             raise ValueError(f"the program {name} cannot be in {weights!r}")
@@ -137,6 +139,7 @@ def rebuild_command(bundle: Bundle, build: TensorRTBuild) -> str:
         *(f"--{end}-size {n}" for end, n in zip(_ENDS, build.size, strict=True)),
         *(["--weights fp16"] if unet["paddle"].weights == "fp16" else []),
         *(["--int8"] if INT8_FORMAT in unet else []),
+        *(TABLE[name].left_out_by for name in OPTIONAL_PROGRAMS if name not in bundle.programs),
     ]
     return f"ldm-engine export CHECKPOINT {folder} --force {' '.join(options)}"
 
