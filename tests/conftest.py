@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from ldm_engine import Bundle, LDMTextToImagePipeline, open_bundle
+from ldm_engine.bundle.contract import PROGRAMS
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.exporter import export_bundle
 from random_checkpoint import write_random_checkpoint
@@ -108,6 +110,11 @@ def shapes_bundle(made_once: Callable[..., Path]) -> Bundle:
 @pytest.fixture(scope="session")
 def shapes_pipe(shapes_bundle: Bundle) -> LDMTextToImagePipeline:
     return LDMTextToImagePipeline.from_pretrained(shapes_bundle.path)
+
+
+def without_optional(bundle: Bundle) -> Bundle:
+    """The bundle as an export with ``--no-encoder`` makes it."""
+    return replace(bundle, programs={name: bundle.programs[name] for name in PROGRAMS})
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ TEST_CASE("a folder without a manifest is no bundle, and no folder is none eithe
   CHECK_THROWS_AS(open_bundle(std::string(5000, 'x')), BundleNotFoundError);
 }
 
-TEST_CASE("the digest is over all files but the references") {
+TEST_CASE("the digest is over all files that make pixels of a text") {
   const Json vectors = read_vectors("manifests.json");
   const Bundle bundle = parse_manifest("somewhere", sealed(vectors.at("base")));
   CHECK(bundle.digest().size() == 64);

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ldm_engine.bundle.bundle import MANIFEST, REFERENCE, SCHEDULER_CONFIG, VOCABULARY
-from ldm_engine.bundle.contract import PROGRAMS, tensor_specs
+from ldm_engine.bundle.contract import PROGRAMS, TABLE, tensor_specs
 from ldm_engine.bundle.formats import engine_file_name, program_file_names
 from ldm_engine.bundle.manifest import FORMAT_VERSION, open_bundle, seal
 from ldm_engine.bundle.model import ModelInfo
@@ -35,10 +36,10 @@ UNET = ["programs", "unet"]
 FILES = [*UNET, "formats", "openvino", "files"]
 
 
-def base_manifest() -> dict[str, Any]:
-    """A whole manifest, of files that are not there."""
+def base_manifest(names: Iterable[str] = PROGRAMS) -> dict[str, Any]:
+    """A whole manifest of these programs, of files that are not there."""
     programs = {}
-    for name in PROGRAMS:
+    for name in names:
         inputs, outputs = tensor_specs(name, ModelInfo(**MODEL))
         formats = {"openvino": "fp32", **({"openvino_int8": "int8"} if name == "unet" else {})}
         programs[name] = {
@@ -48,18 +49,24 @@ def base_manifest() -> dict[str, Any]:
                 f: {"files": program_file_names(name, f), "weights": w} for f, w in formats.items()
             },
         }
-    names = [SCHEDULER_CONFIG, VOCABULARY, REFERENCE]
-    names += [f for p in PROGRAMS for e in programs[p]["formats"].values() for f in e["files"]]
+    files = [SCHEDULER_CONFIG, VOCABULARY, REFERENCE]
+    files += [f for p in programs.values() for e in p["formats"].values() for f in e["files"]]
     return {
         "format_version": FORMAT_VERSION,
         "manifest_sha256": "0" * 64,
         "model": MODEL,
         "tokenizer": {"kind": "wordpiece", "lowercase": True},
         "programs": programs,
-        "files": {n: {"sha256": f"{i:064x}", "bytes": i} for i, n in enumerate(sorted(names))},
+        "files": {n: {"sha256": f"{i:064x}", "bytes": i} for i, n in enumerate(sorted(files))},
         "parity": {"openvino": {"fp32": {"unet": {"relative_l2_error": 1e-7, "tolerance": 1e-4}}}},
         "versions": {"ldm-engine": "0.1.0"},
     }
+
+
+def encoder_manifest() -> dict[str, Any]:
+    """The same with the optional program."""
+    manifest = base_manifest(TABLE)
+    return {**manifest, "files": manifest["files"] | base_manifest()["files"]}
 
 
 def version_1_manifest() -> dict[str, Any]:
@@ -115,6 +122,29 @@ def version_1_cases() -> list[dict[str, Any]]:
         {**base, "path": ["tokenizer"], "value": {"kind": "other"}, "error": None},
         {**base, "path": ["formats"], "value": 1, "error": None},
         {**base, "path": ["more"], "value": 1, "error": None},
+    ]  # fmt: skip
+
+
+def encoder_cases() -> list[dict[str, Any]]:
+    """An optional program: it counts for itself, and not for pictures from text."""
+    base = {"base": "encoder_base"}
+    files = program_file_names("vae_encoder", "openvino")
+    same = {**base, "error": None, "digest": digest(base_manifest())}
+    outside = {"relative_l2_error": 1, "tolerance": 0.03}
+    parity = ["parity", "openvino", "bf16"]
+    return [
+        {**same, "path": []},
+        {**same, "path": ["files", files[0], "sha256"], "value": "another"},
+        {**same, "path": ["programs", "vae_encoder"], "remove": True},
+        {**same, "path": ["files", "a note"], "value": {"sha256": "", "bytes": 0}},
+        {**same, "path": ["files", REFERENCE, "sha256"], "value": "another"},
+        {**same, "path": parity, "value": {"vae_encoder": outside},
+         "outside": {"runtime": "openvino", "precision": "bf16", "says": ""}},
+        {**same, "path": parity, "value": {"vae_encoder": outside, "unet": outside},
+         "outside": {"runtime": "openvino", "precision": "bf16",
+                     "says": "unet, relative error 1, tolerance 0.03"}},
+        {**base, **INVALID, "path": ["files", files[1]], "remove": True, "says": files[1]},
+        {**base, **setting(["programs", "vae_encoder", "outputs"], [], "tensors of vae_encoder")},
     ]  # fmt: skip
 
 
@@ -339,21 +369,21 @@ def manifest_cases() -> list[dict[str, Any]]:
     Others hold a whole `text`, or what is to be written 100,000 times (`repeat`).
     """
     cases = [*outline_cases(), *model_cases(), *program_cases(), *file_cases(), *text_cases()]
-    cases += parity_cases()
+    cases += [*parity_cases(), *encoder_cases()]
     cases += [*tensorrt_cases(), *version_1_cases(), *newer_cases()]
     cases += tokenizer_cases()
     for case in cases:
-        if "base" not in case and case.get("path", [])[:1] == ["tokenizer"]:
-            case |= {"digest": digest(case)} if case["error"] is None else {}
+        if "base" not in case and case.get("path", [])[:1] == ["tokenizer"] and not case["error"]:
+            manifest = base_manifest()
+            manifest["tokenizer"] = {**manifest["tokenizer"], case["path"][1]: case["value"]}
+            case["digest"] = digest(manifest)
     for number, case in enumerate(cases):
         case.setdefault("name", f"{number} {'.'.join(map(str, case.get('path', [])))}"[:80])
     return cases
 
 
-def digest(case: dict[str, Any]) -> str:
-    """The digest of the bundle that a case with one key of the tokenizer describes."""
-    manifest = base_manifest()
-    manifest["tokenizer"] = {**manifest["tokenizer"], case["path"][1]: case["value"]}
+def digest(manifest: dict[str, Any]) -> str:
+    """The digest of the bundle that `manifest` describes."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / MANIFEST).write_bytes(seal(manifest))
         return open_bundle(folder).digest
@@ -372,5 +402,6 @@ if __name__ == "__main__":
         "base": base_manifest(),
         "version_1_base": version_1_manifest(),
         "tensorrt_base": tensorrt_manifest(),
+        "encoder_base": encoder_manifest(),
     }
     write("manifests", {**bases, "cases": manifest_cases()})

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from ldm_engine import PromptTruncatedWarning, open_bundle
 from ldm_engine.bundle.bundle import MANIFEST, FormatInfo
-from ldm_engine.bundle.contract import PROGRAMS
+from ldm_engine.bundle.contract import PROGRAMS, TABLE
 from ldm_engine.errors import (
     BundleError,
     CheckpointError,
@@ -57,12 +57,12 @@ def edit_json(path, **changes):
 def test_the_bundle_is_what_the_design_says(tiny_bundle):
     present = {str(p.relative_to(tiny_bundle.path)) for p in tiny_bundle.path.rglob("*.*")}
     assert present == set(tiny_bundle.files) | {MANIFEST}
-    for name in PROGRAMS:
+    for name in TABLE:
         assert tiny_bundle.programs[name].formats == {
             "paddle": FormatInfo((f"{name}/inference.json", f"{name}/inference.pdiparams"), "fp32")
         }
     parity = tiny_bundle.parity["paddle"]["fp32"]
-    assert set(parity) == {*PROGRAMS, "end_to_end"}
+    assert set(parity) == {*TABLE, "end_to_end"}
     for entry in parity.values():
         assert 0 < entry.relative_l2_error <= entry.tolerance <= 1e-3
 
@@ -75,6 +75,25 @@ def test_weights_that_a_program_does_not_use_are_left_out(tiny_bundle):
 def test_exporting_twice_gives_the_same_bundle(tiny_bundle, tiny_checkpoint, tmp_path):
     again = export_bundle(open_checkpoint(tiny_checkpoint), tmp_path / "b", formats=["paddle"])
     assert again.digest == tiny_bundle.digest
+
+
+def test_an_export_without_the_encoder_makes_the_same_pictures(
+    tiny_bundle, tiny_checkpoint, tmp_path
+):
+    opened, out = open_checkpoint(tiny_checkpoint), tmp_path / "bundle"
+    made = export_bundle(opened, out, formats=["paddle"], encoder=False)
+    assert tuple(made.programs) == PROGRAMS
+    assert not (out / "vae_encoder").exists()
+    assert set(made.parity["paddle"]["fp32"]) == {*PROGRAMS, "end_to_end"}
+    assert made.digest == tiny_bundle.digest
+
+
+def test_a_checkpoint_without_an_encoder_cannot_be_asked_for_it(checkpoint, tmp_path):
+    path = checkpoint / "vqvae/diffusion_pytorch_model.safetensors"
+    tensors = {n: v for n, v in load_file(path).items() if not n.startswith("encoder.")}
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match="no encoder of its autoencoder"):
+        export_bundle(open_checkpoint(checkpoint), tmp_path / "b", encoder=True)
 
 
 def test_weights_in_half_precision_take_half_the_space_and_are_recorded(
@@ -95,7 +114,7 @@ def test_weights_in_half_precision_take_half_the_space_and_are_recorded(
 
 
 @pytest.mark.parametrize("value", [3.0, np.nan])
-@pytest.mark.parametrize("damaged", PROGRAMS)
+@pytest.mark.parametrize("damaged", TABLE)
 def test_a_corrupted_program_fails_the_export(
     tiny_checkpoint, tmp_path, monkeypatch, damaged, value
 ):
@@ -115,7 +134,7 @@ def test_a_corrupted_program_fails_the_export(
     out = tmp_path / "bundle"
     with pytest.raises(VerificationError) as caught:
         export_bundle(open_checkpoint(tiny_checkpoint), out, formats=["paddle"])
-    named = [n for n in PROGRAMS if f"- {n} in paddle" in str(caught.value)]
+    named = [n for n in TABLE if f"- {n} in paddle" in str(caught.value)]
     assert named == [damaged]
     assert "tolerance 1e-04" in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -138,6 +138,20 @@ def test_commands_say_so(outside_in_bf16, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_commands_say_that_an_encoder_alone_is_refused(copy_bundle):
+    path = copy_bundle()
+    bundle = open_bundle(path)
+    parity = {"paddle": {"fp32": {"vae_encoder": OUTSIDE}}}
+    save_manifest(replace(bundle, parity=parity))
+    sentence = SENTENCE.replace("unet", "vae_encoder")
+    said = f"vae_encoder is refused in paddle fp32, outside its tolerance: {sentence}."
+    assert said in run_command("info", path).stdout
+    verified = run_command("verify", path, "--precision", "fp32")
+    assert verified.returncode == 0, verified.stderr
+    assert f"Not checked: {said}" in verified.stderr
+    assert "vae_encoder" not in verified.stdout
+
+
 def test_what_was_not_measured_is_said(copy_bundle):
     path = copy_bundle()
     bundle = open_bundle(path)

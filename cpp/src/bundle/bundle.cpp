@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <set>
 #include <system_error>
 #include <thread>
 
@@ -51,8 +52,9 @@ std::optional<ManifestStamp> manifest_stamp(const fs::path& folder) {
 std::vector<std::string> Bundle::formats() const {
   std::vector<std::string> found;
   for (const char* format : kFormats) {
-    const bool in_all = std::all_of(programs.begin(), programs.end(), [&](const auto& program) {
-      return program.second.formats.count(format) > 0;
+    const auto& needed = required_programs();
+    const bool in_all = std::all_of(needed.begin(), needed.end(), [&](const std::string& name) {
+      return programs.at(name).formats.count(format) > 0;
     });
     if (in_all) found.emplace_back(format);
   }
@@ -60,11 +62,13 @@ std::vector<std::string> Bundle::formats() const {
 }
 
 std::string Bundle::digest() const {
-  std::vector<std::string> names;
-  for (const auto& [name, info] : files) {
-    if (name != kReference && name != kPrompts) names.push_back(name);
+  std::set<std::string> names = {kSchedulerConfig, kVocabulary};
+  for (const std::string& program : required_programs()) {
+    for (const auto& [format, info] : programs.at(program).formats) {
+      names.insert(info.files.begin(), info.files.end());
+    }
   }
-  return files_digest(std::move(names), digest_line(tokenizer));
+  return files_digest({names.begin(), names.end()}, digest_line(tokenizer));
 }
 
 std::string Bundle::files_digest(std::vector<std::string> names,

@@ -20,7 +20,6 @@ inline constexpr char kManifest[] = "bundle.json";
 inline constexpr char kSchedulerConfig[] = "scheduler_config.json";
 inline constexpr char kVocabulary[] = "vocab.txt";
 inline constexpr char kReference[] = "reference.json";
-inline constexpr char kPrompts[] = "calibration_prompts.txt";
 inline constexpr char kSolversFile[] = "solvers.json";  ///< has its own seal; not in the manifest
 
 /// One program in one format: its files relative to the bundle, and how it stores weights.
@@ -54,15 +53,15 @@ struct Bundle {
   TokenizerInfo tokenizer;
   std::map<std::string, ProgramInfo> programs;
   std::map<std::string, FileInfo> files;
-  /// Runtime and precision -> what the export measured outside its tolerance in that. Pictures
-  /// would be wrong there, and are not made.
+  /// Runtime and precision -> what the export measured outside its tolerance in that, but for
+  /// optional programs. Pictures would be wrong there, and are not made.
   std::map<std::pair<std::string, std::string>, std::string> outside;
   std::optional<ManifestStamp> stamp;  ///< of the manifest when it was read; none if from memory
 
-  /// The formats that every program is present in.
+  /// The formats that every program which a bundle must have is present in.
   std::vector<std::string> formats() const;
 
-  /// One hash over all that makes the pixels: files, and what is said of the tokenizer.
+  /// One hash over all that makes pixels of a text: files, and what the tokenizer does.
   std::string digest() const;
 
   /// One hash over the hashes of the files `names`, whatever their order.

@@ -264,6 +264,13 @@ std::string excess(const Json& parity) {
   return where.empty() ? figures : where + ": " + figures;
 }
 
+bool is_optional(const std::string& program) {
+  const auto& table = program_contracts();
+  return std::any_of(table.begin(), table.end(), [&](const ProgramContract& contract) {
+    return contract.is_optional && contract.name == program;
+  });
+}
+
 /// What the export measured outside its tolerance, by runtime and precision.
 std::map<std::pair<std::string, std::string>, std::string> parse_outside(const Json& raw) {
   std::map<std::pair<std::string, std::string>, std::string> outside;
@@ -272,7 +279,7 @@ std::map<std::pair<std::string, std::string>, std::string> parse_outside(const J
       std::vector<std::string> found;
       for (const auto& [program, parity] : object(programs)) {
         const std::string said = excess(parity);
-        if (!said.empty()) found.push_back(program + ", " + said);
+        if (!said.empty() && !is_optional(program)) found.push_back(program + ", " + said);
       }
       if (!found.empty()) outside[{runtime, precision}] = joined(found, "; ");
     }

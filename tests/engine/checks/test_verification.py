@@ -5,13 +5,10 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
-from ldm_engine.bundle.bundle import FormatInfo, ProgramInfo
-from ldm_engine.bundle.contract import PROGRAMS, tensor_specs
-from ldm_engine.bundle.formats import program_file_names
+from conftest import without_optional
+from ldm_engine.bundle.bundle import FormatInfo, Parity
 from ldm_engine.checks.cases import END_TO_END_KEY, reference_cases
 from ldm_engine.checks.references import load_references, sample
 from ldm_engine.checks.tolerances import (
@@ -34,6 +31,8 @@ def test_every_program_is_checked_at_two_batch_and_two_image_sizes(tiny_bundle):
         assert len({shape[0] for shape in inputs}) == 2
         if name in ("unet", "vae_decoder"):
             assert len({shape[2:] for shape in inputs}) >= 2
+        if name == "vae_encoder":
+            assert len({shape[1:3] for shape in inputs}) == 2
 
 
 def test_inputs_are_the_same_everywhere(tiny_bundle):
@@ -96,6 +95,8 @@ def stored_as(bundle, weights):
         ("unet", "fp16", "fp16", 2e-2),
         ("time_encoder", "fp16", "fp32", 1e-4),
         ("vae_decoder", "fp16", "fp32", 1e-4),
+        ("vae_encoder", "fp16", "fp32", 1e-4),
+        ("vae_encoder", "bf16", "fp32", 3e-2),
     ],
 )
 def test_tolerances_follow_precision_and_stored_weights(
@@ -158,7 +159,7 @@ def test_what_a_program_was_not_built_for_is_not_checked(tiny_bundle, monkeypatc
         tiny_bundle, choice, RuntimeOptions(threads=1), references, reduce=sample
     )
     assert {f.program for f in findings} == {
-        "text_encoder", "time_encoder", "unet", "end_to_end"
+        "text_encoder", "time_encoder", "unet", "vae_encoder", "end_to_end"
     }  # fmt: skip
 
 
@@ -228,51 +229,34 @@ def test_a_broken_reference_file_is_refused(tiny_bundle, tmp_path, content):
         load_references(replace(tiny_bundle, path=path))
 
 
-@pytest.fixture
-def with_encoder(tiny_onnx_bundle, tmp_path):
-    """The tiny bundle with an optional program: means of blocks of pixels, mixed into channels."""
-    path = shutil.copytree(tiny_onnx_bundle.path, tmp_path / "bundle")
-    model = tiny_onnx_bundle.model
-    inputs, outputs = tensor_specs("vae_encoder", model)
-    kernel = np.random.RandomState(0).standard_normal((model.latent_channels, 3, 1, 1))
-    weights = helper.make_tensor("mix", TensorProto.FLOAT, kernel.shape, kernel.ravel())
-    block = [model.scale_factor] * 2
-    nodes = [
-        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("AveragePool", ["planes"], ["means"], kernel_shape=block, strides=block),
-        helper.make_node("Conv", ["means", "mix"], ["latents"]),
-    ]
-    ends = [
-        helper.make_tensor_value_info(t.name, TensorProto.FLOAT, [None] * 4)
-        for t in (*inputs, *outputs)
-    ]
-    graph = helper.make_graph(nodes, "vae_encoder", ends[:1], ends[1:], [weights])
-    names = program_file_names("vae_encoder", "onnx")
-    (path / "vae_encoder").mkdir()
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path / names[0])
-    (path / names[1]).write_bytes(b"")
-    info = ProgramInfo(inputs, outputs, {"onnx": FormatInfo(names)})
-    programs = {**tiny_onnx_bundle.programs, "vae_encoder": info}
-    bundle = replace(tiny_onnx_bundle, path=path, programs=programs, manifest_stamp=None)
-    return bundle, kernel[:, :, 0, 0]
+def verified(bundle, references):
+    findings = check_runtime(
+        bundle, choose_runtime(bundle), RuntimeOptions(threads=1), references, reduce=sample
+    )
+    return [f.program for f in findings], {f.program for f in findings if not f.passed}
 
 
-@pytest.mark.parametrize("change", [0.0, 0.01])
-def test_an_optional_program_is_verified(with_encoder, change):
-    bundle, kernel = with_encoder
-    programs = {name: bundle.programs[name] for name in PROGRAMS}
-    references = load_references(replace(bundle, programs=programs))
-    factor = bundle.model.scale_factor
-    for case in reference_cases("vae_encoder", bundle.model):
-        image = case.inputs()["image"]
-        assert 0 <= image.min() < 0.1 < 0.9 < image.max() <= 1
-        count, height, width, _ = image.shape
-        means = image.reshape(count, height // factor, factor, width // factor, factor, 3)
-        latents = np.einsum("bhywxc,kc->bkhw", means, kernel) / factor**2
-        references["vae_encoder", case.label] = {"latents": sample(latents + change)}
-    choice = choose_runtime(bundle, "onnxruntime")
-    findings = check_runtime(bundle, choice, RuntimeOptions(threads=1), references, reduce=sample)
-    of_encoder = [f for f in findings if f.program == "vae_encoder"]
-    assert [f.label for f in of_encoder] == ["batch 1, 64x64", "batch 2, 128x64"]
-    assert [f.passed for f in of_encoder] == [not change] * 2
+def test_a_bundle_without_an_optional_program_is_verified_without_it(tiny_bundle):
+    without = without_optional(tiny_bundle)
+    references = load_references(without)
+    programs, failed = verified(without, references)
+    assert "vae_encoder" not in programs
+    assert programs[-1] == "end_to_end"
+    assert not failed
+
+
+def test_an_optional_program_that_is_off_is_named_and_hides_nothing_else(tiny_bundle):
+    references = load_references(tiny_bundle)
+    for case in reference_cases("vae_encoder", tiny_bundle.model):
+        assert case.inputs()["image"].min() >= 0
+        assert case.inputs()["image"].max() <= 1
+        references["vae_encoder", case.label]["latents"] *= np.float32(1.01)
+    programs, failed = verified(tiny_bundle, references)
+    assert failed == {"vae_encoder"}
+    assert programs[-3:] == ["vae_encoder", "vae_encoder", "end_to_end"]
+    # What the export recorded so is refused wherever it is asked for, and not checked again.
+    outside = {"paddle": {"fp32": {"vae_encoder": Parity(0.01, 1e-4)}}}
+    programs, failed = verified(replace(tiny_bundle, parity=outside), references)
+    assert "vae_encoder" not in programs
+    assert programs[-1] == "end_to_end"
+    assert not failed

@@ -16,7 +16,7 @@ from PIL import Image
 from forked import run_command
 from ldm_engine import LDMTextToImagePipeline, __version__
 from ldm_engine.bundle.bundle import FileInfo, hash_file
-from ldm_engine.bundle.contract import PROGRAMS
+from ldm_engine.bundle.contract import TABLE
 from ldm_engine.bundle.manifest import save_manifest
 from ldm_engine.commands import main as cli
 from ldm_engine.errors import RuntimeUnavailableError
@@ -44,10 +44,10 @@ def test_version_and_help():
 def test_export_then_verify_then_info(tiny_checkpoint, tmp_path):
     out = tmp_path / "bundle"
     shown = run("export", tiny_checkpoint, out, "--formats", "paddle").stdout
-    for name in (*PROGRAMS, "end_to_end"):
+    for name in (*TABLE, "end_to_end"):
         assert name in shown
     verified = run("verify", out, "--golden")
-    assert verified.stdout.count("pass") == 10 * (1 + supports_bf16())
+    assert verified.stdout.count("pass") == 12 * (1 + supports_bf16())
     assert "does not apply to this bundle" in verified.stdout
     shown = run("info", out).stdout
     assert "runtime here" in shown

@@ -1,4 +1,4 @@
-"""The four programs of the tiny checkpoint as dygraph layers, and what was written of them."""
+"""The programs of the tiny checkpoint as dygraph layers, and what was written of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written of the tiny checkpoint's four programs."""
+"""What is written of the tiny checkpoint's programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 from paddle import nn
 
-from ldm_engine.bundle.contract import PROGRAMS
+from ldm_engine.bundle.contract import TABLE
 from ldm_engine.bundle.formats import FORMAT_FILES
 from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import CheckpointError
@@ -44,7 +44,7 @@ for name, spec in reversed(load_tiny(Path(sys.argv[1])).programs.items()):
 """
 
 
-@pytest.fixture(params=PROGRAMS)
+@pytest.fixture(params=TABLE)
 def name(request):
     return request.param
 
@@ -78,6 +78,7 @@ def inputs_of(model, name, count, h=8, w=8, rows=None):
 
     tokens, kv = model.token_length, model.text_kv_width
     latents = normal(count, model.latent_channels, h, w)
+    size = (h * model.scale_factor, w * model.scale_factor)
     return {
         "text_encoder": {"input_ids": stream.randint(0, model.vocab_size, (count, tokens))},
         "time_encoder": {"timesteps": stream.randint(0, 1000, count).astype(np.float32)},
@@ -87,6 +88,7 @@ def inputs_of(model, name, count, h=8, w=8, rows=None):
             "text_kv": normal(rows or count, tokens, kv),
         },
         "vae_decoder": {"latents": latents},
+        "vae_encoder": {"image": stream.uniform(size=(count, *size, 3)).astype(np.float32)},
     }[name]
 
 
@@ -213,7 +215,7 @@ def test_an_export_and_another_process_give_the_same_bytes(
     (tmp_path / "out").mkdir()
     arguments = [str(tiny_checkpoint), str(tmp_path / "out"), str(conftest.parent)]
     subprocess.run([sys.executable, "-c", WRITE, *arguments], check=True, capture_output=True)
-    for program in PROGRAMS:
+    for program in TABLE:
         for file in (GRAPH, DATA):
             here = (tiny_onnx_bundle.path / program / file).read_bytes()
             assert here == (tmp_path / "out" / program / file).read_bytes(), program

@@ -1,4 +1,4 @@
-"""The IR that is written of the tiny checkpoint's four programs."""
+"""The IR that is written of the tiny checkpoint's programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import openvino
 import pytest
 
-from ldm_engine.bundle.contract import PROGRAMS
+from ldm_engine.bundle.contract import TABLE
 from ldm_engine.bundle.formats import FORMAT_FILES
 from ldm_engine.checks.cases import reference_cases
 from ldm_engine.checks.tolerances import relative_error
@@ -44,13 +44,13 @@ except LDMEngineError as error:
 def converted(written, tmp_path_factory):
     weights, onnx_folder = written
     folder = tmp_path_factory.mktemp(f"openvino-{weights}")
-    for name in PROGRAMS:
+    for name in TABLE:
         (folder / name).mkdir()
         write_openvino(onnx_folder / name / ONNX_GRAPH, folder / name, weights)
     return weights, folder
 
 
-@pytest.fixture(params=PROGRAMS)
+@pytest.fixture(params=TABLE)
 def name(request):
     return request.param
 
@@ -152,7 +152,7 @@ def test_casts_of_constants_are_marked_for_the_library(converted, name):
 def test_half_precision_takes_half_the_space(written, tiny_onnx_bundle, converted):
     if converted[0] == "fp32":
         pytest.skip("nothing is halved")
-    for name in PROGRAMS:
+    for name in TABLE:
         whole = (tiny_onnx_bundle.path / name / DATA).stat().st_size
         assert 0.5 * whole <= (converted[1] / name / DATA).stat().st_size < 0.6 * whole
 

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
+from ldm_engine.bundle.contract import TABLE
 from ldm_engine.checks.tolerances import relative_error
 from ldm_engine.errors import BundleError, LDMEngineError, RuntimeUnavailableError
 from ldm_engine.runtimes import base, by_shape
@@ -42,7 +43,7 @@ FP32, FP16 = 1e-4, 2e-2  # relative L2 of a program's outputs, the gate's own
 
 
 def test_sessions_with_cuda_compute_in_fp32_and_run_the_unet_as_a_graph():
-    for program in ("text_encoder", "time_encoder", "unet", "vae_decoder"):
+    for program in TABLE:
         plan = cuda_plan(program, 2, "fp32")
         assert not plan.in_fp16
         assert plan.device == ("cuda", 2)
@@ -149,7 +150,7 @@ def test_shapes_are_fixed_and_outputs_right(make, tiny_onnx_bundle, expected):
         assert relative_error(output, expected(batch, rows, size=size)) < FP32
 
 
-@pytest.mark.parametrize("name", ["text_encoder", "time_encoder", "vae_decoder"])
+@pytest.mark.parametrize("name", ["text_encoder", "time_encoder", "vae_decoder", "vae_encoder"])
 def test_the_other_programs_take_fixed_shapes_too(make, tiny_onnx_bundle, name):
     model, size = tiny_onnx_bundle.model, tiny_onnx_bundle.model.sample_size
     pixels = size * model.scale_factor
@@ -160,6 +161,7 @@ def test_the_other_programs_take_fixed_shapes_too(make, tiny_onnx_bundle, name):
         },
         "time_encoder": {"timesteps": (7,), "time_shift": (7, model.time_shift_width)},
         "vae_decoder": {"latents": (1, 4, size, size), "image": (1, pixels, pixels, 3)},
+        "vae_encoder": {"latents": (1, 4, size, size), "image": (1, pixels, pixels, 3)},
     }[name]
     results = []
     reference = RUNTIMES["onnxruntime"].open(tiny_onnx_bundle, name, RuntimeOptions(threads=1))
@@ -176,7 +178,7 @@ def test_the_other_programs_take_fixed_shapes_too(make, tiny_onnx_bundle, name):
 SHAPE_ARITHMETIC = {"Shape", "Size", "Range", "Mod", "ConstantOfShape", "Expand"}
 
 
-@pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_decoder"])
+@pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_decoder", "vae_encoder"])
 def test_of_the_arithmetic_on_sizes_nothing_is_left(tiny_onnx_bundle, tmp_path, name):
     """Else a run could not be captured as a CUDA graph."""
     from onnxruntime import InferenceSession

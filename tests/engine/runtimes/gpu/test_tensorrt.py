@@ -13,6 +13,7 @@ import paddle
 import pytest
 from paddle import inference
 
+from conftest import without_optional
 from ldm_engine.bundle.bundle import FileInfo, FormatInfo, hash_file
 from ldm_engine.bundle.formats import ENGINE_PLACE, program_file_names
 from ldm_engine.bundle.manifest import open_bundle, save_manifest
@@ -54,7 +55,7 @@ def bundle(tiny_bundle, build):
                 **info.formats,
                 "tensorrt": FormatInfo(
                     (*program_file_names(name, "tensorrt"), f"{name}/tensorrt_0.trt"),
-                    "fp32" if name in ("time_encoder", "vae_decoder") else "fp16",
+                    "fp16" if name in ("text_encoder", "unet") else "fp32",
                 ),
             },
         )
@@ -117,6 +118,7 @@ def test_each_program_computes_in_what_it_was_built_for(bundle):
         "time_encoder": "fp32",
         "unet": "fp16",
         "vae_decoder": "fp32",
+        "vae_encoder": "fp32",
     }
 
 
@@ -166,6 +168,15 @@ def test_the_command_builds_the_same_again(bundle, build):
         f"ldm-engine export CHECKPOINT {bundle.path} --force --formats paddle,tensorrt "
         "--precision fp16 --min-batch 1 --opt-batch 2 --max-batch 4 "
         f"--min-size {own} --opt-size {own} --max-size {2 * own}"
+    )
+    assert rebuild_command(without_optional(bundle), build) == f"{command} --no-encoder"
+
+
+def test_an_optional_program_may_be_there_in_other_formats_alone(bundle, build):
+    encoder = bundle.programs["vae_encoder"]
+    encoder = replace(encoder, formats={"paddle": encoder.formats["paddle"]})
+    assert (
+        read_build(replace(bundle, programs={**bundle.programs, "vae_encoder": encoder})) == build
     )
 
 
