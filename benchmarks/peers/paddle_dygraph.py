@@ -22,7 +22,7 @@ class PaddleDygraph(NaivePeer):
     def __init__(self, sources: Sources, setup: Setup) -> None:
         paddle.set_device("cpu")
         checkpoint = open_checkpoint(sources.checkpoint)
-        self._models = load_models(checkpoint, read_configs(checkpoint))
+        self._models = load_models(checkpoint, read_configs(checkpoint, with_encoder=False))
         self._open_loop(sources.checkpoint, setup.threads)
 
     def _encode(self, input_ids: NDArray[np.int64]) -> Array:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 from ldm_engine import PromptTruncatedWarning, open_bundle
@@ -24,6 +25,7 @@ from ldm_engine.errors import (
 from ldm_engine.sampling.tokenizer import Tokenizer
 from ldm_export import exporter
 from ldm_export.checkpoint import open_checkpoint
+from ldm_export.command import export
 from ldm_export.exporter import export_bundle
 from ldm_export.target import check_target, staging_folder
 
@@ -77,23 +79,32 @@ def test_exporting_twice_gives_the_same_bundle(tiny_bundle, tiny_checkpoint, tmp
     assert again.digest == tiny_bundle.digest
 
 
-def test_an_export_without_the_encoder_makes_the_same_pictures(
-    tiny_bundle, tiny_checkpoint, tmp_path
+@pytest.fixture
+def without_encoder(checkpoint):
+    """The checkpoint without the encoder of its autoencoder."""
+    path = checkpoint / "vqvae/diffusion_pytorch_model.safetensors"
+    tensors = {n: v for n, v in load_file(path).items() if not n.startswith("encoder.")}
+    save_file(tensors, path)
+    return checkpoint
+
+
+def test_a_checkpoint_without_an_encoder_is_exported_without_it(
+    without_encoder, tiny_bundle, tmp_path
 ):
-    opened, out = open_checkpoint(tiny_checkpoint), tmp_path / "bundle"
-    made = export_bundle(opened, out, formats=["paddle"], encoder=False)
+    out = tmp_path / "bundle"
+    arguments = [str(without_encoder), str(out), "--formats", "paddle"]
+    done = CliRunner().invoke(export, arguments, catch_exceptions=False)
+    assert "Note: The checkpoint has no encoder of its autoencoder" in " ".join(done.output.split())
+    made = open_bundle(out)
     assert tuple(made.programs) == PROGRAMS
     assert not (out / "vae_encoder").exists()
     assert set(made.parity["paddle"]["fp32"]) == {*PROGRAMS, "end_to_end"}
     assert made.digest == tiny_bundle.digest
 
 
-def test_a_checkpoint_without_an_encoder_cannot_be_asked_for_it(checkpoint, tmp_path):
-    path = checkpoint / "vqvae/diffusion_pytorch_model.safetensors"
-    tensors = {n: v for n, v in load_file(path).items() if not n.startswith("encoder.")}
-    save_file(tensors, path)
+def test_an_encoder_that_is_not_there_cannot_be_asked_for(without_encoder, tmp_path):
     with pytest.raises(CheckpointError, match="no encoder of its autoencoder"):
-        export_bundle(open_checkpoint(checkpoint), tmp_path / "b", encoder=True)
+        export_bundle(open_checkpoint(without_encoder), tmp_path / "b", encoder=True)
 
 
 def test_weights_in_half_precision_take_half_the_space_and_are_recorded(
@@ -146,7 +157,10 @@ def test_a_bundle_in_the_way_is_kept(tiny_bundle, tiny_checkpoint, tmp_path):
         export_bundle(open_checkpoint(tiny_checkpoint), out)
     open_bundle(out).check_files()
     (out / "vocab.txt").unlink()
-    export_bundle(open_checkpoint(tiny_checkpoint), out, force=True).check_files()
+    made = export_bundle(open_checkpoint(tiny_checkpoint), out, force=True, encoder=False)
+    made.check_files()
+    assert tuple(made.programs) == PROGRAMS
+    assert not (out / "vae_encoder").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
