@@ -121,7 +121,7 @@ class Downsample(nn.Layer):
 
     def __init__(self, channels: int, pads_the_end: bool = False) -> None:
         super().__init__()
-        padding = [0, 1, 0, 1] if pads_the_end else [1, 1, 1, 1]  # top, bottom, left, right
+        padding = [0, 1, 0, 1] if pads_the_end else 1  # top, bottom, left, right
         self.conv = nn.Conv2D(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ def test_verify_checks_what_was_asked_for(
         [*arguments, "--runtime", runtime, "--precision", precision], standalone_mode=False
     )
     shown = capsys.readouterr()
-    assert shown.out.count("pass") == 10 * checks
+    assert shown.out.count("pass") == 12 * checks
     assert "FAIL" not in shown.out
     assert shown.err.count("Not checked: ") == not_checked
 
