@@ -187,6 +187,7 @@ def test_of_the_arithmetic_on_sizes_nothing_is_left(tiny_onnx_bundle, tmp_path, 
     sizes = {
         **shapes(tiny_onnx_bundle, 1, 2),
         "input_ids": (1, model.token_length),
+        "image": (1, model.default_size, model.default_size, 3),
     }
     sessions = Sessions(tiny_onnx_bundle, name, ON_CPU, 1)
     settings = sessions._settings(sizes)
