@@ -11,6 +11,7 @@ import numpy as np
 
 import plots
 from ldm_engine.errors import ResultsError
+from ldm_engine.sampling.solvers_file import MAX_TERMS
 from peers import PEERS
 from records import Records
 from results import Results
@@ -40,6 +41,7 @@ _README_COLUMNS = (0, 1, 2, 3, 6, 7, 8, 9, 11, 12)
 _COMMANDS = {
     "shapes": "make bench",
     "large": "make bench-large",
+    "large-fewest": "make bench-fewest",
     "gpu": "sh benchmarks/gpu/run.sh",
 }
 _PRECISIONS = ("fp32", "bf16", "int8")
@@ -61,28 +63,27 @@ How long an image takes where each takes as few steps as it can: ours by a solve
 bundle, the others by DPM-Solver++ 2M, which they have. Their numbers of steps are the fewest by
 which pictures of the shapes model come, at this guidance, as near to the converged ones as those of
 50 steps of DDIM do: in median, 10th percentile and least, over held-out captions. Weights that are
-random have no such pictures; with them the same numbers of steps are timed. "share": of what this
-machine could do at most in as many calls. "error": to ours in fp32 with the same solver and as many
-steps."""
+random have no such pictures; with them the same numbers of steps are timed. "times as long as ours"
+is the median of the ratios of turns taken next to each other. "share": of what this machine could
+do at most in as many calls. "error": relative L2 of its pixels to ours in fp32 with the same solver
+and as many steps. ≠ marks a peer any of whose results is further off than this engine tolerates of
+its own programs."""
 
 
 def report(results: Results) -> str:
     """The whole report in Markdown."""
-    parts = [
-        f"# The {results.plan['model']} model, measured {results.setup['began'][:10]}",
-        _setup(results),
-        "## One image\n\n" + overview(results),
-        _note(results),
-        "![](ratios.svg)",
-        _targets(results),
-        "## Stages\n\n" + "\n\n".join(_stage(results, Task(name)) for name in STAGES),
-        "![](latency.svg)\n\n![](roofline.svg)",
-        _fewest(results),
-        _throughput(results),
-        "## All ratios\n\n" + _ratios(results),
-        "## The loop\n\n" + _loop(results),
-        "## Setups\n\n" + _peers(results),
-    ]
+    model, day = results.plan["model"], results.setup["began"][:10]
+    parts = [f"# The {model} model, measured {day}", _setup(results)]
+    if results.same:
+        parts += ["## One image\n\n" + overview(results), _note(results), "![](ratios.svg)"]
+    parts.append(_targets(results))
+    if results.same:
+        stages = "\n\n".join(_stage(results, Task(name)) for name in STAGES)
+        parts += ["## Stages\n\n" + stages, "![](latency.svg)\n\n![](roofline.svg)"]
+    parts += [_fewest(results), _throughput(results)]
+    if results.same:
+        parts.append("## All ratios\n\n" + _ratios(results))
+    parts += ["## The loop\n\n" + _loop(results), "## Setups\n\n" + _peers(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -243,8 +244,10 @@ def _loop(results: Results) -> str:
     if account is None:
         return "Not measured."
     outside, step = (float(np.median(account[n])) for n in ("outside_run_s", "step_s"))
+    is_fitted = account.get("solver") == "fitted"
+    work = f"a history of {MAX_TERMS} predictions" if is_fitted else "fresh noise"
     return (
-        f"{account['runtime']} in {account['precision']}, batch 1, guidance and fresh noise: "
+        f"{account['runtime']} in {account['precision']}, batch 1, guidance and {work}: "
         f"{outside * 1e3:.3f} ms of a step of {step * 1e3:.1f} ms pass outside of the UNet "
         f"({outside / step:.2%}). Over {account['counted_steps']} settled steps Python's memory "
         f"grew by {account['blocks_kept']} blocks and {account['bytes_kept']} bytes; a step takes "
@@ -293,7 +296,8 @@ def update_readme(path: Path, results: Results) -> None:
 def write(folder: Path) -> Path:
     """Write report.md and the plots beside the samples."""
     results = Results(Records(folder / "samples.jsonl"))
-    plots.write_plots(results, folder)
+    if results.same:
+        plots.write_plots(results, folder)
     path = folder / "report.md"
     path.write_text(report(results))
     return path

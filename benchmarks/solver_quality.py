@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
-    parser.add_argument("--sheet", type=Path, help="image file: a row of pictures for each solver")
+    parser.add_argument("--sheet", type=Path, help="image file: pictures of the last guidance")
     a = parser.parse_args()
     rows = []
     try:
@@ -153,7 +153,9 @@ def main() -> None:
         sys.exit(f"Error: {error}")
     print(to_markdown(rows))
     if a.sheet:
-        images = [Image.fromarray(p) for shown in quality.pictures.values() for p in shown]
+        last = rows[-1]["guidance_scale"]
+        shown = [p for key, p in quality.pictures.items() if key[0] == last]
+        images = [Image.fromarray(pixels) for row in shown for pixels in row]
         contact_sheet(images, min(SHOWN, a.captions)).save(a.sheet)
 
 

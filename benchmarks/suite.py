@@ -76,8 +76,10 @@ class Suite:
             for name in present:
                 self._measure_start(name, round_number)
         if not self.records.all("accounting"):
-            reference = self._setup(plan.reference)
-            self.records.add("accounting", **accounting.measure(self.sources.bundle, reference))
+            account = accounting.measure(
+                self.sources.bundle, self._setup(plan.reference), plan.loop_solver
+            )
+            self.records.add("accounting", **account)
 
     def _state_setup(self, opened: Opened) -> None:
         """Say what is measured where; a run goes on only where that is the same."""

@@ -57,6 +57,15 @@ TEST_CASE("files of solvers are accepted and refused as in Python") {
   }
 }
 
+TEST_CASE("what is no file of solvers is told with the remedy") {
+  const std::string remedy = "Fit it again with `ldm-engine fit`, or remove the file.";
+  for (const char* text : {"", "{", "[]", "\xff", "\xEF\xBB\xBF{}", R"({"unknown": NaN})",
+                           R"({"unknown": 1e400})"}) {
+    CAPTURE(text);
+    CHECK_THROWS_WITH_AS(parse(text), doctest::Contains(remedy.c_str()), BundleError);
+  }
+}
+
 TEST_CASE("rows and digests of tables are those of the shared vectors") {
   const std::vector<Table> tables = parse(sealed(vectors().at("base"), kSolversSeal));
   REQUIRE(tables.size() == vectors().at("rows").size());
@@ -91,6 +100,11 @@ TEST_CASE("the fewest steps are those that reach ddim in all figures") {
   const Tables tables = {parse(sealed(vectors().at("base"), kSolversSeal)), ""};
   CHECK(tables.fewest(6).steps() == 4);
   CHECK(tables.fewest(2).steps() == 2);
-  CHECK_THROWS_AS(tables.fewest(3), InvalidArgumentError);
+  for (const char* given : {"3", "3.0000001", "1.2345678"}) {
+    CAPTURE(given);
+    const std::string command = std::string("--guidance ") + given + "`";
+    CHECK_THROWS_WITH_AS(tables.fewest(std::stod(given)),
+                         doctest::Contains(command.c_str()), InvalidArgumentError);
+  }
   CHECK_THROWS_AS(Tables({{}, "It is damaged."}).find(6, 3), BundleError);
 }

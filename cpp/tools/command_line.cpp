@@ -6,8 +6,10 @@
 #include <cstdlib>
 #include <functional>
 #include <limits>
+#include <regex>
 #include <sstream>
 
+#include "machine/messages.hpp"
 #include "sampling/settings.hpp"
 
 namespace {
@@ -17,13 +19,14 @@ using ldm_engine::Request;
 using ldm_engine::Setting;
 
 constexpr int kMaxBatch = 1024;
-constexpr std::int64_t kAny = std::numeric_limits<int>::min();  // the library checks the range
+// The library checks the range; the least number of all is its kAutoSteps.
+constexpr std::int64_t kAny = std::numeric_limits<int>::min() + 1;
 constexpr std::size_t kHelpColumn = 33, kHelpWidth = 100;
 
 /// An option as the command line has it: "--height" without the hyphens, and what it does.
 struct Option {
   std::string name;
-  const char* metavar;  ///< of its value; NULL: it is a flag
+  std::string metavar;  ///< of its value; empty: it is a flag
   std::string help;
   std::function<void(CommandLine&, const char* value)> set;
 };
@@ -83,6 +86,10 @@ struct Read {
   void operator()(std::string Request::*field) const { request.*field = word; }
   void operator()(std::vector<int> Request::*field) const {
     (request.*field).clear();
+    static const std::regex kList("([0-9]{1,9}(, *[0-9]{1,9})*)?");
+    if (!std::regex_match(word, kList)) {
+      refuse(name, word, "a list of whole numbers with commas between them");
+    }
     std::istringstream parts(word);
     for (std::string part; std::getline(parts, part, ',');) {
       (request.*field).push_back(small_number(name, part.c_str(), kAny));
@@ -90,13 +97,18 @@ struct Read {
   }
 };
 
-const char* metavar(const Setting& setting) {
-  for (const bool is_text : {std::holds_alternative<PerImage<std::string> Request::*>(setting.field),
-                             std::holds_alternative<std::string Request::*>(setting.field),
-                             std::holds_alternative<std::vector<int> Request::*>(setting.field)}) {
-    if (is_text) return "TEXT";
-  }
-  return std::holds_alternative<PerImage<double> Request::*>(setting.field) ? "FLOAT" : "INTEGER";
+template <typename Field>
+bool holds(const Setting& setting) {
+  return std::holds_alternative<Field Request::*>(setting.field);
+}
+
+std::string metavar(const Setting& setting) {
+  if (!setting.choices.empty()) return "[" + ldm_engine::joined(setting.choices, "|") + "]";
+  if (*setting.auto_word) return std::string("INTEGER|") + setting.auto_word;
+  if (holds<PerImage<double>>(setting)) return "FLOAT";
+  const bool is_number = holds<int>(setting) || holds<std::optional<int>>(setting) ||
+                         holds<PerImage<std::int64_t>>(setting);
+  return is_number ? "INTEGER" : "TEXT";
 }
 
 std::string option_name(std::string setting) {
@@ -143,11 +155,11 @@ std::vector<Option> make_options() {
       "and more time; auto does so where their weights exceed half of the free memory.  "
       "[default: auto]",
       [](auto& c, auto* v) { c.options.memory = v; });
-  add("timings", nullptr, "Print how long each part took, on standard error.",
+  add("timings", "", "Print how long each part took, on standard error.",
       [](auto& c, auto*) { c.shows_timings = true; });
-  add("version", nullptr, "Show the version and exit.",
+  add("version", "", "Show the version and exit.",
       [](auto& c, auto*) { c.wants_version = true; });
-  add("help", nullptr, "Show this message and exit.", [](auto& c, auto*) { c.wants_help = true; });
+  add("help", "", "Show this message and exit.", [](auto& c, auto*) { c.wants_help = true; });
   return options;
 }
 
@@ -177,7 +189,7 @@ void set_option(CommandLine& command, const std::string& name, const char* value
   if (option == all_options().end()) {
     throw UsageError("No such option '--" + name + "'. Try 'ldm-generate --help'.");
   }
-  if (!option->metavar) {
+  if (option->metavar.empty()) {
     if (value) throw UsageError("Option '--" + name + "' does not take a value.");
   } else if (!value && !(value = words.next())) {
     throw UsageError("Option '--" + name + "' requires an argument.");
@@ -220,7 +232,7 @@ std::string option_help(const Option& option) {
   if (option.name == "output") line += "-o, ";
   if (option.name == "help") line += "-h, ";
   line += "--" + option.name;
-  if (option.metavar) line += std::string(" ") + option.metavar;
+  if (!option.metavar.empty()) line += " " + option.metavar;
   line.resize(std::max(line.size() + 2, kHelpColumn), ' ');
   std::string text;
   std::istringstream words(option.help);

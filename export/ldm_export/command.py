@@ -38,7 +38,8 @@ _FOLDER = click.Path(path_type=Path)
     "--calibration-prompts",
     type=_FOLDER,
     metavar="FILE",
-    help="Prompts to calibrate int8 with, one a line. Default: the checkpoint's, or general ones.",
+    help="Prompts to calibrate int8 with and to fit solvers to, one a line. Default: the "
+    "checkpoint's, or general ones.",
 )
 @click.option(
     "--encoder/--no-encoder",

@@ -106,11 +106,10 @@ def export_bundle(
     out = check_target(out, force)
     install(current_handlers())  # importing Paddle has taken SIGTERM without Python's knowledge
     with staging_folder(out) as staging, _on_cpu():
+        if known:
+            (staging / PROMPTS).write_text("".join(f"{p}\n" for p in known), encoding="utf-8")
         # Fresh names, so that the same checkpoint gives the same files wherever it is exported.
         with paddle.utils.unique_name.guard():
-            (staging / PROMPTS).write_text(
-                "".join(f"{prompt}\n" for prompt in known), encoding="utf-8"
-            )
             draft, references = _export_into(
                 staging, checkpoint, formats, weights, build_options, encoder, source, progress
             )
@@ -186,7 +185,9 @@ def _verified(
     """`draft` with hashes, versions, and the gate's report beside what its parity held before."""
     findings = gate(draft, references, required, progress)
     progress("hashing")
-    names = (SCHEDULER_CONFIG, VOCABULARY, REFERENCE, PROMPTS, *draft.program_files_listed)
+    names = [SCHEDULER_CONFIG, VOCABULARY, REFERENCE, *draft.program_files_listed]
+    if (draft.path / PROMPTS).is_file():
+        names.append(PROMPTS)
     files = {n: _file_info(draft.path / n) for n in names}
     parity = parity_report(findings)
     for runtime, precisions in draft.parity.items():

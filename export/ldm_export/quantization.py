@@ -76,10 +76,20 @@ def find_prompts(checkpoint: Path, given: Path | None) -> tuple[str, ...]:
     """All prompts of the file `given`, else of the checkpoint's folder, else the general ones.
 
     Raises:
-        InvalidArgumentError: if a file cannot be read or does not hold prompts.
+        InvalidArgumentError: if the file `given` cannot be read or does not hold prompts.
+
+    Warns:
+        UserWarning: if the checkpoint's file does not; there are none then.
     """
-    file = given or checkpoint / PROMPTS_FILE
-    return read_calibration_prompts(file) if given or file.is_file() else DEFAULT_PROMPTS
+    if given is not None:
+        return read_calibration_prompts(given)
+    if not (checkpoint / PROMPTS_FILE).is_file():
+        return DEFAULT_PROMPTS
+    try:
+        return read_calibration_prompts(checkpoint / PROMPTS_FILE)
+    except InvalidArgumentError as error:
+        warnings.warn(f"The bundle goes without prompts to fit solvers to. {error}", stacklevel=2)
+        return ()
 
 
 def check_int8(formats: Sequence[str], int8: bool, given: Path | None) -> None:

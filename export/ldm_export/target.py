@@ -10,8 +10,10 @@ from pathlib import Path
 
 from ldm_engine.bundle.bundle import (
     MANIFEST,
+    PROMPTS,
     REFERENCE,
     SCHEDULER_CONFIG,
+    SOLVERS,
     VOCABULARY,
     read_json_object,
 )
@@ -26,6 +28,8 @@ _OWN_NAMES = {
     SCHEDULER_CONFIG,
     VOCABULARY,
     REFERENCE,
+    PROMPTS,
+    SOLVERS,
     *TABLE,
     *(n for program in TABLE for f in FORMAT_FILES for n in program_file_names(program, f)),
 }

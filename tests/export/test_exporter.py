@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
-from ldm_engine import PromptTruncatedWarning, open_bundle
-from ldm_engine.bundle.bundle import MANIFEST, FormatInfo
+from ldm_engine import NoiseSchedule, PromptTruncatedWarning, open_bundle
+from ldm_engine.bundle.bundle import MANIFEST, SOLVERS, FormatInfo
 from ldm_engine.bundle.contract import PROGRAMS, TABLE
 from ldm_engine.errors import (
     BundleError,
@@ -22,12 +22,15 @@ from ldm_engine.errors import (
     OutputError,
     VerificationError,
 )
+from ldm_engine.sampling.fitted import Tables
+from ldm_engine.sampling.solvers_file import save_tables
 from ldm_engine.sampling.tokenizer import Tokenizer
 from ldm_export import exporter
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.command import export
 from ldm_export.exporter import export_bundle
 from ldm_export.target import check_target, staging_folder
+from made_tables import made_table
 
 # Fills most of a 2 MB limit on file size, then meets the UNet's weights.
 FULL_DISK = """
@@ -171,6 +174,25 @@ def test_a_damaged_bundle_can_be_replaced(tiny_bundle, tmp_path, content):
     with pytest.raises(OutputError):
         check_target(out, force=False)
     assert check_target(out, force=True) == out
+
+
+def test_solvers_are_kept_by_an_export_of_the_same_programs_alone(tiny_checkpoint, tmp_path):
+    checkpoint, out = open_checkpoint(tiny_checkpoint), tmp_path / "bundle"
+
+    def export(**options):
+        return export_bundle(checkpoint, out, formats=["onnx"], force=True, **options)
+
+    bundle = export()
+    schedule = NoiseSchedule.from_config(bundle.scheduler_config)
+    save_tables(bundle, Tables((made_table(schedule, 6.0, 3),)), schedule)
+    before = (out / SOLVERS).read_bytes()
+    export(encoder=False)  # which makes no pixels of texts
+    assert (out / SOLVERS).read_bytes() == before
+    export(weights="fp16")
+    assert not (out / SOLVERS).exists()
+    (out / SOLVERS).write_bytes(before)  # another bundle's
+    export(weights="fp16")
+    assert not (out / SOLVERS).exists()
 
 
 @pytest.mark.parametrize("kind", ["link", "folder"])

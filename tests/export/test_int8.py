@@ -30,7 +30,7 @@ from ldm_export.checkpoint import open_checkpoint
 from ldm_export.exporter import export_bundle
 from ldm_export.formats.openvino_int8 import quantize_unet, unquantized_operators
 from ldm_export.int8_gate import MAX_NOISE_PRED_ERROR, compare_int8
-from ldm_export.quantization import HELD_OUT, Prompts, choose_prompts
+from ldm_export.quantization import HELD_OUT, Prompts, choose_prompts, find_prompts
 
 PROMPTS = read_calibration_prompts(SHAPES / PROMPTS_FILE)[:3]
 FP32 = RuntimeOptions(threads=available_threads())
@@ -177,20 +177,28 @@ def test_the_checkpoints_own_prompts_judge_whatever_calibrated(tmp_path):
     assert choose_prompts(SHAPES, given) == Prompts(("a", "b", "c"), split_prompts(own)[1])
 
 
-def test_int8_without_openvino_or_prompts_without_int8_are_refused(tiny_checkpoint, tmp_path):
+def test_what_a_bundle_brings_to_fit_solvers_to(tmp_path):
+    assert find_prompts(SHAPES, None) == read_calibration_prompts(SHAPES / PROMPTS_FILE)
+    given = tmp_path / "given.txt"
+    given.write_text("a\nb\nc\nd\n")
+    assert find_prompts(SHAPES, given) == ("a", "b", "c", "d")
+    assert find_prompts(tmp_path, None) == DEFAULT_PROMPTS
+    (tmp_path / PROMPTS_FILE).write_text("a\n")  # which need not keep anybody from exporting
+    with pytest.warns(UserWarning, match="goes without prompts.* hold 1 different"):
+        assert find_prompts(tmp_path, None) == ()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_int8_without_openvino_and_missing_prompts_are_refused(tiny_checkpoint, tmp_path, int8):
     checkpoint = open_checkpoint(tiny_checkpoint)
     with pytest.raises(InvalidArgumentError, match="Add openvino to --formats"):
         export_bundle(checkpoint, tmp_path / "b", formats=["paddle"], int8=True)
-    with pytest.raises(InvalidArgumentError, match="without int8"):
-        export_bundle(
-            checkpoint, tmp_path / "b", formats=["openvino"], calibration_prompts=tmp_path
-        )
     with pytest.raises(InvalidArgumentError, match="cannot be read"):
         export_bundle(
             checkpoint,
             tmp_path / "b",
             formats=["openvino"],
-            int8=True,
+            int8=int8,
             calibration_prompts=tmp_path / "missing.txt",
         )
     assert not (tmp_path / "b").exists()

@@ -23,12 +23,13 @@ std::string read_file(const std::filesystem::path& path) {
   std::optional<std::string> content = read_whole(path);
   if (!content) {
     throw BundleError(path.string() + " cannot be read: " + std::strerror(errno) +
-                      ". Copy the bundle again, or export it again.");
+                      ". " + kCopyAgain);
   }
   return *std::move(content);
 }
 
-Json parse_json_object(std::string_view text, const std::filesystem::path& path) {
+Json parse_json_object(std::string_view text, const std::filesystem::path& path,
+                       const std::string& remedy) {
   const auto guard = [](int depth, Json::parse_event_t, Json&) {
     if (depth > kMaxDepth) throw std::runtime_error("it is nested too deeply");
     return true;
@@ -39,12 +40,11 @@ Json parse_json_object(std::string_view text, const std::filesystem::path& path)
     if (text.substr(0, 3) == "\xEF\xBB\xBF") throw std::runtime_error("it begins with a BOM");
     content = Json::parse(text.begin(), text.end(), guard);
   } catch (const std::exception& error) {
-    throw BundleError(path.string() + " cannot be read: " + error.what() +
-                      ". Copy the bundle again, or export it again.");
+    throw BundleError(path.string() + " cannot be read: " + error.what() + ". " + remedy);
   }
   if (!content.is_object()) {
     throw BundleError(path.string() + " holds a " + type_name(content) +
-                      "; a JSON object is expected.");
+                      "; a JSON object is expected. " + remedy);
   }
   return content;
 }

@@ -11,12 +11,16 @@ namespace ldm_engine {
 
 using Json = nlohmann::json;
 
+/// What to do about a file of a bundle that cannot be read.
+inline constexpr char kCopyAgain[] = "Copy the bundle again, or export it again.";
+
 /// The bytes of a file. Throws BundleError if it cannot be read.
 std::string read_file(const std::filesystem::path& path);
 
 /// The JSON object that `text`, read from `path`, holds.
-/// Throws BundleError if it is not JSON, not an object, or nested too deeply.
-Json parse_json_object(std::string_view text, const std::filesystem::path& path);
+/// Throws BundleError, with the `remedy`, if it is not JSON, not an object, or nested too deeply.
+Json parse_json_object(std::string_view text, const std::filesystem::path& path,
+                       const std::string& remedy = kCopyAgain);
 
 /// A value for error messages: short, and never deeper than one level.
 std::string shown(const Json& value);

@@ -28,6 +28,12 @@ std::string joined(const std::vector<std::string>& items, const char* separator)
   return text;
 }
 
+std::string number_text(double value) {
+  std::array<char, 40> text{};
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value);
+  return {text.data(), end.ptr};
+}
+
 std::string number_text(double value, int digits) {
   std::array<char, 40> text{};
   const auto end = std::to_chars(text.data(), text.data() + text.size(), value,

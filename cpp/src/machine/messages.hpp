@@ -14,7 +14,8 @@ std::string in_quotes(std::string_view text, std::size_t most = 200);
 /// `items` with `separator` between them.
 std::string joined(const std::vector<std::string>& items, const char* separator = ", ");
 
-/// A number as a person would write it, in any locale.
-std::string number_text(double value, int digits = 9);
+/// A number with all of its digits, or with so many, in any locale.
+std::string number_text(double value);
+std::string number_text(double value, int digits);
 
 }  // namespace ldm_engine

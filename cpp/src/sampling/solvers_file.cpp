@@ -23,9 +23,9 @@ constexpr double kMaxWeight = 100;     // far beyond what a fit gives; keeps flo
 constexpr std::size_t kMaxTables = 1000, kMaxSteps = 200;
 constexpr double kMaxTableGuidance = 10'000, kMaxDb = 1000;
 constexpr std::uintmax_t kMaxBytes = std::uintmax_t{64} << 20;
-constexpr char kSolversRemedy[] = " Fit it again with `ldm-engine fit`, or remove the file.";
+constexpr char kSolversRemedy[] = "Fit it again with `ldm-engine fit`, or remove the file.";
 
-[[noreturn]] void refuse(const std::string& what) { throw BundleError(what + kSolversRemedy); }
+[[noreturn]] void refuse(const std::string& what) { throw BundleError(what + " " + kSolversRemedy); }
 
 bool is_within(const Json& value, double limit) {
   return value.is_number() && std::abs(value.get<double>()) <= limit;
@@ -163,6 +163,7 @@ Tables load_tables(const Bundle& bundle, const NoiseSchedule& schedule) {
   std::error_code error;
   if (!fs::exists(path, error)) return {};
   try {
+    if (!fs::is_regular_file(path, error)) refuse(path.string() + " is not a file.");
     const std::uintmax_t size = fs::file_size(path, error);
     if (!error && size > kMaxBytes) {
       refuse(path.string() + " is larger than " + std::to_string(kMaxBytes >> 20) + " MiB.");
@@ -175,7 +176,7 @@ Tables load_tables(const Bundle& bundle, const NoiseSchedule& schedule) {
 
 std::vector<Table> parse_tables(const std::string& where, std::string_view text,
                                 const std::string& digest, const NoiseSchedule& schedule) {
-  const Json raw = parse_json_object(text, where);
+  const Json raw = parse_json_object(text, where, kSolversRemedy);
   check_outline(where, text, raw, digest);
   std::vector<Table> tables;
   const Json entries = Entry(raw, where).list("tables", 0, kMaxTables);

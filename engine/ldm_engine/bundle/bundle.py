@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _HASH_CHUNK_BYTES = 4 << 20
 
 #: The error of what failed or gave no finite values; JSON has no infinity.
 NO_FIGURE = 1e300
+_REMEDY = "Copy the bundle again, or export it again."
 
 
 @dataclass(frozen=True)
@@ -267,26 +269,37 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise BundleError(f"{path} cannot be read: {error}. {_REMEDY}") from error
 
 
-def parse_json_object(path: Path, content: bytes) -> dict[str, Any]:
+def parse_json_object(path: Path, content: bytes, remedy: str = _REMEDY) -> dict[str, Any]:
     """The object that is the JSON `content` of the file `path`.
 
     Raises:
-        BundleError: if it is not JSON or not an object.
+        BundleError: if it is not JSON or not an object, with the `remedy`.
     """
     try:
-        value = json.loads(content.decode())
+        value = json.loads(
+            content.decode(), parse_constant=_finite, parse_float=_finite, parse_int=_whole
+        )
         json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
+        raise BundleError(f"{path} cannot be read: {error}. {remedy}") from error
     if not isinstance(value, dict):
-        raise BundleError(f"{path} holds a {type(value).__name__}; a JSON object is expected.")
+        raise BundleError(
+            f"{path} holds a {type(value).__name__}; a JSON object is expected. {remedy}"
+        )
     return value
 
 
-def _unreadable(path: Path, error: Exception) -> BundleError:
-    return BundleError(
-        f"{path} cannot be read: {error}. Copy the bundle again, or export it again."
-    )
+def _finite(text: str) -> float:
+    """A number as JSON knows it, which NaN, infinity and 1e400 are not."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no number")
+    return number
+
+
+def _whole(text: str) -> int:
+    _finite(text)
+    return int(text)

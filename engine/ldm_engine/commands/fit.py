@@ -12,19 +12,21 @@ from pathlib import Path
 import click
 
 from ..bundle.bundle import PROMPTS, Bundle
-from ..errors import InvalidArgumentError
+from ..bundle.manifest import open_bundle
+from ..errors import InvalidArgumentError, OutputError
 from ..fitting.prompts import hold_out, read_prompts
 from ..fitting.reference import MARGIN_DB, STEPS
 from ..fitting.saved import Saved
 from ..fitting.tables import TableMaker, Work
 from ..machine.cache import cache_folder
-from ..machine.files import make_folder
+from ..machine.files import held, make_folder
 from ..runtimes.choice import MAX_THREADS
 from ..sampling.fitted import MAX_GAP, Origin, Table
 from ..sampling.opening import Opened, open_to_run
 from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.settings import MAX_GUIDANCE
 from ..sampling.solvers_file import MAX_STEPS, load_tables, save_tables
+from ..sampling.values import number_text
 from ..version import __version__
 from . import console
 from .options import ListOf, runtime_options
@@ -76,7 +78,7 @@ FLOOR_BELOW_DDIM_DB = 3.0
 )
 @click.option(
     "--reference-steps",
-    type=click.IntRange(10, 1000),
+    type=click.IntRange(min=10),
     default=STEPS,
     show_default=True,
     help="Steps to the converged pictures, by dpmsolver++. How near twice as many would come is "
@@ -122,9 +124,15 @@ def fit(
     opened = open_to_run(
         bundle, runtime=runtime, precision=precision, device=device, threads=threads
     )
-    if steps[-1] > opened.limits.max_steps:
+    trained = opened.limits.max_steps
+    if steps[-1] > trained:
         raise click.BadParameter(
-            f"{steps[-1]} steps are given; the model was trained with {opened.limits.max_steps}."
+            f"{steps[-1]} steps are given; the model was trained with {trained}."
+        )
+    if reference_steps > trained // 2:  # which twice as many are to measure
+        raise click.BadParameter(
+            f"{reference_steps} reference steps are given or the default; at most {trained // 2}, "
+            f"half of the timesteps that the model was trained with, are accepted."
         )
     texts = _read(opened.bundle, prompts)
     work = _plan(opened, texts, steps, images, held_out_images, reference_steps)
@@ -132,16 +140,18 @@ def fit(
     opened.check_hashes()
     folder = _work_folder(opened, work)
     made = _make(opened, work, guidance, Saved(folder))
-    kept = [table for table in made if table.figures.least >= _floor(table, floor)]
+    dropped = [table for table in made if table.figures.least < _floor(table, floor)]
+    kept = [table for table in made if table not in dropped]
     if kept:
-        _save(opened, kept)
-    if folder is not None:
+        save(opened, kept)
+    if folder is not None and not dropped:  # or with another floor it is wanted again
         shutil.rmtree(folder, ignore_errors=True)
     print_solvers(made)
     _warn_of_coarse_reference(made)
-    if dropped := len(made) - len(kept):
+    for table in dropped:
         console.print_note(
-            f"{dropped} of {len(made)} have a picture below the floor, and are not kept."
+            f"Not kept: {table.steps} steps at a guidance of {number_text(table.guidance_scale)}, "
+            f"whose least picture is below the floor of {_floor(table, floor):.1f} dB."
         )
     if not kept:
         raise click.exceptions.Exit(console.EXIT_FAILURE)
@@ -156,8 +166,8 @@ def _warn_of_coarse_reference(made: Sequence[Table]) -> None:
     for table in made:
         if table.ddim_50.median > table.reference_db - MARGIN_DB:
             console.print_note(
-                f"At a guidance of {table.guidance_scale:g} the converged pictures are known to "
-                f"{table.reference_db:.1f} dB only. Give more --reference-steps."
+                f"At a guidance of {number_text(table.guidance_scale)} the converged pictures are "
+                f"known to {table.reference_db:.1f} dB only. Give more --reference-steps."
             )
             return
 
@@ -207,13 +217,20 @@ def _make(opened: Opened, work: Work, guidance: tuple[float, ...], saved: Saved)
             return [
                 table
                 for scale, maker in zip(guidance, makers, strict=True)
-                for table in maker.tables(partial(advance, f"guidance {scale:g}"))
+                for table in maker.tables(partial(advance, f"guidance {number_text(scale)}"))
             ]
 
 
-def _save(opened: Opened, kept: Sequence[Table]) -> None:
-    """Add `kept` to the tables that the bundle has by now."""
-    now = load_tables(opened.bundle, opened.schedule)
-    if now.fault:
-        console.print_note(f"What could not be used is replaced: {now.fault}")
-    save_tables(opened.bundle, now.merged(kept), opened.schedule)
+def save(opened: Opened, kept: Sequence[Table]) -> None:
+    """Add `kept` to the tables that the bundle has by now, others waiting meanwhile."""
+    bundle = opened.bundle
+    with held(bundle.path):
+        if open_bundle(bundle.path).digest != bundle.digest:
+            raise OutputError(
+                f"{bundle.path} was replaced by another bundle meanwhile; what was fitted does not "
+                "belong to it. Put the first one back and run this again: it goes on where it was."
+            )
+        now = load_tables(bundle, opened.schedule)
+        if now.fault:
+            console.print_note(f"What could not be used is replaced: {now.fault}")
+        save_tables(bundle, now.merged(kept), opened.schedule)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from ..bundle.bundle import Bundle
+from ..bundle.bundle import SOLVERS, Bundle
 from ..bundle.manifest import open_bundle
 from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..machine.device import Device
@@ -16,9 +16,15 @@ from ..sampling.opening import Opened, choose_for
 from ..sampling.recipes import Recipe, read_recipe
 from ..sampling.request import MAX_BATCH, Request
 from ..sampling.settings import as_call
+from ..sampling.values import is_number, is_whole, shown
 from . import console
 from .images import file_stem, save_png
 from .memory import opened_pipeline
+
+
+class OtherSolverError(InvalidArgumentError):
+    """The image was rendered by a fitted solver that the bundle does not have."""
+
 
 #: Options of ``generate`` that do not change the image.
 _FREE = ("bundle", "output", "device", "memory", "from_image", "debug")
@@ -54,7 +60,10 @@ def generate_from_image(
     _check_origin(image_path, recipe, bundle, device)
     try:
         opened = choose_for(bundle, recipe.runtime, recipe.precision, device, recipe.threads)
+        _check_solver(image_path, recipe, opened)
         request = _request(recipe, opened)
+    except OtherSolverError:
+        raise
     except (InvalidArgumentError, ArgumentTypeError) as error:
         raise InvalidArgumentError(
             f"The recipe in {image_path} is not one that ldm-engine wrote: {str(error)[:500]}"
@@ -79,6 +88,23 @@ def _check_origin(path: Path, recipe: Recipe, bundle: Bundle, device: str) -> No
         raise InvalidArgumentError(
             f"{path} was rendered on a {str(recipe.device)[:10]}, and the pixels would "
             f"differ on {device}. Give another --device."
+        )
+
+
+def _check_solver(path: Path, recipe: Recipe, opened: Opened) -> None:
+    """Raise ``OtherSolverError`` unless the bundle has the fitted solver that made the image."""
+    names = ("solver_table", "guidance_scale", "num_inference_steps")
+    noted, guidance, steps = (recipe.settings.get(name, "") for name in names)
+    if not noted or not (is_number(guidance) and is_whole(steps)):
+        return
+    try:
+        found = opened.tables.find(guidance, steps).digest
+    except InvalidArgumentError:
+        found = "none for its guidance and steps"
+    if found != noted:
+        raise OtherSolverError(
+            f"{path} was rendered by the fitted solver {shown(noted)}, and {opened.bundle.path} "
+            f"has {found}: the pixels would differ. Bring back the {SOLVERS} that it had then."
         )
 
 

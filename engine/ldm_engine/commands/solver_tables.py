@@ -8,6 +8,7 @@ from rich.table import Table as Grid
 
 from ..fitting.tables import DDIM_STEPS
 from ..sampling.fitted import Figures, Table, Tables
+from ..sampling.values import number_text
 from . import console
 
 
@@ -17,6 +18,9 @@ def print_tables(tables: Tables) -> None:
         console.out.print(f"Fitted solvers cannot be used: {console.plain(tables.fault)}")
     elif tables.tables:
         print_solvers(tables.tables)
+        console.out.print(
+            "The first mark of a guidance is what --num-inference-steps auto takes there."
+        )
     else:
         console.out.print("No solvers were fitted to the bundle; `ldm-engine fit` makes some.")
 
@@ -25,8 +29,7 @@ def print_solvers(tables: Sequence[Table]) -> None:
     """A line for each of them: how near its pictures are, beside DDIM's and DPM-Solver++'s."""
     console.out.print(
         "PSNR to the converged pictures of held-out prompts in dB: median/10th percentile/least. "
-        f"What reaches {DDIM_STEPS} steps of ddim in all three has a mark; the first one is what "
-        "--num-inference-steps auto takes."
+        f"What reaches {DDIM_STEPS} steps of ddim in all three has a mark."
     )
     console.print_whole(_grid(tables))
 
@@ -38,7 +41,7 @@ def _grid(tables: Sequence[Table]) -> Grid:
     )  # fmt: skip
     for table in tables:
         grid.add_row(
-            f"{table.guidance_scale:g}",
+            number_text(table.guidance_scale),
             str(table.steps),
             _shown(table.figures),
             "✓" if table.figures.reaches(table.ddim_50) else "",

@@ -45,6 +45,7 @@ class Images:
             on_call: called before each call of the UNet.
         """
         self._pipe, self._guidance, self._on_call = pipe, guidance_scale, on_call
+        self._tokenizer = Tokenizer.of(pipe.bundle)
         self._texts = [self._encode(prompt) for prompt in prompts]
         self._empty = None if guidance_scale == 1.0 else self._encode("")
         self._shifts: dict[int, Array] = {}
@@ -110,8 +111,8 @@ class Images:
 
     def _encode(self, text: str) -> Array:
         model = self._pipe.bundle.model
-        tokenizer = Tokenizer.of(self._pipe.bundle)
-        return encode_text(self._pipe.programs["text_encoder"], model, tokenizer, text)
+        program = self._pipe.programs["text_encoder"]
+        return encode_text(program, model, self._tokenizer, text)
 
     def _shift(self, timestep: int) -> Array:
         if timestep not in self._shifts:

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,8 @@ class Saved:
         except (OSError, EOFError, ValueError, zipfile.BadZipFile):
             made = dict(make())
         content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **made)
+        arrays: dict[str, Any] = made
+        np.savez(content, **arrays)
         make_folder(path.parent)  # which another process may have done with
         write_atomically(path, content.getvalue())
         return made

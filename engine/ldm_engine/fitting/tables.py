@@ -14,6 +14,7 @@ from ..errors import LDMEngineError
 from ..sampling.fitted import Origin, Table
 from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.solvers import Row, ddim_rows, dpmsolver_rows, fitted_rows
+from ..sampling.values import number_text
 from .fit import Weights, fit_weights
 from .images import Array, Images, batches
 from .judging import figures, psnr
@@ -109,7 +110,7 @@ class TableMaker:
         rows = self._reference(wanted)
         walks = [
             self._kept(
-                f"reference-{self._guidance:g}-{part.start}",
+                f"reference-{self._guidance!r}-{part.start}",
                 partial(_named, images.part(part), rows, wanted),
                 len(rows),
             )
@@ -130,9 +131,10 @@ class TableMaker:
         count = self._work.held_out_images
         parts = [
             self._kept(
-                f"judged-{self._guidance:g}-{part.start}",
+                f"judged-{self._guidance!r}-{part.start}",
                 partial(self._judge_part, solvers, part.start, min(part.stop, count)),
-                sum(len(rows) for rows in (self._reference(), *solvers.values())),
+                sum(len(rows) for rows in (self._reference(), *solvers.values()))
+                + (0 if part.start else len(self._reference(finer=2))),
             )
             for part in batches(count)
         ]
@@ -182,8 +184,9 @@ class TableMaker:
     def _require_finite(self, what: str, values: NDArray[np.floating]) -> None:
         if not np.isfinite(values).all():
             raise LDMEngineError(
-                f"At a guidance of {self._guidance:g}, pictures of {what} came out as NaN or "
-                "infinity. Check the bundle with `ldm-engine verify`, or fit a smaller guidance."
+                f"At a guidance of {number_text(self._guidance)}, pictures of {what} came out as "
+                "NaN or infinity. Check the bundle with `ldm-engine verify`, or fit a smaller "
+                "guidance."
             )
 
     def _images(self, prompts: Sequence[str], start: int, stop: int, seed: int = 0) -> Images:

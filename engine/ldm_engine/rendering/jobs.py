@@ -35,6 +35,8 @@ MAX_EXTRA_BYTES = 65_536  #: of other fields, as JSON; 10,000 images may wait fo
 _PLAIN = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,98}[a-z0-9_-])?")
 #: Names that Windows gives to devices, with any suffix.
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9])(?:\..*)?")
+#: A row that says one of these has the other by itself too, whatever is common.
+_SPACING = {name: default_values()[name] for name in ("num_inference_steps", "timesteps")}
 _REMINDER = re.compile(r"[^A-Za-z0-9_]+")
 _MAX_REMINDER = 40
 
@@ -155,7 +157,10 @@ class RowReader:
             raise InvalidArgumentError(" ".join(faults))
         if "prompt" not in given:
             raise InvalidArgumentError("`prompt` is missing; every job needs one, '' is accepted.")
-        read = {**self._defaults, **{n: given[n] for n in self._names.known if n in given}}
+        own = {name: given[name] for name in self._names.known if name in given}
+        read = {**self._defaults, **own}
+        if own.keys() & _SPACING.keys():
+            read |= {**_SPACING, **own}
         values = {s.name: _parsed(s, read.get(s.name)) for s in SETTINGS if s.name != "seed"}
         _check_extra(extra)
         extra = {**dict.fromkeys(columns), **extra}
@@ -179,9 +184,7 @@ def _parsed(setting: Setting, value: Any) -> Any:
         return value
     if setting.kind is str:
         return _text(setting.name, value)
-    if setting.word and value == setting.word:
-        return value
-    return as_number(setting.name, value, whole=setting.kind is int)
+    return as_number(setting.name, value, whole=setting.kind is int, word=setting.word)
 
 
 def _images(row: int, fields: Mapping[str, Any]) -> list[tuple[Identity, int]]:

@@ -21,6 +21,7 @@ import numpy as np
 from ..errors import BundleError, InvalidArgumentError
 from .schedule import NoiseSchedule
 from .solvers import Row, fitted_rows
+from .values import number_text
 
 DIGEST_DIGITS = 16
 #: Weights of two tables are mixed for a guidance between theirs if those are at most this far
@@ -68,7 +69,8 @@ class Table:
     figures: Figures  #: none better than `reference_db` allows to be seen
     ddim_50: Figures  #: of DDIM with 50 steps, of the same pictures
     dpmsolver: Figures  #: of DPM-Solver++ 2M with as many steps as this one, likewise
-    reference_db: float  #: how near the converged pictures are to what they converge to, at least
+    #: How near the converged pictures are to what they converge to: the least of the first ones.
+    reference_db: float
     origin: Origin
 
     @property
@@ -117,13 +119,15 @@ class Tables:
             raise BundleError(self.fault)
         found = self._serving(guidance_scale)
         if not found:
-            had = ", ".join(dict.fromkeys(f"{table.guidance_scale:g}" for table in self.tables))
+            had = ", ".join(
+                dict.fromkeys(f"{number_text(table.guidance_scale)}" for table in self.tables)
+            )
             raise InvalidArgumentError(
-                f"The bundle has no fitted solver for a `guidance_scale` of {guidance_scale:g}"
-                f"{f', but for {had}' if had else ''}; between two of them at most {MAX_GAP:g} "
-                "apart it would be mixed. "
-                f"Make one with `ldm-engine fit BUNDLE --guidance {guidance_scale:g}`, or use "
-                "the solver dpmsolver++ with a number of steps."
+                "The bundle has no fitted solver for a `guidance_scale` of "
+                f"{number_text(guidance_scale)}{f', but for {had}' if had else ''}; between two of "
+                f"them at most {MAX_GAP:g} apart it would be mixed. Make one with "
+                f"{_command(guidance_scale)}`, or use the solver dpmsolver++ with a number of "
+                "steps."
             )
         return found
 
@@ -140,9 +144,9 @@ class Tables:
                 return table
         raise InvalidArgumentError(
             f"The bundle has no fitted solver of {steps} steps for a `guidance_scale` of "
-            f"{guidance_scale:g}, but of {_steps(same)}. Give one of these "
+            f"{number_text(guidance_scale)}, but of {_steps(same)}. Give one of these "
             "as `num_inference_steps`, or auto, or make one with "
-            f"`ldm-engine fit BUNDLE --guidance {guidance_scale:g} --steps {steps}`."
+            f"{_command(guidance_scale)} --steps {steps}`."
         )
 
     def fewest(self, guidance_scale: float) -> Table:
@@ -158,8 +162,8 @@ class Tables:
                 return table
         raise InvalidArgumentError(
             f"No fitted solver of the bundle reaches DDIM's 50 steps at a `guidance_scale` of "
-            f"{guidance_scale:g}; those of {_steps(same)} steps do not. "
-            f"Fit more steps with `ldm-engine fit BUNDLE --guidance {guidance_scale:g} --steps "
+            f"{number_text(guidance_scale)}; those of {_steps(same)} steps do not. "
+            f"Fit more steps with {_command(guidance_scale)} --steps "
             f"{same[-1].steps + 2},{same[-1].steps + 4}`, or give `num_inference_steps`."
         )
 
@@ -202,6 +206,10 @@ def _mixed(low: Table, high: Table, guidance_scale: float) -> Table | None:
     # What one of them does not reach is not promised between them.
     worse = high if low.figures.reaches(low.ddim_50) else low
     return replace(worse, guidance_scale=guidance_scale, weights=weights)
+
+
+def _command(guidance_scale: float) -> str:
+    return f"`ldm-engine fit BUNDLE --guidance {number_text(guidance_scale)}"
 
 
 def _steps(tables: Sequence[Table]) -> str:

@@ -77,7 +77,7 @@ def _check_table(values: dict[str, Any], table: Table | None) -> None:
     if noted not in (None, digest):
         had = f"the bundle's own is {digest}" if table else f"the solver is {values['solver']}"
         raise InvalidArgumentError(
-            f"`solver_table` is {noted}, and {had}: the pixels would differ. Leave it out, or "
-            f"bring back the {SOLVERS_FILE} that the picture was made with."
+            f"`solver_table` is {noted}, and {had}: the pixels would differ. Leave it out if it "
+            f"was given, or bring back the {SOLVERS_FILE} that the picture was made with."
         )
     values["solver_table"] = digest

@@ -138,13 +138,13 @@ def _check_size(setting: Setting, value: Any, limits: Limits) -> int:
 
 def _check_timesteps(setting: Setting, value: Any, limits: Limits) -> tuple[int, ...] | None:
     """Numbers, or text with commas between them, since a command and CSV have nothing else."""
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return None
-    numbers = value.split(",") if isinstance(value, str) else value
-    try:
-        timesteps = tuple(int(n) if isinstance(n, str) else n for n in numbers)
-    except (TypeError, ValueError):
-        timesteps = ()
+    timesteps: list[Any] = []
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}(, *\d{1,9})*", value, re.ASCII):
+        timesteps = [int(number) for number in value.split(",")]
+    elif isinstance(value, (list, tuple, range)) or np.ndim(value) == 1:
+        timesteps = list(value)
     if (
         not timesteps
         or not all(is_whole(t) and 0 <= t < limits.max_steps for t in timesteps)

@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..bundle.bundle import SOLVERS, Bundle, parse_json_object, read_bytes
+from ..bundle.bundle import SOLVERS, Bundle, parse_json_object
 from ..bundle.seals import is_sealed, sealed
 from ..errors import BundleError
 from ..machine.files import write_atomically
@@ -41,9 +41,13 @@ def load_tables(bundle: Bundle, schedule: NoiseSchedule) -> Tables:
     try:
         if not path.exists():
             return Tables()
-        if path.stat().st_size > _MAX_BYTES:
+        if not path.is_file():  # a pipe would be waited for
+            raise BundleError(f"{path} is not a file. {_REMEDY}")
+        with path.open("rb") as stream:
+            text = stream.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
             raise BundleError(f"{path} is larger than {_MAX_BYTES >> 20} MiB. {_REMEDY}")
-        return Tables(parse_tables(str(path), read_bytes(path), bundle.digest, schedule))
+        return Tables(parse_tables(str(path), text, bundle.digest, schedule))
     except OSError as error:
         return Tables(fault=f"{path} cannot be read: {error}. {_REMEDY}")
     except BundleError as error:
@@ -80,7 +84,7 @@ def parse_tables(
     Raises:
         BundleError: naming the first thing that is not as it must be for the bundle of `digest`.
     """
-    raw = parse_json_object(Path(where), text)
+    raw = parse_json_object(Path(where), text, _REMEDY)
     version = raw.get("format_version")
     if not is_whole(version) or version != FORMAT_VERSION:
         raise BundleError(

@@ -70,12 +70,19 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def as_number(name: str, value: Any, whole: bool = False) -> Any:
+def number_text(value: float) -> str:
+    """A number with all of its digits, and without a point where it is whole."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def as_number(name: str, value: Any, whole: bool = False, word: str = "") -> Any:
     """The number `value` of a job; text is read as one, since CSV knows nothing else.
 
     Raises:
-        ArgumentTypeError: if it is none.
+        ArgumentTypeError: if it is none, nor the `word` that is accepted in its place.
     """
+    if word and value == word:
+        return value
     number = value
     if isinstance(value, str):
         try:
@@ -90,7 +97,7 @@ def as_number(name: str, value: Any, whole: bool = False) -> Any:
     elif whole and isinstance(number, float):
         number = int(number) if number.is_integer() else None
     if number is None:
-        kind = "a whole number" if whole else "a number"
+        kind = ("a whole number" if whole else "a number") + (f" or {word}" if word else "")
         raise ArgumentTypeError(
             f"`{name}` is {shown(value)} ({type(value).__name__}); {kind} is accepted."
         )

@@ -16,7 +16,10 @@ from conftest import SHAPES
 from forked import run_command
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.bundle.bundle import MANIFEST, PROMPTS, SOLVERS
+from ldm_engine.commands.fit import save
+from ldm_engine.errors import OutputError
 from ldm_engine.machine.cache import cache_folder
+from ldm_engine.sampling.opening import open_to_run
 from ldm_engine.sampling.recipes import read_recipe
 
 COMMAND = Path(sys.executable).parent / "ldm-engine"
@@ -87,7 +90,8 @@ def test_another_table_of_the_same_name_is_noticed(copied, tmp_path):
     more = [*QUICK, "--images", 5]
     run("fit", copied, *more, "--guidance", 2)
     other = run("generate", copied, "--from-image", tmp_path / "a-3.png", "-o", tmp_path, code=2)
-    assert "the pixels would differ" in other.stderr
+    assert "was rendered by the fitted solver" in other.stderr
+    assert "not one that ldm-engine wrote" not in other.stderr
     run("render", copied, jobs, *arguments, "-o", output, code=1)
     failures = (output / "failures.jsonl").read_text()
     assert failures.count("another prompt, seed or setting") == 2
@@ -104,6 +108,7 @@ def test_another_table_of_the_same_name_is_noticed(copied, tmp_path):
         (["--guidance", "6,1e9"], 2, "numbers from -10000 to 10000"),
         (["--floor", "nan"], 2, "a number of dB"),
         (["--images", "1"], 2, "--images"),
+        (["--reference-steps", "501"], 2, "at most 500"),
         (["--prompts", "missing.txt"], 2, "cannot be read"),
         (["--precision", "fp64"], 2, "fp64"),
         (["--runtime", "paddle"], 1, "paddle"),
@@ -128,8 +133,14 @@ def test_a_bundle_without_prompts_wants_some(shapes_bundle, tmp_path):
 def test_what_is_below_the_floor_is_not_kept(copied):
     before = (copied / SOLVERS).read_bytes()
     done = run("fit", copied, *QUICK[:-2], "--floor", 1000, "--guidance", 2, code=1)
-    assert "2 of 2 have a picture below the floor" in done.stderr
+    told = " ".join(done.stderr.split())
+    assert "Not kept: 3 steps at a guidance of 2" in told
+    assert "Not kept: 4 steps at a guidance of 2" in told
+    assert "the floor of 1000.0 dB" in told
     assert (copied / SOLVERS).read_bytes() == before
+    assert list(cache_folder("fits").glob("*/*.npz"))  # for another floor
+    run("fit", copied, *QUICK, "--guidance", 2)
+    assert not list(cache_folder("fits").glob("*/*.npz"))
 
 
 def test_damage_is_told_when_a_solver_is_asked_for_and_mended_by_a_fit(copied, tmp_path):
@@ -154,16 +165,32 @@ def test_tables_of_another_bundle_are_refused(fitted, shapes_bundle, tmp_path):
     assert "was fitted to the bundle" in done.stderr
 
 
+def test_a_bundle_that_was_exchanged_meanwhile_keeps_its_own_solvers(copied, shapes_bundle):
+    opened = open_to_run(copied)
+    tables = opened.tables.tables
+    shutil.copy(shapes_bundle.path / MANIFEST, copied / MANIFEST)
+    before = (copied / SOLVERS).read_bytes()
+    with pytest.raises(OutputError, match="was replaced by another bundle"):
+        save(opened, tables)
+    assert (copied / SOLVERS).read_bytes() == before
+
+
 def test_a_fit_that_is_stopped_leaves_the_bundle_as_it_was_and_goes_on(copied):
     (copied / SOLVERS).unlink()
+    shutil.rmtree(cache_folder("fits"), ignore_errors=True)
     before = {p.name: p.read_bytes() for p in copied.iterdir() if p.is_file()}
     words = ["fit", copied, "--steps", "5", "--images", "16", "--held-out-images", "16"]
     words += ["--reference-steps", "40", "--floor", "-1000", "--guidance", "2"]
+
+    def kept():
+        return len(list(cache_folder("fits").glob("*/*.npz")))
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         process = subprocess.Popen(
             [COMMAND, *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        while not list(cache_folder("fits").glob("*/*.npz")) and process.poll() is None:
+        begun = kept()
+        while kept() == begun and process.poll() is None:  # until it is at work
             time.sleep(0.05)
         process.send_signal(number)
         _, told = process.communicate(timeout=60)
@@ -171,7 +198,7 @@ def test_a_fit_that_is_stopped_leaves_the_bundle_as_it_was_and_goes_on(copied):
         assert "Traceback" not in told
         assert {p.name: p.read_bytes() for p in copied.iterdir() if p.is_file()} == before
     run(*words)
-    assert not list(cache_folder("fits").glob("*/*.npz"))
+    assert kept() == 0
     resumed = (copied / SOLVERS).read_bytes()
     run(*words)
     assert (copied / SOLVERS).read_bytes() == resumed

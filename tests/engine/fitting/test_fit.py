@@ -56,6 +56,9 @@ def made(pipe, tmp_path_factory):
     calls.clear()
     maker = TableMaker(pipe, WORK, GUIDANCE, saved)
     (table,) = maker.tables(calls.append)
+    kept = []
+    assert list(TableMaker(pipe, WORK, GUIDANCE, saved).tables(kept.append)) == [table]
+    assert sum(kept) == maker.calls  # however much was kept
     return table, calls, maker.calls
 
 

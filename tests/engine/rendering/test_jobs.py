@@ -71,6 +71,19 @@ def test_what_a_row_says_goes_before_defaults_and_text_is_read_as_numbers():
     assert first.extra == {"note": [1]}
 
 
+def test_a_row_that_spaces_its_steps_needs_nothing_common():
+    common = {**default_values(), "num_inference_steps": 6, "solver": "dpmsolver++"}
+    (task,) = RowReader(LIMITS, Defaults(settings=common)).tasks(
+        1, {"prompt": "a", "timesteps": [900, 400, 10]}
+    )
+    assert (task.values["num_inference_steps"], task.values["timesteps"]) == (3, (900, 400, 10))
+    common = {**common, "timesteps": (900, 10), "num_inference_steps": 50}
+    (task,) = RowReader(LIMITS, Defaults(settings=common)).tasks(
+        1, {"prompt": "a", "num_inference_steps": 4}
+    )
+    assert (task.values["num_inference_steps"], task.values["timesteps"]) == (4, None)
+
+
 def test_images_without_a_seed_have_those_of_their_ids():
     first, second = READER.tasks(1, {"prompt": "a", "id": "cat", "num_images": 2})
     seeds = (first.values["seed"], second.values["seed"])

@@ -48,6 +48,28 @@ def test_one_seed_counts_up_and_a_list_is_kept():
     assert _seeds(MAX_SEED, 1) == [MAX_SEED]
 
 
+@pytest.mark.parametrize(
+    "value", [[999, 20, 3], (999, 20, 3), np.array([999, 20, 3]), "999,20, 3", range(999, 0, -400)]
+)
+def test_timesteps_are_read_from_any_list(value):
+    read = BY_NAME["timesteps"].checked(value, LIMITS)
+    assert read == ((999, 599, 199) if isinstance(value, range) else (999, 20, 3))
+    assert all(type(timestep) is int for timestep in read)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\x09\x05", {"900": 1}, {900}, 900, np.array(900), np.array([[900]]), np.array([]), [],
+        np.array([900.0]), [True], "900,", "9_99", "\u0669", "+9", " 9", "900;3", "1e2", [[900]],
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_list_of_timesteps_is_refused(value):
+    with pytest.raises(LDMEngineError, match="a descending list of whole numbers from 999 to 0"):
+        BY_NAME["timesteps"].checked(value, LIMITS)
+
+
 def test_random_seeds_differ():
     first, second = _seeds(None, 4), _seeds(None, 4)
     assert len(set(first + second)) > 4

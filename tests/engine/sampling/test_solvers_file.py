@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import re
+from dataclasses import replace
 
 import pytest
 
 from conftest import DATA
 from ldm_engine import NoiseSchedule
+from ldm_engine.bundle.bundle import SOLVERS
 from ldm_engine.bundle.seals import sealed
 from ldm_engine.errors import BundleError, InvalidArgumentError
 from ldm_engine.sampling.fitted import Tables
-from ldm_engine.sampling.solvers_file import SEAL, parse_tables, tables_content
+from ldm_engine.sampling.solvers_file import SEAL, load_tables, parse_tables, tables_content
 
 VECTORS = json.loads((DATA / "solvers_files.json").read_text())
 SCHEDULE = NoiseSchedule.from_config(VECTORS["scheduler"])
@@ -48,19 +52,31 @@ def test_files(case):
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b"\xff", b'{"a": NaN}', b"[" * 100_000, b'{"x": "\\ud800"}']
+    "text", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"x": "\\ud800"}', b"\xef\xbb\xbf{}"]
 )
 def test_what_is_no_such_file_is_refused(text):
-    with pytest.raises(BundleError):
+    with pytest.raises(BundleError, match="Fit it again with `ldm-engine fit`"):
         _parse(text)
 
 
-@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1" + "0" * 400])
-def test_numbers_that_are_not_finite_are_refused(word):
-    text = sealed(VECTORS["base"], SEAL).decode().replace("0.25", word, 1)
-    content = json.loads(text)
-    with pytest.raises(BundleError, match="`weights of step 1` is"):
-        _parse(sealed(content, SEAL))
+@pytest.mark.parametrize("word", ["NaN", "-Infinity", "1e400", "1" * 400])
+def test_numbers_that_json_knows_not_are_refused_wherever_they_stand(word):
+    text = sealed(VECTORS["base"], SEAL).replace(b"{", b'{"unknown": ' + word.encode() + b",", 1)
+    with pytest.raises(BundleError, match="is no number"):
+        _parse(text)
+
+
+def test_what_is_no_file_is_not_waited_for(tiny_bundle, tmp_path):
+    bundle = replace(tiny_bundle, path=tmp_path)
+    assert load_tables(bundle, SCHEDULE) == Tables()
+    os.mkfifo(tmp_path / SOLVERS)
+    assert "is not a file" in load_tables(bundle, SCHEDULE).fault
+    (tmp_path / SOLVERS).unlink()
+    (tmp_path / SOLVERS).mkdir()
+    assert "is not a file" in load_tables(bundle, SCHEDULE).fault
+    (tmp_path / SOLVERS).rmdir()
+    (tmp_path / SOLVERS).symlink_to("/dev/zero")
+    assert "is not a file" in load_tables(bundle, SCHEDULE).fault
 
 
 def test_rows_and_digests_are_those_of_the_shared_vectors():
@@ -110,8 +126,9 @@ def test_the_fewest_steps_are_those_that_reach_ddim_in_all_figures():
     tables = Tables(_parse(sealed(VECTORS["base"], SEAL)))
     assert tables.fewest(6.0).steps == 4
     assert tables.fewest(2.0).steps == 2
-    with pytest.raises(InvalidArgumentError, match="ldm-engine fit BUNDLE --guidance 3"):
-        tables.fewest(3.0)
+    for given in ("3", "3.0000001", "1.2345678"):
+        with pytest.raises(InvalidArgumentError, match=rf"--guidance {re.escape(given)}`"):
+            tables.fewest(float(given))
     only = Tables(tuple(table for table in tables.tables if table.steps == 3))
     with pytest.raises(InvalidArgumentError, match="reaches DDIM's 50 steps"):
         only.fewest(6.0)
