@@ -62,7 +62,7 @@ std::vector<std::string> Bundle::formats() const {
 std::string Bundle::digest() const {
   std::vector<std::string> names;
   for (const auto& [name, info] : files) {
-    if (name != kReference && name != kPrompts) names.push_back(name);
+    if (name != kReference && name != kPromptsFile) names.push_back(name);
   }
   return files_digest(std::move(names), digest_line(tokenizer));
 }
