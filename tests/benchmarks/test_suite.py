@@ -390,7 +390,7 @@ def test_a_run_that_has_just_begun_has_a_report(copied, tmp_path):
     path, lines = copied
     path.write_text(lines[0])
     write(path.parent)
-    assert "## One image" in path.with_name("report.md").read_text()
+    assert "## The loop\n\nNot measured." in path.with_name("report.md").read_text()
 
 
 def test_the_table_of_a_document_is_replaced(results, tmp_path):

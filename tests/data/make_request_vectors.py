@@ -161,6 +161,7 @@ def scheduler_cases() -> list[dict[str, Any]]:
          "named": ["clip_sample", "beta_end", "steps_offset"]},
         {"set": {"beta_start": 0.5, "beta_end": 0.999}, "named": [], "says": "signal"},
         {"set": {"beta_start": 1e-12, "beta_end": 1e-11}, "named": [], "says": "signal"},
+        {"set": {"beta_start": 0.02, "beta_end": 1e-9}, "named": [], "says": "signal"},
     ]  # fmt: skip
     return cases
 

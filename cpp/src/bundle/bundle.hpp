@@ -20,6 +20,7 @@ inline constexpr char kManifest[] = "bundle.json";
 inline constexpr char kSchedulerConfig[] = "scheduler_config.json";
 inline constexpr char kVocabulary[] = "vocab.txt";
 inline constexpr char kReference[] = "reference.json";
+inline constexpr char kPromptsFile[] = "calibration_prompts.txt";
 inline constexpr char kSolversFile[] = "solvers.json";  ///< has its own seal; not in the manifest
 
 /// One program in one format: its files relative to the bundle, and how it stores weights.

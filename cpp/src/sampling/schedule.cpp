@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "ldm_engine/errors.hpp"
 #include "machine/messages.hpp"
@@ -123,11 +124,14 @@ NoiseSchedule::NoiseSchedule(const Json& config) {
   alphas_cumprod_ = cumulative_alphas(start.get<double>(), end.get<double>(), num_train_timesteps_,
                                       schedule == "scaled_linear");
   const double first = alphas_cumprod_.front(), last = alphas_cumprod_.back();
-  if (!(0 < last && last <= first && first < 1)) {
+  const bool falls = std::adjacent_find(alphas_cumprod_.begin(), alphas_cumprod_.end(),
+                                        std::less_equal<>()) == alphas_cumprod_.end();
+  if (!(0 < last && first < 1 && falls)) {
     throw ConfigError("The scheduler's betas from " + start.dump() + " to " + end.dump() +
                       " over " + std::to_string(num_train_timesteps_) +
                       " steps take the signal from " + number_text(first) + " to " +
-                      number_text(last) + "; it must stay strictly between 1 and 0. " +
+                      number_text(last) +
+                      "; it must fall with every step, and stay strictly between 1 and 0. " +
                       kPublishedFile);
   }
 }

@@ -74,8 +74,9 @@ def _call(settings: Mapping[str, Any]) -> dict[str, Any]:
     call = {}
     for setting in call_settings():
         if setting.is_later:
+            kind = list[int] if setting.kind is list else setting.kind
             value = settings.get(setting.name, setting.default)
-            call[setting.name] = read(setting.kind | None, value, setting.name)
+            call[setting.name] = read(kind | None, value, setting.name)
         else:
             call[setting.name] = read(setting.kind, get(settings, setting.name), setting.name)
     return call

@@ -97,10 +97,11 @@ class NoiseSchedule:
             )
         schedule = cls(steps, float(start), float(end), betas, to_one, offset, spacing)
         alphas = schedule.alphas_cumprod()
-        if not 0 < alphas[-1] <= alphas[0] < 1:
+        if not (alphas[-1] > 0 and alphas[0] < 1 and np.all(np.diff(alphas) < 0)):
             raise ConfigError(
                 f"The scheduler's betas from {start} to {end} over {steps} steps take the signal "
-                f"from {alphas[0]:.3g} to {alphas[-1]:.3g}; it must stay strictly between 1 and 0. "
+                f"from {alphas[0]:.3g} to {alphas[-1]:.3g}; it must fall with every step, and stay "
+                "strictly between 1 and 0. "
                 "Use the scheduler_config.json published with the checkpoint."
             )
         return schedule

@@ -187,7 +187,11 @@ def test_a_fit_that_is_stopped_leaves_the_bundle_as_it_was_and_goes_on(copied):
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         process = subprocess.Popen(
-            [COMMAND, *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [COMMAND, *map(str, words)],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a parent may ignore
         )
         begun = kept()
         while kept() == begun and process.poll() is None:  # until it is at work

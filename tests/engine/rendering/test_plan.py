@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 
 from ldm_engine.rendering.jobs import Task, identify
 from ldm_engine.rendering.plan import MIN_ROWS, Costs, plan_batches
+from ldm_engine.sampling.settings import SETTINGS
 
 VALUES = {
-    "prompt": "", "negative_prompt": "", "seed": 0, "num_inference_steps": 10,
-    "guidance_scale": 2.0, "eta": 0.0, "height": 64, "width": 64,
-}  # fmt: skip
+    **{setting.name: setting.default for setting in SETTINGS},
+    **{"prompt": "", "seed": 0, "guidance_scale": 2.0, "height": 64, "width": 64},
+}
 COSTS = Costs(compile_s=1.0, image_step_s=0.01)
 
 groups = st.lists(st.integers(0, 3), max_size=60)

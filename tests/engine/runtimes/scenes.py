@@ -109,6 +109,7 @@ def _signals() -> list[str]:
     for number in (signal.SIGUSR1, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: got.append(signal.Signals(number).name))
         os.kill(os.getpid(), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever began this may ignore
     try:
         os.kill(os.getpid(), signal.SIGINT)
     except KeyboardInterrupt:
