@@ -62,12 +62,13 @@ FEWEST = """\
 How long an image takes where each takes as few steps as it can: ours by a solver fitted to the
 bundle, the others by DPM-Solver++ 2M, which they have. Their numbers of steps are the fewest by
 which pictures of the shapes model come, at this guidance, as near to the converged ones as those of
-50 steps of DDIM do: in median, 10th percentile and least, over held-out captions. Weights that are
-random have no such pictures; with them the same numbers of steps are timed. "times as long as ours"
-is the median of the ratios of turns taken next to each other. "share": of what this machine could
-do at most in as many calls. "error": relative L2 of its pixels to ours in fp32 with the same solver
-and as many steps. ≠ marks a peer any of whose results is further off than this engine tolerates of
-its own programs."""
+50 steps of DDIM do: in median, 10th percentile and least, over 128 held-out captions. (The least is
+a matter of rare pictures: on other captions 17 are too few. docs/solvers.md has the figures.)
+Weights that are random have no such pictures; with them the same numbers of steps are timed. "times
+as long as ours" is the median of the ratios of turns taken next to each other. "share": of what
+this machine could do at most in as many calls. "error": relative L2 of its pixels to ours in fp32
+with the same solver and as many steps. ≠ marks a peer any of whose results is further off than this
+engine tolerates of its own programs."""
 
 
 def report(results: Results) -> str:
