@@ -59,6 +59,13 @@ typedef int32_t (*ldm_engine_step_callback)(void* user_data, int32_t step, int32
  * converged ones as with 50 steps of ddim. */
 #define LDM_ENGINE_AUTO_STEPS INT32_MIN
 
+/* One picture; the bytes of a result's live as long as the result does. */
+typedef struct ldm_engine_image {
+  int32_t width;
+  int32_t height;
+  const uint8_t* rgb; /* [height, width, 3] */
+} ldm_engine_image;
+
 /* The settings of one call. A list holds one value for all images or one an image; an empty one
  * means the default. */
 typedef struct ldm_engine_request {
@@ -83,14 +90,12 @@ typedef struct ldm_engine_request {
   const int32_t* timesteps; /* descending, one a step; default: as the solver spaces them */
   size_t timestep_count;
   const char* solver_table; /* of a fitted solver, as recipes name it; default: the bundle's */
+  const ldm_engine_image* pictures; /* to start from, of the size to render; default: none */
+  size_t picture_count;
+  const ldm_engine_image* masks; /* of these: white is painted anew; default: none */
+  size_t mask_count;
+  double strength; /* above 0 to 1, how much is painted anew; 0: 0.8, and 1 with masks */
 } ldm_engine_request;
-
-/* One picture; its bytes live as long as the result does. */
-typedef struct ldm_engine_image {
-  int32_t width;
-  int32_t height;
-  const uint8_t* rgb; /* [height, width, 3] */
-} ldm_engine_image;
 
 /* Facts about an opened bundle. The texts live as long as the pipeline does. `latents` of B images
  * of height H and width W have B * latent_channels * (H / scale_factor) * (W / scale_factor)

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "bundle/model.hpp"
 #include "ldm_engine.h"
 #include "ldm_engine/pipeline.hpp"
 
@@ -173,6 +174,25 @@ std::vector<std::string> read_texts(const char* const* texts, std::size_t count,
   return read;
 }
 
+std::vector<Image> read_pictures(const ldm_engine_image* pictures, std::size_t count,
+                                 const char* name) {
+  if (count > 0) require(pictures, name);
+  std::vector<Image> read;
+  for (std::size_t i = 0; i < count; ++i) {
+    const ldm_engine_image& from = pictures[i];
+    require(from.rgb, name);
+    if (from.width <= 0 || from.height <= 0 || from.width > kMaxSize || from.height > kMaxSize) {
+      throw ShapeError(std::string("`") + name + "` has a picture of " +
+                       std::to_string(from.width) + "x" + std::to_string(from.height) +
+                       " pixels; sides from 1 to " + std::to_string(kMaxSize) + " are accepted.");
+    }
+    const auto width = static_cast<std::size_t>(from.width);
+    const auto bytes = width * static_cast<std::size_t>(from.height) * 3;
+    read.push_back({from.width, from.height, {from.rgb, from.rgb + bytes}, {}});
+  }
+  return read;
+}
+
 /// A list as the C++ interface has it; an empty one leaves the default.
 template <typename T>
 void read_per_image(std::vector<T> values, PerImage<T>& out) {
@@ -202,6 +222,9 @@ Request read_request(const ldm_engine_request* given) {
   for (const std::int32_t t : read_list(from.timesteps, from.timestep_count, "timesteps")) {
     request.timesteps.push_back(t);
   }
+  request.image = read_pictures(from.pictures, from.picture_count, "pictures");
+  request.mask_image = read_pictures(from.masks, from.mask_count, "masks");
+  if (from.strength != 0) request.strength = from.strength;
   request.latents = read_list(from.latents, from.latents_count, "latents");
   if (from.on_step_end) {
     request.on_step_end = [from](const StepInfo& step) {

@@ -81,7 +81,11 @@ TEST_CASE("a step allocates nothing") {
   LoopBuffers buffers(rows, 2, count_values(latents) / 2);
   int called = 0;
   const StepCallback on_step_end = [&](const StepInfo&) { return ++called < 0; };
-  const LoopInputs inputs = {rows, time_shift.data(), guidance, noise, on_step_end};
+  const std::size_t count = count_values(latents);
+  const Known known = {std::vector<std::uint8_t>(count / static_cast<std::size_t>(latents[1]), 1),
+                       std::vector<float>(count, 0.1F), std::vector<float>(count, 0.2F),
+                       {8, {0.6F, 0.8F}}};
+  const LoopInputs inputs = {rows, time_shift.data(), guidance, noise, on_step_end, &known};
   const std::size_t before = allocations_counted();
   count_allocations(true);
   const int done = run_loop(unet, inputs, buffers);

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "folders.hpp"
 #include "sampling/loop.hpp"
@@ -50,6 +51,17 @@ Bundle bundle_for(const Shape& latents) {
   return bundle;
 }
 
+std::optional<Known> known_of(const Json& vector, const std::vector<float>& noise) {
+  const Json& known = vector.at("known");
+  if (known.is_null()) return std::nullopt;
+  Known made = {known.at("keep").get<std::vector<std::uint8_t>>(),
+                known.at("image").get<std::vector<float>>(), noise, {}};
+  for (const Json& level : known.at("levels")) {
+    made.levels.emplace_back(level[0].get<float>(), level[1].get<float>());
+  }
+  return made;
+}
+
 }  // namespace
 
 TEST_CASE("latents are those of the shared vectors, to the last bit") {
@@ -78,7 +90,10 @@ TEST_CASE("latents are those of the shared vectors, to the last bit") {
     const std::vector<float> time_shift(rows.size());
     LoopBuffers buffers(rows, noise.size(), latents.count() / noise.size());
     CHECK(buffers.history.size() == 3);
-    CHECK(run_loop(unet, {rows, time_shift.data(), guidance, noise, {}}, buffers) == 5);
+    const std::optional<Known> known = known_of(vector, first);
+    const LoopInputs inputs = {rows,  time_shift.data(), guidance,
+                               noise, {},                known ? &*known : nullptr};
+    CHECK(run_loop(unet, inputs, buffers) == 5);
     const std::vector<float> result(latents.floats(), latents.floats() + latents.count());
     CHECK(result == vector.at("expected").get<std::vector<float>>());
   }

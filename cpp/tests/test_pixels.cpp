@@ -46,3 +46,25 @@ TEST_CASE("an image becomes a PNG file, which replaces another") {
   CHECK_THROWS_AS(Image{}.encode_png(), InvalidArgumentError);
   CHECK_THROWS_AS((Image{-1, -1, {0, 0, 0}}.encode_png()), InvalidArgumentError);
 }
+
+TEST_CASE("a PNG file becomes the picture that it was made of") {
+  const TemporaryFolder folder;
+  Image image{8, 9, {}};
+  for (int i = 0; i < 8 * 9 * 3; ++i) image.rgb.push_back(static_cast<std::uint8_t>(i));
+  const auto path = folder.path() / "picture.png";
+  image.save_png(path);
+  const Image read = Image::load_png(path);
+  CHECK(read.width == 8);
+  CHECK(read.height == 9);
+  CHECK(read.rgb == image.rgb);
+  CHECK(read.sha256.size() == 64);
+  const std::string content = image.encode_png();
+  for (const std::size_t size : {std::size_t{0}, std::size_t{7}, std::size_t{40}, content.size() / 2}) {
+    CHECK_THROWS_AS(Image::decode_png(content.substr(0, size)), InvalidArgumentError);
+  }
+  CHECK_THROWS_AS(Image::decode_png(std::string(5000, 'x')), InvalidArgumentError);
+  CHECK_THROWS_AS(Image::decode_png(Image{2, 2, std::vector<std::uint8_t>(12)}.encode_png()),
+                  InvalidArgumentError);
+  CHECK_THROWS_AS(Image::load_png(folder.path() / "none.png"), Error);
+  CHECK_THROWS_AS(Image::load_png(folder.path()), Error);
+}

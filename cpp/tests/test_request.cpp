@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "folders.hpp"
@@ -30,6 +31,29 @@ PerImage<T> per_image(const Json& value, const Read& read) {
 
 std::string text(const Json& value) { return value.get<std::string>(); }
 
+/// A picture of one colour, or a mask of which a corner is white.
+Image picture(const Json& value) {
+  Image image;
+  image.height = value.at("height").get<int>();
+  image.width = value.at("width").get<int>();
+  image.rgb.assign(static_cast<std::size_t>(image.height * image.width * 3),
+                   value.value("value", std::uint8_t{0}));
+  const Json white = value.value("white", Json());
+  for (int y = 0; !white.is_null() && y < white[0].get<int>(); ++y) {
+    for (int i = 0; i < 3 * white[1].get<int>(); ++i) {
+      image.rgb[static_cast<std::size_t>(y * image.width * 3 + i)] = 255;
+    }
+  }
+  return image;
+}
+
+std::vector<Image> pictures(const Json& value) {
+  if (!value.is_array()) return {picture(value)};
+  std::vector<Image> images;
+  for (const Json& entry : value) images.push_back(picture(entry));
+  return images;
+}
+
 Request request_of(const Json& arguments) {
   const auto whole = [](const Json& value) { return value.get<std::int64_t>(); };
   Request request;
@@ -47,6 +71,11 @@ Request request_of(const Json& arguments) {
     if (name == "eta") request.eta = per_image<double>(value, number);
     if (name == "seed") request.seed = per_image<std::int64_t>(value, whole);
     if (name == "negative_prompt") request.negative_prompt = per_image<std::string>(value, text);
+    if (name == "image") request.image = pictures(value);
+    if (name == "mask_image") request.mask_image = pictures(value);
+    if (name == "strength") request.strength = number(value);
+    if (name == "image_sha256") request.image_sha256 = value.get<std::string>();
+    if (name == "mask_sha256") request.mask_sha256 = value.get<std::string>();
     if (name == "latents") {
       request.latents.assign(count_values(value.at("shape").get<Shape>()),
                              static_cast<float>(number(value.at("value"))));
@@ -70,13 +99,21 @@ std::pair<std::string, std::string> refusal(const ModelInfo& model, const NoiseS
                                             ResolvedRequest& resolved) {
   const auto prompts = arguments.value("prompt", std::vector<std::string>{"a"});
   try {
-    resolved = resolve_request(model, schedule, tables, prompts, request_of(arguments));
+    const Request request = request_of(arguments);
+    resolved = resolve_request({model, schedule, tables, ""}, prompts, request);
   } catch (const ShapeError& error) {
     return {"ShapeError", error.what()};
   } catch (const InvalidArgumentError& error) {
     return {"InvalidArgumentError", error.what()};
   }
   return {};
+}
+
+/// The latent cells that stay of the first image.
+std::ptrdiff_t kept(const ResolvedRequest& resolved) {
+  if (resolved.inputs.empty()) return 0;
+  const std::vector<std::uint8_t>& keep = resolved.inputs.front().keep;
+  return std::count(keep.begin(), keep.end(), 1);
 }
 
 }  // namespace
@@ -105,6 +142,7 @@ TEST_CASE("requests are accepted and refused as in Python") {
         {"guidance", resolved.guidance.empty() ? Json() : Json(resolved.guidance)},
         {"texts", resolved.texts()},
         {"steps", resolved.rows.size()},
+        {"kept", kept(resolved)},
     };
     const Json expected = entry.value("expected", Json::object());
     for (const auto& [name, value] : expected.items()) {
@@ -115,8 +153,9 @@ TEST_CASE("requests are accepted and refused as in Python") {
 
 TEST_CASE("prompts must be UTF-8") {
   const Json vectors = read_vectors("requests.json");
-  CHECK_THROWS_AS(resolve_request(model_of(vectors.at("model")),
-                                  NoiseSchedule(vectors.at("scheduler")), {}, {"fine", "\xff"},
-                                  {}),
+  const ModelInfo model = model_of(vectors.at("model"));
+  const NoiseSchedule schedule(vectors.at("scheduler"));
+  const Tables tables;
+  CHECK_THROWS_AS(resolve_request({model, schedule, tables, ""}, {"fine", "\xff"}, {}),
                   InvalidArgumentError);
 }

@@ -22,6 +22,8 @@ struct Kind {
   const char* operator()(PerImage<std::string> Request::*) const { return "text"; }
   const char* operator()(std::string Request::*) const { return "text"; }
   const char* operator()(std::vector<int> Request::*) const { return "list"; }
+  const char* operator()(std::optional<double> Request::*) const { return "number"; }
+  const char* operator()(std::vector<Image> Request::*) const { return "picture"; }
 };
 
 Json number(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
@@ -51,6 +53,7 @@ TEST_CASE("settings are those of the shared list") {
     const Setting& setting = settings()[i];
     CAPTURE(setting.name);
     CHECK(list[i].at("name") == setting.name);
+    CHECK(list[i].at("field") == setting.option());
     CHECK(list[i].at("kind") == std::visit(Kind(), setting.field));
     CHECK(list[i].at("default") == setting_value(setting, library));
     CHECK(list[i].at("command_default") == setting_value(setting, command));
@@ -62,7 +65,7 @@ TEST_CASE("settings are those of the shared list") {
 TEST_CASE("every setting but those without help is an option of the command") {
   const std::string help = on_one_line(help_text());
   for (const Setting& setting : settings()) {
-    std::string option = "--" + std::string(setting.name) + " ";
+    std::string option = "--" + std::string(setting.option()) + " ";
     std::replace(option.begin() + 2, option.end(), '_', '-');
     CAPTURE(option);
     CHECK((help.find(option) != std::string::npos) == (*setting.help != '\0'));

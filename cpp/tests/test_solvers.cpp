@@ -19,7 +19,7 @@ TEST_CASE("rows are those of the shared vectors") {
     CAPTURE(count);
     const auto made = solver_rows(vector.at("solver"), NoiseSchedule(vector.at("config")), count,
                                   vector.at("timesteps").get<std::vector<int>>(),
-                                  vector.at("eta").get<double>());
+                                  vector.at("eta").get<double>(), count);
     REQUIRE(made.size() == static_cast<std::size_t>(count));
     const auto& rows = vector.at("rows");
     for (std::size_t i = 0; i < rows.size(); ++i) {

@@ -77,6 +77,12 @@ struct Read {
     request.*field = small_number(name, word, kAny);
   }
   void operator()(PerImage<double> Request::*field) const { request.*field = fraction(name, word); }
+  void operator()(std::optional<double> Request::*field) const {
+    request.*field = fraction(name, word);
+  }
+  void operator()(std::vector<ldm_engine::Image> Request::*field) const {
+    request.*field = {ldm_engine::Image::load_png(word)};
+  }
   void operator()(PerImage<std::int64_t> Request::*field) const {
     request.*field = whole_number(name, word);
   }
@@ -105,7 +111,8 @@ bool holds(const Setting& setting) {
 std::string metavar(const Setting& setting) {
   if (!setting.choices.empty()) return "[" + ldm_engine::joined(setting.choices, "|") + "]";
   if (*setting.auto_word) return std::string("INTEGER|") + setting.auto_word;
-  if (holds<PerImage<double>>(setting)) return "FLOAT";
+  if (holds<PerImage<double>>(setting) || holds<std::optional<double>>(setting)) return "FLOAT";
+  if (holds<std::vector<ldm_engine::Image>>(setting)) return "FILE";
   const bool is_number = holds<int>(setting) || holds<std::optional<int>>(setting) ||
                          holds<PerImage<std::int64_t>>(setting);
   return is_number ? "INTEGER" : "TEXT";
@@ -121,7 +128,7 @@ Option option_of(const Setting& setting) {
   std::string shown = value.is_number() ? value.dump() : "";
   if (!setting.choices.empty()) shown = value.get<std::string>();
   if (setting.command_default) shown = setting.command_default;
-  const std::string name = option_name(setting.name);
+  const std::string name = option_name(setting.option());
   const std::string help = shown.empty() ? "" : "  [default: " + shown + "]";
   return {name, metavar(setting), setting.help + help,
           [&setting, name](CommandLine& command, const char* word) {

@@ -134,7 +134,7 @@ int generate(CommandLine command) {
     ldm_engine::Request request = command.request;
     if (seed) request.seed = *seed + static_cast<std::int64_t>(start);
     request.on_step_end = [&](const ldm_engine::StepInfo& step) {
-      progress.show(start, end, step.index + 1, request.num_inference_steps);
+      progress.show(start, end, step.index + 1, step.steps);
       return received_signal != 0;
     };
     const Result result = pipe.generate(batch, request);

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .bundle.manifest import open_bundle
     from .errors import LDMEngineError
     from .rendering.run import render
+    from .sampling.outpainting import outpainting
     from .sampling.pipeline import FlatImageWarning, ImagePipelineOutput, LDMTextToImagePipeline
     from .sampling.schedule import NoiseSchedule
     from .sampling.tokenizer import PromptTruncatedWarning
@@ -32,6 +33,7 @@ else:  # later, so that the command handles signals before it imports anything t
             "PromptTruncatedWarning": "sampling.tokenizer",
             "errors": "",
             "open_bundle": "bundle.manifest",
+            "outpainting": "sampling.outpainting",
             "render": "rendering.run",
         },
     )
@@ -47,5 +49,6 @@ __all__ = [
     "__version__",
     "errors",
     "open_bundle",
+    "outpainting",
     "render",
 ]

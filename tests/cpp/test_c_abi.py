@@ -34,6 +34,10 @@ Callback = c.CFUNCTYPE(
 )
 
 
+class Picture(c.Structure):
+    _fields_ = [("width", c.c_int32), ("height", c.c_int32), ("rgb", c.POINTER(c.c_uint8))]
+
+
 class Request(c.Structure):
     _fields_ = [
         ("size", c.c_size_t),
@@ -54,11 +58,12 @@ class Request(c.Structure):
         ("timesteps", c.POINTER(c.c_int32)),
         ("timestep_count", c.c_size_t),
         ("solver_table", c.c_char_p),
+        ("pictures", c.POINTER(Picture)),
+        ("picture_count", c.c_size_t),
+        ("masks", c.POINTER(Picture)),
+        ("mask_count", c.c_size_t),
+        ("strength", c.c_double),
     ]
-
-
-class Picture(c.Structure):
-    _fields_ = [("width", c.c_int32), ("height", c.c_int32), ("rgb", c.POINTER(c.c_uint8))]
 
 
 class Info(c.Structure):
@@ -94,7 +99,7 @@ def _request(library, **settings):
     request = Request()
     assert library.ldm_engine_request_init(c.byref(request), c.sizeof(request)) == OK
     kinds = {"seeds": c.c_int64, "guidance_scales": c.c_double, "etas": c.c_double}
-    kinds["timesteps"] = c.c_int32
+    kinds |= {"timesteps": c.c_int32, "pictures": Picture, "masks": Picture}
     for name, value in settings.items():
         if name in kinds:
             setattr(request, name, (kinds[name] * len(value))(*value))
@@ -182,6 +187,42 @@ def test_solvers_are_those_of_python(library, shapes_bundle, tmp_path):
     assert "no fitted solver for a `guidance_scale` of 5, but for 6" in _error(library)
     request = _request(library, seeds=[3], solver_table=b"0" * 16)
     assert _generate(library, pipeline, PROMPTS[:1], request)[0] == INVALID_ARGUMENT
+    library.ldm_engine_close(pipeline)
+
+
+def _picture(pixels):
+    return Picture(pixels.shape[1], pixels.shape[0], pixels.ctypes.data_as(c.POINTER(c.c_uint8)))
+
+
+def test_pictures_are_started_from_as_in_python(library, shapes_bundle):
+    code, pipeline = _open(library, shapes_bundle.path)
+    assert code == OK, _error(library)
+    picture = np.full((64, 64, 3), 255, np.uint8)
+    picture[10:40, 20:50] = (200, 30, 40)
+    mask = np.zeros((64, 64, 3), np.uint8)
+    mask[:32] = 255
+    request = _request(
+        library, num_inference_steps=8, guidance_scales=[2.0], seeds=[3], strength=0.75,
+        pictures=[_picture(picture)], masks=[_picture(mask)],
+    )  # fmt: skip
+    code, images, steps = _generate(library, pipeline, PROMPTS, request)
+    assert (code, steps) == (OK, 6), _error(library)
+    python = LDMTextToImagePipeline.from_pretrained(shapes_bundle.path, runtime="openvino")
+    expected = python(
+        PROMPTS, num_inference_steps=8, guidance_scale=2.0, seed=3, image=picture,
+        mask_image=mask[..., 0], strength=0.75, output_type="np",
+    ).images  # fmt: skip
+    assert np.abs(images - (expected * 255).round()).max() <= PIXEL_TOLERANCE
+    np.testing.assert_array_equal(images[:, 32:], np.stack([picture[32:]] * len(PROMPTS)))
+    for wrong, says in (
+        ({"masks": [_picture(mask)]}, "without an `image`"),
+        ({"pictures": [Picture(64, 64, None)]}, "`pictures` is NULL"),
+        ({"pictures": [Picture(-1, 64, _picture(mask).rgb)]}, "sides from 1 to 8192"),
+        ({"pictures": [_picture(picture)], "strength": 2.0}, "`strength` is 2"),
+    ):
+        request = _request(library, seeds=[3], **wrong)
+        assert _generate(library, pipeline, PROMPTS, request)[0] != OK
+        assert says in _error(library)
     library.ldm_engine_close(pipeline)
 
 

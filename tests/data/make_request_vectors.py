@@ -7,6 +7,8 @@ an error is accepted.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from make_manifest_vectors import MODEL, write
@@ -99,6 +101,7 @@ def request_cases() -> list[dict[str, Any]]:
           for v in ([1000], [-1], [3, 3], [1, 2], [5, 4, -1])),
         refused(value, "`timesteps` lists 2 and `num_inference_steps` is 7", timesteps=[2, 1],
                 num_inference_steps=7),
+        *picture_cases(accepted, refused),
         refused(value, "`prompt` is an empty list", prompt=[]),
         refused(value, "`negative_prompt` is an empty list", negative_prompt=[]),
         refused(value, "the character U+0000", prompt=["a", "b\0c"]),
@@ -131,6 +134,62 @@ def request_cases() -> list[dict[str, Any]]:
         refused(value, "NaN or infinity", latents={"shape": [1, 4, 32, 32], "value": "nan"}),
         refused(value, "NaN or infinity", latents={"shape": [1, 4, 32, 32], "value": "inf"}),
     ]  # fmt: skip
+
+
+def picture_cases(
+    accepted: Callable[..., dict[str, Any]], refused: Callable[..., dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Pictures of one colour, and masks of which a corner is white, by their sides and that."""
+    value, two, shape = "InvalidArgumentError", ["a", "b"], "ShapeError"
+    picture, other = ({"height": 64, "width": 128, "value": v} for v in (10, 20))
+    mask = {"height": 64, "width": 128, "white": [3, 70]}
+    small = {"height": 64, "width": 64, "white": [1, 1]}
+    size = {"height": 64, "width": 128}
+    return [
+        accepted({"steps": 40, **size}, image=picture),
+        accepted({"steps": 28, **size}, image=picture, strength=0.58),  # of 28.999..., as diffusers
+        accepted({"steps": 50, "kept": 128 - 9, **size}, image=picture, mask_image=mask),
+        accepted({"steps": 1, "kept": 128 - 9}, image=picture, mask_image=mask, strength=0.1,
+                 num_inference_steps=19, eta=1),
+        accepted({"steps": 9}, image=picture, num_inference_steps=12, solver="dpmsolver++"),
+        accepted({"steps": 2}, image=picture, timesteps=[900, 500, 100]),
+        accepted({"steps": 40}, prompt=two, image=[picture, other], **size),
+        accepted({"steps": 40}, prompt=two, image=picture, guidance_scale=[2, 1]),
+        accepted({"steps": 4}, num_inference_steps="auto", guidance_scale=6, image=picture,
+                 strength=1),
+        accepted({"steps": 4}, num_inference_steps="auto", guidance_scale=6, image=picture,
+                 mask_image=mask),
+        accepted({"steps": 40}, image=picture, image_sha256=sha256_of(picture)),
+        refused(value, "with the solver fitted, whose steps belong together",
+                num_inference_steps="auto", guidance_scale=6, image=picture),
+        refused(value, "`strength` is given without an `image`", strength=0.5),
+        refused(value, "`mask` is given without an `image`", mask_image=mask),
+        *(refused(value, f"`strength` is {v}; a number above 0", image=picture, strength=v)
+          for v in (0, -1, 1.5, "nan", "inf")),
+        refused(value, "which is less than one. Give a strength of 0.2 or more",
+                image=picture, strength=0.1, num_inference_steps=5),
+        refused(shape, "The mask has 64x64 pixels and `image` 128x64", image=picture,
+                mask_image=small),
+        refused(value, "has nothing white", image=picture, mask_image={**mask, "white": None}),
+        refused(value, "`latents` is given beside `image`", image=picture,
+                latents={"shape": [1, 4, 8, 16], "value": 0}),
+        refused(shape, "sides that are multiples of 64", image={**picture, "width": 100}),
+        refused(value, "`image` lists 3 pictures for 2 images", prompt=two, image=[picture] * 3),
+        refused(value, "`mask` lists 3 pictures for 2 images", prompt=two, image=picture,
+                mask_image=[mask] * 3),
+        refused(shape, "`image`", prompt=two, image=[picture, {**picture, "width": 64}]),
+        refused(value, "the pixels would differ", image=picture, image_sha256="0" * 64),
+        refused(value, "and none is given", image_sha256="0" * 64),
+        refused(value, "and none is given", image=picture, mask_sha256="0" * 64),
+        refused(value, "the 64 digits", image=picture, image_sha256="0" * 63),
+    ]  # fmt: skip
+
+
+def sha256_of(picture: dict[str, Any]) -> str:
+    """As documented: of a line with the shape, and the pixels."""
+    height, width, value = picture["height"], picture["width"], picture["value"]
+    pixels = bytes([value]) * (height * width * 3)
+    return hashlib.sha256(f"{height}x{width}x3\n".encode() + pixels).hexdigest()
 
 
 def scheduler_cases() -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ldm_engine.sampling.loop import denoise
+from ldm_engine.sampling.loop import Known, denoise
 from ldm_engine.sampling.noise import NoiseStream
 from ldm_engine.sampling.schedule import NoiseSchedule
 from ldm_engine.sampling.settings import SETTINGS
@@ -106,23 +106,38 @@ LOOP_ROWS = (
     Row(100, 1.01, -0.1, 0.7, (0.6, -0.25, 0.125), 0.5),
     Row(0, 1.0, -0.05, 0.0, (1.0,), 0.0),
 )
+#: After each of them, weights of what is known and of its noise.
+LOOP_LEVELS = ((0.1, 0.995), (0.4, 0.917), (0.8, 0.6), (0.99, 0.141), (1.0, 0.0))
 
 
 def loop_vectors() -> list[dict[str, object]]:
-    """Two images through ``LOOP_ROWS``; in the second case they differ in b and s."""
+    """Two images through ``LOOP_ROWS``.
+
+    In the second case they differ in b and s, in the third a part of each is known.
+    """
     vectors = []
     second = tuple(replace(r, b=tuple(w / 2 for w in r.b), s=r.s / 2) for r in LOOP_ROWS)
-    for guidance, images in ((None, (LOOP_ROWS,) * 2), ([1.5, 6.0], (LOOP_ROWS, second))):
+    for guidance, images, is_known in (
+        (None, (LOOP_ROWS,) * 2, False),
+        ([1.5, 6.0], (LOOP_ROWS, second), False),
+        ([1.5, 6.0], (LOOP_ROWS, second), True),
+    ):
         shape = (2, 4, 2, 2)
         stream = np.random.RandomState(3)
         latents = stream.standard_normal(shape).astype(np.float32)
         rows = 2 if guidance is None else 4
         predictions = stream.standard_normal((len(LOOP_ROWS), rows, *shape[1:])).astype(np.float32)
         result = latents.copy()
+        known = None
+        if is_known:
+            picture = stream.standard_normal(shape).astype(np.float32)
+            keep = np.array([[[True, False], [False, False]], [[False, True], [True, True]]])
+            known = Known(keep[:, None], picture, latents.copy(), LOOP_LEVELS)
         scales = None if guidance is None else np.float32(guidance).reshape(2, 1, 1, 1)
         shift = np.zeros((len(LOOP_ROWS), 1), np.float32)
         unet = RecordedUNet(result, predictions)
-        for _ in denoise(unet, join_rows(images), shift, scales, NoiseStream([5, 6])):  # type: ignore[arg-type]
+        noise = NoiseStream([5, 6])
+        for _ in denoise(unet, join_rows(images), shift, scales, noise, known):  # type: ignore[arg-type]
             pass
         vectors.append(
             {
@@ -131,6 +146,12 @@ def loop_vectors() -> list[dict[str, object]]:
                 "seeds": [5, 6],
                 "rows": [[row_facts(row) for row in rows] for rows in images],
                 "latents": latents.reshape(-1).tolist(),
+                "known": known
+                and {
+                    "keep": known.keep.astype(int).reshape(-1).tolist(),
+                    "image": known.image.reshape(-1).tolist(),
+                    "levels": known.levels,
+                },
                 "noise_pred": [p.reshape(-1).tolist() for p in predictions],
                 "expected": result.reshape(-1).tolist(),
             }
@@ -140,10 +161,11 @@ def loop_vectors() -> list[dict[str, object]]:
 
 def settings_vectors() -> list[dict[str, object]]:
     """What may be asked of an image; a maximum that depends on the model is null."""
-    kinds = {str: "text", int: "whole number", float: "number", list: "list"}
+    kinds = {str: "text", int: "whole number", float: "number", list: "list", Path: "picture"}
     return [
         {
             "name": s.name,
+            "field": s.field,
             "kind": kinds[s.kind],
             "default": s.default,
             "command_default": s.default if s.command_default is None else s.command_default,

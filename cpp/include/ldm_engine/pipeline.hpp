@@ -48,6 +48,7 @@ struct Info {
   int token_length = 0;     ///< tokens a prompt
   int latent_channels = 0;  ///< C of latents [B, C, h, w]
   int scale_factor = 0;     ///< pixels a latent cell spans in each direction
+  std::string encoder;      ///< one hash over the program that encodes pictures; empty: none can be
 };
 
 /// A bundle that was read, and a choice of how to run it; nothing large is loaded.
@@ -62,8 +63,9 @@ class LDM_ENGINE_API Opening {
   /// RuntimeUnavailableError (the runtime, device or precision is not available here).
   explicit Opening(const std::filesystem::path& bundle, const Options& options = {});
 
-  /// The request as it will be rendered, with steps and solver in the place of kAutoSteps.
-  /// Throws what Pipeline::generate would refuse these arguments with.
+  /// The request as it will be rendered, with steps and solver in the place of kAutoSteps, and the
+  /// strength and hashes of pictures. Throws what Pipeline::generate would refuse these arguments
+  /// with.
   Request check(const std::vector<std::string>& prompts, const Request& request = {}) const;
 
  private:

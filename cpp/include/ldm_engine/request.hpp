@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "ldm_engine/errors.hpp"
+#include "ldm_engine/image.hpp"
 
 namespace ldm_engine {
 
@@ -62,6 +63,7 @@ struct StepInfo {
   int timestep;       ///< of the training schedule
   float* latents;     ///< the live array [B, C, h, w]; may be edited in place
   std::size_t count;  ///< its number of values
+  int steps;          ///< of the run
 };
 
 /// Called after each step; true stops the run.
@@ -73,8 +75,8 @@ inline constexpr int kAutoSteps = std::numeric_limits<int>::min();
 
 /// The settings of one call; the defaults are those of Python's call.
 struct Request {
-  std::optional<int> height;              ///< pixels; none: the size the model was trained at
-  std::optional<int> width;               ///< likewise
+  std::optional<int> height;  ///< pixels; none: that of `image`, or as the model was trained
+  std::optional<int> width;   ///< likewise
   int num_inference_steps = 50;           ///< 1 to 1000, each a call of the UNet; or kAutoSteps
   PerImage<double> guidance_scale = 1.0;  ///< classifier-free guidance; 1.0 is off
   PerImage<double> eta = 0.0;             ///< 0 (deterministic) to 1 (as noisy as DDPM)
@@ -83,7 +85,17 @@ struct Request {
   std::string solver = "ddim";  ///< or "dpmsolver++" or "fitted"; both take no eta
   std::vector<int> timesteps;   ///< of the training schedule, descending, one a step; empty: as the
                                 ///< solver spaces its steps
-  std::string solver_table;    ///< of a fitted solver, as recipes name it; empty: the bundle's
+  std::string solver_table;  ///< of a fitted solver, as recipes name it; empty: the bundle's
+  /// Pictures to start from, of the size to render: none, one for all, or one an image.
+  std::vector<Image> image;
+  /// Masks of these, as many: what is white is painted anew, grown to cells of
+  /// Info::scale_factor pixels; all else stays, byte for byte.
+  std::vector<Image> mask_image;
+  /// Above 0 to 1, how much of a picture is painted anew: of N steps the last int(N * strength) are
+  /// taken. None: 0.8, and 1 with a mask.
+  std::optional<double> strength;
+  std::string image_sha256;    ///< what a recipe has of the one picture, which it must be; or empty
+  std::string mask_sha256;     ///< likewise of the one mask
   std::vector<float> latents;  ///< [B, C, h, w] in place of the seeds' first draw; or empty
   StepCallback on_step_end;    ///< may be empty
 };

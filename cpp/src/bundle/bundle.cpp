@@ -71,6 +71,14 @@ std::string Bundle::digest() const {
   return files_digest({names.begin(), names.end()}, digest_line(tokenizer));
 }
 
+std::string Bundle::program_digest(const std::string& program) const {
+  std::vector<std::string> names;
+  for (const auto& [format, info] : programs.at(program).formats) {
+    names.insert(names.end(), info.files.begin(), info.files.end());
+  }
+  return files_digest(std::move(names));
+}
+
 std::string Bundle::files_digest(std::vector<std::string> names,
                                  const std::string& last_line) const {
   std::sort(names.begin(), names.end());

@@ -47,6 +47,9 @@ using ManifestStamp = std::array<std::int64_t, 4>;
 /// The stamp of the manifest in `folder`, without reading it; none if there is none.
 std::optional<ManifestStamp> manifest_stamp(const std::filesystem::path& folder);
 
+/// Runtime and precision -> what the export measured outside its tolerance in that.
+using Outside = std::map<std::pair<std::string, std::string>, std::string>;
+
 /// A validated manifest and the folder it describes.
 struct Bundle {
   std::filesystem::path path;  ///< absolute: a later change of the working directory does not count
@@ -54,9 +57,8 @@ struct Bundle {
   TokenizerInfo tokenizer;
   std::map<std::string, ProgramInfo> programs;
   std::map<std::string, FileInfo> files;
-  /// Runtime and precision -> what the export measured outside its tolerance in that, but for
-  /// optional programs. Pictures would be wrong there, and are not made.
-  std::map<std::pair<std::string, std::string>, std::string> outside;
+  Outside outside;           ///< pictures would be wrong there, and are not made
+  Outside optional_outside;  ///< of optional programs, which are not used there
   std::optional<ManifestStamp> stamp;  ///< of the manifest when it was read; none if from memory
 
   /// The formats that every program which a bundle must have is present in.
@@ -64,6 +66,9 @@ struct Bundle {
 
   /// One hash over all that makes pixels of a text: files, and what the tokenizer does.
   std::string digest() const;
+
+  /// One hash over the files of one program in all formats.
+  std::string program_digest(const std::string& program) const;
 
   /// One hash over the hashes of the files `names`, whatever their order.
   std::string files_digest(std::vector<std::string> names, const std::string& last_line = {}) const;

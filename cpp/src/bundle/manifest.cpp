@@ -271,15 +271,17 @@ bool is_optional(const std::string& program) {
   });
 }
 
-/// What the export measured outside its tolerance, by runtime and precision.
-std::map<std::pair<std::string, std::string>, std::string> parse_outside(const Json& raw) {
-  std::map<std::pair<std::string, std::string>, std::string> outside;
+/// What the export measured outside its tolerance, by runtime and precision: of optional programs,
+/// or of all others.
+Outside parse_outside(const Json& raw, bool of_optional) {
+  Outside outside;
   for (const auto& [runtime, precisions] : object(raw)) {
     for (const auto& [precision, programs] : object(precisions)) {
       std::vector<std::string> found;
       for (const auto& [program, parity] : object(programs)) {
         const std::string said = excess(parity);
-        if (!said.empty() && !is_optional(program)) found.push_back(program + ", " + said);
+        if (said.empty() || is_optional(program) != of_optional) continue;
+        found.push_back(program + ", " + said);
       }
       if (!found.empty()) outside[{runtime, precision}] = joined(found, "; ");
     }
@@ -316,7 +318,8 @@ Bundle parse_bundle(const fs::path& folder, const Json& raw) {
     bundle.files[safe_name(name)] = {text(member(entry, "sha256")),
                                      whole_number(member(entry, "bytes"))};
   }
-  bundle.outside = parse_outside(member(raw, "parity"));
+  bundle.outside = parse_outside(member(raw, "parity"), false);
+  bundle.optional_outside = parse_outside(member(raw, "parity"), true);
   check_remarks(raw);
   std::vector<std::string> needed = {kSchedulerConfig, kVocabulary, kReference};
   for (const auto& [name, program] : bundle.programs) {

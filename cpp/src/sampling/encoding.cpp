@@ -41,6 +41,17 @@ std::vector<float> encode_time(Program& program, const ModelInfo& model,
   return values(program.output("time_shift"));
 }
 
+std::vector<float> encode_picture(Program& program, const ModelInfo& model, const Image& picture) {
+  const int factor = model.scale_factor;
+  program.allocate(
+      {{"image", {1, picture.height, picture.width, 3}},
+       {"latents", {1, model.latent_channels, picture.height / factor, picture.width / factor}}});
+  std::transform(picture.rgb.begin(), picture.rgb.end(), program.input("image").floats(),
+                 [](std::uint8_t byte) { return static_cast<float>(byte) / 255.0F; });
+  program.run();
+  return values(program.output("latents"));
+}
+
 Shapes unet_shapes(const ModelInfo& model, const Shape& latents, std::size_t rows) {
   Shape noise_pred = latents;
   noise_pred[0] = static_cast<std::int64_t>(rows);

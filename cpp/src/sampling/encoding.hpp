@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bundle/contract.hpp"
+#include "ldm_engine/image.hpp"
 #include "runtimes/base.hpp"
 #include "sampling/tokenizer.hpp"
 
@@ -19,6 +20,9 @@ std::vector<float> encode_text(Program& program, const ModelInfo& model, const T
 /// `time_shift` [S, .] of a schedule, by the program `time_encoder`.
 std::vector<float> encode_time(Program& program, const ModelInfo& model,
                                const std::vector<int>& timesteps);
+
+/// Latents [C, h, w] of one picture, by the program `vae_encoder`.
+std::vector<float> encode_picture(Program& program, const ModelInfo& model, const Image& picture);
 
 /// What `unet` is allocated for: `latents` [B, C, h, w] and B or 2B rows of text.
 Shapes unet_shapes(const ModelInfo& model, const Shape& latents, std::size_t rows);

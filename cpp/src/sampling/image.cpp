@@ -1,4 +1,4 @@
-// One picture as a PNG file, by libpng.
+// One picture as a PNG file, written and read by libpng.
 #include "ldm_engine/image.hpp"
 
 #include <png.h>
@@ -6,12 +6,28 @@
 #include <csetjmp>
 #include <cstring>
 #include <memory>
+#include <optional>
 
 #include "ldm_engine/errors.hpp"
 #include "machine/files.hpp"
+#include "machine/sha256.hpp"
 
 namespace ldm_engine {
 namespace {
+
+constexpr png_uint_32 kMinSide = 8;          // pixels of a picture that is given
+constexpr png_uint_32 kMaxPixels = 1U << 26;  // of one; of a file that says more nothing is read
+constexpr std::uintmax_t kMaxFileBytes = std::uintmax_t{256} << 20;
+constexpr char kWrongSize[] = "";
+
+/// Kinds of chunks that make of the pixels another picture.
+constexpr std::pair<const char*, const char*> kUnsupported[] = {
+    {"acTL", "holds several pictures"},
+    {"iCCP", "has a colour profile"},
+    {"eXIf", "has Exif data, which may turn it"},
+    {"tRNS", "has a transparent colour"},
+};
+constexpr std::size_t kSignature = 8, kChunkHead = 8, kChunkEnd = 4;  // bytes
 
 /// libpng's state of one file; its errors jump back into write().
 struct Writer {
@@ -74,7 +90,129 @@ bool write(const Writer& writer, const Image& image, const std::vector<png_text>
   return true;
 }
 
+/// Likewise of a file that is read.
+struct Reader {
+  Reader() {
+    png = png_create_read_struct(PNG_LIBPNG_VER_STRING, nullptr, Writer::jump,
+                                 Writer::ignore_warning);
+    if (png) info = png_create_info_struct(png);
+  }
+  ~Reader() { png_destroy_read_struct(&png, &info, nullptr); }
+  Reader(const Reader&) = delete;
+  Reader& operator=(const Reader&) = delete;
+
+  png_structp png = nullptr;
+  png_infop info = nullptr;
+};
+
+/// What is left to read of a file.
+struct Rest {
+  const char* data;
+  std::size_t size;
+};
+
+void take(png_structp png, png_bytep data, png_size_t size) {
+  auto& rest = *static_cast<Rest*>(png_get_io_ptr(png));
+  if (size > rest.size) png_error(png, "cut off");
+  std::memcpy(data, rest.data, size);
+  rest.data += size;
+  rest.size -= size;
+}
+
+/// Why the picture would not be what its pixels are, or nothing. No destructors, as in write().
+const char* unsupported(const Reader& reader) {
+  png_structp png = reader.png;
+  png_infop info = reader.info;
+  const png_uint_32 width = png_get_image_width(png, info);
+  const png_uint_32 height = png_get_image_height(png, info);
+  if (width < kMinSide || height < kMinSide || width > kMaxPixels / height) {
+    return kWrongSize;
+  }
+  if (png_get_bit_depth(png, info) > 8) return "has 16 bits a channel";
+  if (png_get_color_type(png, info) & PNG_COLOR_MASK_ALPHA) return "has an alpha channel";
+  return nullptr;
+}
+
+/// Likewise by the chunks of a file, of which libpng passes some over; nothing of one that is no
+/// PNG file.
+const char* unsupported_chunk(const std::string& content) {
+  for (std::size_t at = kSignature; at + kChunkHead <= content.size();) {
+    const std::string kind = content.substr(at + kChunkHead - 4, 4);
+    for (const auto& [name, fault] : kUnsupported) {
+      if (kind == name) return fault;
+    }
+    std::size_t length = 0;
+    for (std::size_t i = 0; i < 4; ++i) {
+      length = length << 8 | static_cast<unsigned char>(content[at + i]);
+    }
+    at += kChunkHead + length + kChunkEnd;
+  }
+  return nullptr;
+}
+
+/// Nothing with a destructor may live here: an error jumps out of it.
+bool read(const Reader& reader, Rest& rest, Image& image, const char*& fault) {
+  if (!reader.png || !reader.info || setjmp(png_jmpbuf(reader.png))) return false;
+  png_set_read_fn(reader.png, &rest, take);
+  png_read_info(reader.png, reader.info);
+  fault = unsupported(reader);
+  if (fault) return true;
+  png_set_expand(reader.png);
+  png_set_gray_to_rgb(reader.png);
+  const int passes = png_set_interlace_handling(reader.png);
+  png_read_update_info(reader.png, reader.info);
+  image.width = static_cast<int>(png_get_image_width(reader.png, reader.info));
+  image.height = static_cast<int>(png_get_image_height(reader.png, reader.info));
+  const std::size_t row_bytes = static_cast<std::size_t>(image.width) * 3;
+  if (png_get_rowbytes(reader.png, reader.info) != row_bytes) return false;
+  image.rgb.resize(row_bytes * static_cast<std::size_t>(image.height));
+  for (int pass = 0; pass < passes; ++pass) {
+    for (int row = 0; row < image.height; ++row) {
+      png_read_row(reader.png, image.rgb.data() + static_cast<std::size_t>(row) * row_bytes,
+                   nullptr);
+    }
+  }
+  png_read_end(reader.png, nullptr);
+  return true;
+}
+
 }  // namespace
+
+Image Image::load_png(const std::filesystem::path& path) {
+  std::error_code error;
+  if (std::filesystem::file_size(path, error) > kMaxFileBytes && !error) {
+    throw InvalidArgumentError("The picture " + path.string() + " has more than " +
+                               std::to_string(kMaxFileBytes >> 20) +
+                               " MiB; PNG files of less are accepted.");
+  }
+  const std::optional<std::string> content = read_whole(path);
+  if (!content) {
+    throw Error("The picture " + path.string() + " cannot be read. Give the path of a PNG file.");
+  }
+  return decode_png(*content, path.string());
+}
+
+Image Image::decode_png(const std::string& content, const std::string& name) {
+  const Reader reader;
+  Rest rest = {content.data(), content.size()};
+  Image image;
+  const char* fault = unsupported_chunk(content);
+  if (!fault && !read(reader, rest, image, fault)) {
+    throw InvalidArgumentError(name + " is no PNG file that can be read, or it is cut off or "
+                                      "damaged. Give a PNG file of 8 bits.");
+  }
+  if (fault == kWrongSize) {
+    throw ShapeError(name + " has a size that is not accepted: from 8 pixels a side to 64 million "
+                            "in all are.");
+  }
+  if (fault) {
+    throw InvalidArgumentError(name + " " + fault +
+                               "; an opaque PNG file of 8 bits without such is accepted here. Save "
+                               "it so, or give it to ldm-engine in Python, which reads all kinds.");
+  }
+  image.sha256 = sha256_of_text(content);
+  return image;
+}
 
 std::string Image::encode_png(const std::vector<ImageText>& texts) const {
   const bool has_sizes = width > 0 && height > 0;

@@ -32,6 +32,18 @@ void add(float* latents, const float* values, float weight, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) latents[i] += values[i] * weight;
 }
 
+/// Restore what is known of the latents of one image, after the step `index`.
+void restore(float* latents, const Known& known, std::size_t index, std::size_t image,
+             std::size_t size, std::size_t images) {
+  const auto [of_image, of_noise] = known.levels[index];
+  const std::size_t cells = known.keep.size() / images;
+  for (std::size_t i = 0; i < size; ++i) {
+    if (!known.keep[image * cells + i % cells]) continue;
+    const std::size_t at = image * size + i;
+    latents[i] = known.image[at] * of_image + known.noise[at] * of_noise;
+  }
+}
+
 }  // namespace
 
 LoopBuffers::LoopBuffers(const std::vector<BatchRow>& rows, std::size_t images, std::size_t size)
@@ -76,11 +88,13 @@ int run_loop(Program& unet, const LoopInputs& inputs, LoopBuffers& buffers) {
         inputs.noise[image].fill(buffers.fresh_noise.data(), size);
         add(x, buffers.fresh_noise.data(), row.s[image], size);
       }
+      if (inputs.known) restore(x, *inputs.known, index, image, size, images);
     }
     buffers.steps_ms.push_back(clock.elapsed_ms());
     const int done = static_cast<int>(index);
     if (inputs.on_step_end &&
-        inputs.on_step_end({done, row.timestep, latents.floats(), latents.count()})) {
+        inputs.on_step_end({done, row.timestep, latents.floats(), latents.count(),
+                            static_cast<int>(inputs.rows.size())})) {
       return done + 1;
     }
   }

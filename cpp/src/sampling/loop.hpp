@@ -3,6 +3,8 @@
 // engine/ldm_engine/sampling/loop.py; tests/data/loop.json holds both to the same latents.
 #pragma once
 
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "ldm_engine/request.hpp"
@@ -22,6 +24,14 @@ struct LoopBuffers {
   std::vector<double> steps_ms;             ///< of each step run
 };
 
+/// Latents of which a part is known, and stays at the noise level that each step leads to.
+struct Known {
+  std::vector<std::uint8_t> keep;  ///< [B, h, w], 1 for the part
+  std::vector<float> image;        ///< [B, C, h, w] without noise
+  std::vector<float> noise;        ///< [B, C, h, w] that the latents began with
+  std::vector<std::pair<float, float>> levels;  ///< after each step, weights of image and noise
+};
+
 /// What a loop is given beside the program.
 struct LoopInputs {
   const std::vector<BatchRow>& rows;   ///< S
@@ -29,6 +39,7 @@ struct LoopInputs {
   const std::vector<float>& guidance;  ///< [B], or empty: no guidance
   std::vector<NoiseStream>& noise;     ///< [B], positioned after the initial latents
   const StepCallback& on_step_end;     ///< or empty
+  const Known* known = nullptr;        ///< restored after each step, or nothing
 };
 
 /// Denoise the input `latents` [B, C, h, w] of `unet` in place, and return the number of steps run.

@@ -1,8 +1,8 @@
 // Opening a bundle to run it: manifest, runtime, options, noise schedule and hashes, each once.
 #include "sampling/opening.hpp"
 
+#include <algorithm>
 #include <optional>
-#include <vector>
 
 #include "bundle/json.hpp"
 #include "bundle/manifest.hpp"
@@ -47,19 +47,39 @@ NoiseSchedule read_schedule(const Bundle& bundle) {
 
 }  // namespace
 
+std::string Opened::no_pictures() const {
+  constexpr char kEncoder[] = "vae_encoder";
+  if (!bundle.programs.count(kEncoder)) {
+    return bundle.path.string() + " has no program " + kEncoder +
+           ". Export its checkpoint again, without --no-encoder and with this version of "
+           "ldm-engine.";
+  }
+  const auto measured = bundle.optional_outside.find({runtime.name(), options.precision});
+  if (measured == bundle.optional_outside.end()) return "";
+  return std::string("The program ") + kEncoder + " cannot be used in " + runtime.name() + " " +
+         options.precision + ": the export measured it outside its tolerance there (" +
+         measured->second + "). Use another precision, such as fp32.";
+}
+
 std::unique_ptr<Program> Opened::open_program(const std::string& name) const {
+  const auto& required = required_programs();
+  const bool is_optional = std::find(required.begin(), required.end(), name) == required.end();
+  if (is_optional && checks_hashes) bundle.check_changed_files(files_of(name));
   return runtime.open(bundle, name, options);
 }
 
 void Opened::check_programs() const {
   if (!checks_hashes) return;
   std::vector<std::string> needed;
-  for (const auto& [name, program] : bundle.programs) {
-    const std::string format = runtime.format_of(name, options.precision);
-    const auto& files = program.formats.at(format).files;
+  for (const std::string& name : required_programs()) {
+    const auto files = files_of(name);
     needed.insert(needed.end(), files.begin(), files.end());
   }
   bundle.check_changed_files(needed);
+}
+
+std::vector<std::string> Opened::files_of(const std::string& program) const {
+  return bundle.programs.at(program).formats.at(runtime.format_of(program, options.precision)).files;
 }
 
 Opened open_to_run(const std::filesystem::path& path, const Options& options) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "bundle/bundle.hpp"
 #include "ldm_engine/options.hpp"
@@ -24,13 +25,20 @@ struct Opened {
   std::string memory;  ///< "resident" or "sequential", whichever is used
   bool checks_hashes;  ///< of the programs' files, before they are loaded
 
+  /// Why no picture can be started from, or nothing.
+  std::string no_pictures() const;
+
   /// Load one program with its weights.
   std::unique_ptr<Program> open_program(const std::string& name) const;
 
   /// Compare the programs' files with the manifest's hashes, if the options say so. A file that
-  /// had its hash is read again only when its size or times have changed.
+  /// had its hash is read again only when its size or times have changed. Those of optional
+  /// programs are looked at when these are opened.
   /// Throws BundleError naming every missing or altered file.
   void check_programs() const;
+
+ private:
+  std::vector<std::string> files_of(const std::string& program) const;
 };
 
 /// Read the bundle at `path`, its small files compared with their hashes, and choose how to run it.

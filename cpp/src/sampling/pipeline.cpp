@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <stdexcept>
 
 #include "ldm_engine_version.hpp"
@@ -39,7 +40,8 @@ struct Shared {
              static_cast<int>(model().pixel_multiple()),
              model().token_length,
              model().latent_channels,
-             model().scale_factor} {}
+             model().scale_factor,
+             opened.no_pictures().empty() ? opened.bundle.program_digest("vae_encoder") : ""} {}
 
   const ModelInfo& model() const { return opened.bundle.model; }
 
@@ -49,6 +51,40 @@ struct Shared {
   std::mutex mutex;
   std::vector<float> unconditional_kv;  // [T, .], encoded at most once
 };
+
+Acceptance acceptance_of(const Opened& opened) {
+  return {opened.bundle.model, opened.schedule, opened.tables, opened.no_pictures()};
+}
+
+/// Latents [B, C, h, w] of pictures, and what of them stays if they have masks.
+struct Encoded {
+  std::vector<float> latents;
+  std::vector<std::uint8_t> keep;  // [B, h, w], or empty
+};
+
+/// Make of the noise in `latents` noised pictures, and return what is known of them.
+std::optional<Known> begin_from(Encoded pictures, const NoiseSchedule& schedule,
+                                const std::vector<BatchRow>& rows, const Tensor& latents) {
+  if (pictures.latents.empty()) return std::nullopt;
+  const auto as_float = [&](int timestep) {
+    const auto [of_image, of_noise] = schedule.level(timestep);
+    return std::pair(static_cast<float>(of_image), static_cast<float>(of_noise));
+  };
+  float* const x = latents.floats();
+  std::optional<Known> known;
+  if (!pictures.keep.empty()) {
+    known = Known{std::move(pictures.keep), pictures.latents, {x, x + latents.count()}, {}};
+    for (std::size_t i = 1; i < rows.size(); ++i) {
+      known->levels.push_back(as_float(rows[i].timestep));
+    }
+    known->levels.emplace_back(1.0F, 0.0F);
+  }
+  const auto [of_image, of_noise] = as_float(rows.front().timestep);
+  for (std::size_t i = 0; i < latents.count(); ++i) {
+    x[i] = x[i] * of_noise + pictures.latents[i] * of_image;
+  }
+  return known;
+}
 
 /// Marks a pipeline as in use for as long as it lives; throws Error if it is in use already.
 class InUse {
@@ -102,8 +138,7 @@ class Pipeline::Impl {
                   const StepCallback& on_step_end) {
     const Clock clock;
     const Opened& opened = shared_->opened;
-    const ResolvedRequest resolved =
-        resolve_request(model(), opened.schedule, opened.tables, prompts, request);
+    const ResolvedRequest resolved = resolve_request(acceptance_of(opened), prompts, request);
     programs_.check_open();  // a forked child's locks may be held by threads that are not there
     const InUse in_use(in_use_);
     Result result;
@@ -130,6 +165,7 @@ class Pipeline::Impl {
     const Clock time_clock;
     encode_schedule(resolved.rows);
     result.timings.time_ms = time_clock.elapsed_ms();
+    Encoded pictures = encode_pictures(resolved.inputs);
     const Clock loop_clock;
     Program& unet = programs_["unet"];
     unet.allocate(unet_shapes(model(), resolved.latents_shape, texts.size()));
@@ -143,9 +179,14 @@ class Pipeline::Impl {
     std::vector<NoiseStream> noise(resolved.seeds.begin(), resolved.seeds.end());
     for (std::size_t i = 0; i < noise.size(); ++i) noise[i].fill(latents.floats() + i * size, size);
     std::copy(given.begin(), given.end(), latents.floats());
+    const std::optional<Known> known =
+        begin_from(std::move(pictures), shared_->opened.schedule, resolved.rows, latents);
     LoopBuffers buffers(resolved.rows, noise.size(), size);
     result.num_steps_run = run_loop(
-        unet, {resolved.rows, time_shift_.data(), resolved.guidance, noise, on_step_end}, buffers);
+        unet,
+        {resolved.rows, time_shift_.data(), resolved.guidance, noise, on_step_end,
+         known ? &*known : nullptr},
+        buffers);
     result.timings.steps_ms = std::move(buffers.steps_ms);
     result.timings.denoise_ms = loop_clock.elapsed_ms();
     return {latents.floats(), latents.floats() + latents.count()};
@@ -175,6 +216,21 @@ class Pipeline::Impl {
                                    warnings);
   }
 
+  /// One picture at a time, each distinct one once.
+  Encoded encode_pictures(const std::vector<Input>& inputs) {
+    Encoded encoded;
+    std::map<const Image*, std::vector<float>> found;
+    for (const Input& input : inputs) {
+      if (!found.count(input.picture)) {
+        found[input.picture] = encode_picture(programs_["vae_encoder"], model(), *input.picture);
+      }
+      const std::vector<float>& latents = found[input.picture];
+      encoded.latents.insert(encoded.latents.end(), latents.begin(), latents.end());
+      encoded.keep.insert(encoded.keep.end(), input.keep.begin(), input.keep.end());
+    }
+    return encoded;
+  }
+
   /// Sets `time_shift_` [S, .], which is kept for as long as the schedule stays the same.
   void encode_schedule(const std::vector<BatchRow>& rows) {
     std::vector<int> timesteps;
@@ -195,6 +251,7 @@ class Pipeline::Impl {
     for (std::size_t i = 0; i < resolved.seeds.size(); ++i) {
       std::copy_n(latents.data() + i * input.count(), input.count(), input.floats());
       program.run();
+      if (!resolved.inputs.empty()) resolved.inputs[i].paste(image.floats());
       check_finite(image.floats(), image.count(), {resolved.seeds[i]}, "the decoder");
       if (is_flat(image.floats(), image.count())) {
         result.warnings.push_back("The image of seed " + std::to_string(resolved.seeds[i]) +
@@ -241,12 +298,14 @@ Opening::Opening(const std::filesystem::path& bundle, const Options& options)
 Request Opening::check(const std::vector<std::string>& prompts, const Request& request) const {
   const Opened& opened = impl_->opened;
   return with_memory([&] {
-    const ResolvedRequest resolved =
-        resolve_request(opened.bundle.model, opened.schedule, opened.tables, prompts, request);
+    const ResolvedRequest resolved = resolve_request(acceptance_of(opened), prompts, request);
     Request settled = request;
     settled.num_inference_steps = resolved.num_inference_steps;
     settled.solver = resolved.solver;
     settled.solver_table = resolved.solver_table;
+    settled.strength = resolved.strength;
+    settled.image_sha256 = resolved.image_sha256;
+    settled.mask_sha256 = resolved.mask_sha256;
     return settled;
   });
 }

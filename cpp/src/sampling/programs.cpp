@@ -19,7 +19,7 @@ Program& Programs::operator[](const std::string& name) {
   check_open();
   const auto found = opened_.find(name);
   if (found != opened_.end()) return *found->second;
-  free_all();  // before the next program's weights come
+  if (!resident_) free_all();  // before the next program's weights come
   return *(opened_[name] = open_(name));
 }
 

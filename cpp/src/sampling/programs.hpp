@@ -16,7 +16,8 @@ class Programs {
  public:
   using Open = std::function<std::unique_ptr<Program>(const std::string& name)>;
 
-  /// With `resident` all are opened now; else each when it is its turn, which frees the last one.
+  /// With `resident` all that every bundle has are opened now, and an optional one when it is used
+  /// first; else each when it is its turn, which frees the last one.
   Programs(Open open, bool resident);
   Programs(Programs&&) noexcept = default;
   ~Programs();

@@ -24,6 +24,7 @@ std::vector<ImageText> recipe_texts(const std::string& prompt, const Request& re
                  {"batch_size", batch_size},
                  {"device", "cpu"},
                  {"version", version()}});
+  if (!request.image_sha256.empty()) recipe["encoder"] = info.encoder;
   return {{"Description", prompt},
           {"Software", std::string("ldm-engine ") + version()},
           {"ldm-engine", recipe.dump()}};

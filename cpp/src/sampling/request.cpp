@@ -93,8 +93,9 @@ double common_guidance(const std::vector<double>& scales) {
 
 /// `request`, each setting of which was checked, with all that follows from others filled in; and
 /// the table of its solver, if it is a fitted one.
-std::pair<Request, std::optional<Table>> settled(Request request, const Tables& tables,
-                                         std::size_t count) {
+std::pair<Request, std::optional<Table>> settled(Request request, const Acceptance& accepted,
+                                                 std::size_t count) {
+  const Tables& tables = accepted.tables;
   const bool is_fitted = request.num_inference_steps == kAutoSteps || request.solver == kFitted;
   const double scale = is_fitted ? common_guidance(spread(request.guidance_scale, count)) : 1;
   choose_steps(request, tables, scale);
@@ -103,6 +104,7 @@ std::pair<Request, std::optional<Table>> settled(Request request, const Tables& 
   if (request.solver == kFitted) table = tables.find(scale, request.num_inference_steps);
   check_table(request, table);
   check_timesteps(request);
+  settle_pictures(request, count, accepted.model, accepted.no_pictures);
   return {std::move(request), std::move(table)};
 }
 
@@ -112,7 +114,7 @@ std::vector<BatchRow> resolve_rows(const NoiseSchedule& schedule, const Request&
   for (const double eta : spread(request.eta, count)) {
     solvers.push_back(table ? table->rows(schedule)
                             : solver_rows(request.solver, schedule, request.num_inference_steps,
-                                          request.timesteps, eta));
+                                          request.timesteps, eta, steps_to_run(request)));
   }
   return join_rows(solvers);
 }
@@ -139,12 +141,12 @@ std::vector<std::string> ResolvedRequest::texts() const {
   return texts;
 }
 
-ResolvedRequest resolve_request(const ModelInfo& model, const NoiseSchedule& schedule,
-                                const Tables& tables, const std::vector<std::string>& prompts,
+ResolvedRequest resolve_request(const Acceptance& accepted, const std::vector<std::string>& prompts,
                                 const Request& given) {
-  check_settings(prompts, given, {model, schedule.num_train_timesteps()});
+  const ModelInfo& model = accepted.model;
+  check_settings(prompts, given, {model, accepted.schedule.num_train_timesteps()});
   const std::size_t count = prompts.size();
-  const auto [request, table] = settled(given, tables, count);
+  const auto [request, table] = settled(given, accepted, count);
   const auto default_size = static_cast<int>(model.default_size());
   ResolvedRequest resolved;
   resolved.prompts = prompts;
@@ -156,12 +158,17 @@ ResolvedRequest resolve_request(const ModelInfo& model, const NoiseSchedule& sch
                             resolved.width / model.scale_factor};
   count_values(resolved.latents_shape);
   check_latents(request.latents, resolved.latents_shape);
-  resolved.rows = resolve_rows(schedule, request, table, count);
+  steps_to_run(request);  // refuses strengths that do not go with the steps
+  resolved.rows = resolve_rows(accepted.schedule, request, table, count);
   resolved.guidance = resolve_guidance(request.guidance_scale, count);
   resolved.seeds = spread_seeds(request.seed, count);
   resolved.num_inference_steps = request.num_inference_steps;
   resolved.solver = request.solver;
   resolved.solver_table = request.solver_table;
+  resolved.inputs = make_inputs(given, count, model);
+  resolved.strength = request.strength;
+  resolved.image_sha256 = request.image_sha256;
+  resolved.mask_sha256 = request.mask_sha256;
   return resolved;
 }
 

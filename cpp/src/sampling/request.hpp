@@ -4,12 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bundle/contract.hpp"
 #include "ldm_engine/request.hpp"
 #include "sampling/fitted.hpp"
+#include "sampling/inputs.hpp"
 #include "sampling/schedule.hpp"
 #include "sampling/solvers.hpp"
 
@@ -28,15 +30,26 @@ struct ResolvedRequest {
   std::vector<float> guidance;       ///< [B], or empty: no guidance
   std::vector<std::uint32_t> seeds;  ///< B
   Shape latents_shape;               ///< [B, C, h, w]
+  std::vector<Input> inputs;         ///< B pictures to start from, or none; of the given request
+  std::optional<double> strength;    ///< as the next two of a picture that is started from
+  std::string image_sha256;
+  std::string mask_sha256;
 
   /// The texts of the UNet's rows, B or with guidance 2B: [unconditional, text].
   std::vector<std::string> texts() const;
 };
 
+/// What a bundle that was opened accepts.
+struct Acceptance {
+  const ModelInfo& model;
+  const NoiseSchedule& schedule;
+  const Tables& tables;
+  std::string no_pictures;  ///< why no picture can be started from
+};
+
 /// Check what Pipeline::generate, which documents it, was given.
 /// Throws InvalidArgumentError, ShapeError for sizes, or BundleError for tables that are no good.
-ResolvedRequest resolve_request(const ModelInfo& model, const NoiseSchedule& schedule,
-                                const Tables& tables, const std::vector<std::string>& prompts,
+ResolvedRequest resolve_request(const Acceptance& accepted, const std::vector<std::string>& prompts,
                                 const Request& request);
 
 }  // namespace ldm_engine

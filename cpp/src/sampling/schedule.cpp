@@ -136,6 +136,11 @@ NoiseSchedule::NoiseSchedule(const Json& config) {
   }
 }
 
+std::pair<double, double> NoiseSchedule::level(int timestep) const {
+  const double alpha = alpha_cumprod(timestep);
+  return {std::sqrt(alpha), std::sqrt(1 - alpha)};
+}
+
 std::vector<int> NoiseSchedule::timesteps(int num_inference_steps) const {
   std::vector<int> timesteps;
   timesteps.reserve(static_cast<std::size_t>(num_inference_steps));

@@ -35,6 +35,9 @@ class NoiseSchedule {
   /// As many timesteps as steps, evenly spaced in log-SNR from noise to image; none comes twice.
   std::vector<int> log_snr_timesteps(int num_inference_steps) const;
 
+  /// The weights of image and noise at a timestep, sqrt(A) and sqrt(1 - A).
+  std::pair<double, double> level(int timestep) const;
+
   double alpha_cumprod(int timestep) const {
     return alphas_cumprod_[static_cast<std::size_t>(timestep)];
   }

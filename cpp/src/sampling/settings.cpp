@@ -15,6 +15,7 @@ namespace ldm_engine {
 namespace {
 
 constexpr std::int64_t kMaxSeed = std::numeric_limits<std::uint32_t>::max();
+constexpr std::size_t kSha256Digits = 64;
 constexpr double kMaxGuidance = 10'000;  // far beyond use; keeps float32 finite
 
 void check_size(const Setting& setting, std::int64_t value, const Limits& limits) {
@@ -99,15 +100,16 @@ void check_descending(const char* name, const std::vector<int>& timesteps, int c
   }
 }
 
-void check_table_digest(const char* name, const std::string& digest) {
+void check_digest(const char* name, const std::string& digest) {
+  const std::size_t digits =
+      std::string(name) == "solver_table" ? kTableDigestDigits : kSha256Digits;
   const auto is_hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
-  if (digest.empty() || (digest.size() == kTableDigestDigits &&
-                         std::all_of(digest.begin(), digest.end(), is_hex))) {
+  if (digest.empty() ||
+      (digest.size() == digits && std::all_of(digest.begin(), digest.end(), is_hex))) {
     return;
   }
   throw InvalidArgumentError("`" + std::string(name) + "` is " + in_quotes(digest) + "; the " +
-                             std::to_string(kTableDigestDigits) +
-                             " digits that a recipe has are accepted.");
+                             std::to_string(digits) + " digits that a recipe has are accepted.");
 }
 
 /// Checks one setting of a call, whatever the type of its field.
@@ -120,7 +122,7 @@ struct Check {
   void operator()(std::monostate) const { check_all(prompts); }
   void operator()(std::string Request::*field) const {
     const std::vector<std::string>& choices = setting.choices;
-    if (choices.empty()) return check_table_digest(setting.name, request.*field);
+    if (choices.empty()) return check_digest(setting.name, request.*field);
     if (std::find(choices.begin(), choices.end(), request.*field) != choices.end()) return;
     throw InvalidArgumentError("`" + std::string(setting.name) + "` is " +
                                in_quotes(request.*field) + "; " + joined(choices) +
@@ -129,6 +131,14 @@ struct Check {
   void operator()(std::vector<int> Request::*field) const {
     check_descending(setting.name, request.*field, limits.max_steps);
   }
+  void operator()(std::optional<double> Request::*field) const {
+    const std::optional<double>& strength = request.*field;
+    if (!strength || (*strength > 0 && *strength <= 1)) return;
+    throw InvalidArgumentError("`" + std::string(setting.name) + "` is " + number_text(*strength) +
+                               "; a number above 0 (as the picture is) up to 1 (little of it is "
+                               "left) is accepted.");
+  }
+  void operator()(std::vector<Image> Request::*) const {}  // settle_pictures does
   void operator()(int Request::*field) const {
     if (!*setting.auto_word || request.*field != kAutoSteps) check_value(std::int64_t{request.*field});
   }
@@ -187,6 +197,10 @@ struct Show {
   Json operator()(std::optional<int> Request::*field) const {
     return request.*field ? Json(*(request.*field)) : Json();
   }
+  Json operator()(std::optional<double> Request::*field) const {
+    return request.*field ? Json(*(request.*field)) : Json();
+  }
+  Json operator()(std::vector<Image> Request::*) const { return nullptr; }  // its hash says which
   template <typename T>
   Json operator()(PerImage<T> Request::*field) const {
     const PerImage<T>& given = request.*field;
@@ -228,6 +242,16 @@ const std::vector<Setting>& settings() {
        "Timesteps of the training schedule to step over, descending, with commas. Default: as the "
        "solver spaces its steps."},
       {"solver_table", &Request::solver_table, kLater, ""},
+      {"image", &Request::image, kLater,
+       "Picture to start from: a PNG file of the size to render."},
+      {"mask_image", &Request::mask_image, kLater,
+       "Mask of that picture, white where it is to be painted anew: a PNG file.", nullptr, "",
+       std::nullopt, std::nullopt, nullptr, nullptr, {}, "", "mask"},
+      {"strength", &Request::strength, kLater,
+       "How much of the picture is painted anew: of N steps the last N times this are taken. "
+       "Default: 0.8, and 1 with a mask."},
+      {"image_sha256", &Request::image_sha256, kLater, ""},
+      {"mask_sha256", &Request::mask_sha256, kLater, ""},
       {"height", &Request::height, kInEveryRecipe, "Height in pixels. Default: as trained.",
        nullptr, "", std::nullopt, std::nullopt, nullptr, check_size},
       {"width", &Request::width, kInEveryRecipe, "Width in pixels. Default: as trained.", nullptr,

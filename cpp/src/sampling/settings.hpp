@@ -27,7 +27,8 @@ struct Limits {
 using SettingField = std::variant<std::monostate, int Request::*, std::optional<int> Request::*,
                                   PerImage<double> Request::*, PerImage<std::int64_t> Request::*,
                                   PerImage<std::string> Request::*, std::string Request::*,
-                                  std::vector<int> Request::*>;
+                                  std::vector<int> Request::*, std::optional<double> Request::*,
+                                  std::vector<Image> Request::*>;
 
 /// One thing that may be set for an image. Its default is that of a Request.
 struct Setting {
@@ -46,6 +47,9 @@ struct Setting {
   void (*check)(const Setting& setting, std::int64_t value, const Limits& limits) = nullptr;
   std::vector<std::string> choices = {};  ///< of a text, if it is one of a few
   const char* auto_word = "";  ///< of a number that may be kAutoSteps: what commands call that
+  const char* short_name = "";  ///< of the option, where that is another name
+
+  const char* option() const { return *short_name ? short_name : name; }
 };
 
 /// All settings, in the order of recipes.

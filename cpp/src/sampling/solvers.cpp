@@ -30,22 +30,25 @@ Point point_of(double alpha_cumprod) {
 
 std::vector<Row> solver_rows(const std::string& solver, const NoiseSchedule& schedule,
                              int num_inference_steps, const std::vector<int>& timesteps,
-                             double eta) {
+                             double eta, int last) {
   const bool is_given = !timesteps.empty();
   if (solver == "dpmsolver++") {
-    return dpmsolver_rows(
-        schedule, is_given ? timesteps : schedule.log_snr_timesteps(num_inference_steps));
+    std::vector<int> spaced =
+        is_given ? timesteps : schedule.log_snr_timesteps(num_inference_steps);
+    spaced.erase(spaced.begin(), spaced.end() - last);
+    return dpmsolver_rows(schedule, spaced);
   }
+  const std::vector<Transition> steps = is_given ? schedule.transitions_over(timesteps)
+                                                 : schedule.transitions(num_inference_steps);
   std::vector<Row> rows;
-  for (const Transition& step : is_given ? schedule.transitions_over(timesteps)
-                                         : schedule.transitions(num_inference_steps)) {
-    rows.push_back(ddim_row(step, eta));
+  for (auto step = steps.end() - last; step != steps.end(); ++step) {
+    rows.push_back(ddim_row(*step, eta));
   }
   return rows;
 }
 
 std::vector<Row> ddim_rows(const NoiseSchedule& schedule, int num_inference_steps, double eta) {
-  return solver_rows("ddim", schedule, num_inference_steps, {}, eta);
+  return solver_rows("ddim", schedule, num_inference_steps, {}, eta, num_inference_steps);
 }
 
 std::vector<Row> dpmsolver_rows(const NoiseSchedule& schedule, const std::vector<int>& timesteps) {

@@ -41,11 +41,11 @@ struct BatchRow {
 };
 
 /// The rows of "ddim" or "dpmsolver++" from noise to image: over these descending `timesteps`
-/// or, where there are none, over `num_inference_steps` as the solver spaces them. `eta` is of DDIM
-/// alone.
+/// or, where there are none, over `num_inference_steps` as the solver spaces them; of either the
+/// `last` ones. `eta` is of DDIM alone.
 std::vector<Row> solver_rows(const std::string& solver, const NoiseSchedule& schedule,
                              int num_inference_steps, const std::vector<int>& timesteps,
-                             double eta);
+                             double eta, int last);
 
 /// DDIM (Song et al. 2021, arXiv:2010.02502) with the schedule's own spacing.
 std::vector<Row> ddim_rows(const NoiseSchedule& schedule, int num_inference_steps, double eta);

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from ..bundle.contract import PROGRAMS
-from ..sampling.settings import Setting, common_settings
+from ..sampling.settings import PICTURE_SETTINGS, Setting, common_settings
 
 SINGLE_STREAM, OFFLINE = "single-stream", "offline"  # MLPerf's terms
 SCENARIOS = (SINGLE_STREAM, OFFLINE)
@@ -19,8 +19,9 @@ Samples = tuple[float, ...]  #: seconds
 
 
 def call_settings() -> list[Setting]:
-    """The settings of an image that a benchmark has options for: all but the texts."""
-    return [setting for setting in common_settings() if "prompt" not in setting.name]
+    """The settings of an image that a benchmark has options for: all but texts and pictures."""
+    left_out = ("negative_prompt", *PICTURE_SETTINGS)
+    return [setting for setting in common_settings() if setting.name not in left_out]
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,10 @@ class Bundle:
         pixels = {SCHEDULER_CONFIG, VOCABULARY, *self._files_of(PROGRAMS)}
         return self.files_digest(pixels, self.tokenizer.digest_line)
 
+    def program_digest(self, program: str) -> str:
+        """One hash over the files of `program` in all formats."""
+        return self.files_digest(self._files_of([program]))
+
     def files_digest(self, names: Iterable[str], last_line: str = "") -> str:
         """One hash over the hashes of the files `names`, whatever their order."""
         lines = [f"{self.files[name].sha256}  {name}\n" for name in sorted(names)]

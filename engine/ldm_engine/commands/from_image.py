@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -13,7 +16,8 @@ from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..machine.device import Device
 from ..rendering.plan import MIN_ROWS
 from ..sampling.opening import Opened, choose_for
-from ..sampling.recipes import Recipe, read_recipe
+from ..sampling.pictures import Given, find_mask, find_picture
+from ..sampling.recipes import Recipe, encoder_of, read_recipe
 from ..sampling.request import MAX_BATCH, Request
 from ..sampling.settings import as_call
 from ..sampling.values import is_number, is_whole, shown
@@ -27,7 +31,8 @@ class OtherSolverError(InvalidArgumentError):
 
 
 #: Options of ``generate`` that do not change the image.
-_FREE = ("bundle", "output", "device", "memory", "from_image", "debug")
+_FREE = ("bundle", "output", "device", "memory", "from_image", "image", "mask_image",
+         "outpaint", "debug")  # fmt: skip
 
 
 def check_given(context: click.Context) -> None:
@@ -47,21 +52,31 @@ def check_given(context: click.Context) -> None:
 
 
 def generate_from_image(
-    bundle_path: Path, image_path: Path, output: Path, device: str, memory: str
+    bundle_path: Path,
+    image_path: Path,
+    pictures: Mapping[str, Any],
+    output: Path,
+    device: str,
+    memory: str,
 ) -> Path:
     """Render the image of a file once more and return where it was written.
 
+    Its `pictures` are those that it was made from, or their files, by the settings' names.
+
     Raises:
-        InvalidArgumentError: if the file has no recipe, or one of another bundle.
+        InvalidArgumentError: if the file has no recipe, or one of another bundle, or if it was made
+            from other pictures.
+        InputError: if one of these cannot be read.
         RuntimeUnavailableError: if its runtime or precision is not available here.
     """
     recipe = read_recipe(image_path)
     bundle = open_bundle(bundle_path)
     _check_origin(image_path, recipe, bundle, device)
+    given = _given(image_path, recipe, pictures)
     try:
         opened = choose_for(bundle, recipe.runtime, recipe.precision, device, recipe.threads)
         _check_solver(image_path, recipe, opened)
-        request = _request(recipe, opened)
+        request = _request(replace(recipe, settings={**recipe.settings, **given}), opened)
     except OtherSolverError:
         raise
     except (InvalidArgumentError, ArgumentTypeError) as error:
@@ -84,11 +99,38 @@ def _check_origin(path: Path, recipe: Recipe, bundle: Bundle, device: str) -> No
             f"{str(recipe.model)[:200]}, and {bundle.path} is {bundle.digest[:12]}…: the pixels "
             "would differ. Give the bundle that it was made with; `ldm-engine info` shows digests."
         )
+    made_by = encoder_of(recipe.settings, bundle)
+    if recipe.encoder != made_by:
+        raise InvalidArgumentError(
+            f"{path} was made from a picture by the encoder {shown(recipe.encoder)}, and "
+            f"{bundle.path} has {made_by or 'none'}: the pixels would differ. Give the bundle that "
+            "it was made with."
+        )
     if Device.parse(device).kind != recipe.device:
         raise InvalidArgumentError(
             f"{path} was rendered on a {str(recipe.device)[:10]}, and the pixels would "
             f"differ on {device}. Give another --device."
         )
+
+
+def _given(path: Path, recipe: Recipe, pictures: Mapping[str, Any]) -> dict[str, Given | None]:
+    """The `pictures` that the image was made from; raises unless they are these."""
+    found: dict[str, Given | None] = {}
+    for name, field, find in (
+        ("image", "image", find_picture), ("mask_image", "mask", find_mask)
+    ):  # fmt: skip
+        noted = recipe.settings[f"{field}_sha256"]
+        picture = None if pictures[name] is None else find(field, pictures[name])
+        if noted != (picture.sha256 if picture else None):
+            option = f"--{field}"
+            was = f"{option} with the sha256 {shown(noted)}" if noted else f"no {option}"
+            now = f"the one given has {picture.sha256}" if picture else "none is given"
+            raise InvalidArgumentError(
+                f"{path} was made with {was}, and {now}: the pixels would differ. Give what it was "
+                "made from."
+            )
+        found[name] = picture
+    return found
 
 
 def _check_solver(path: Path, recipe: Recipe, opened: Opened) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from PIL.Image import Image
 
 from ..runtimes.choice import MAX_THREADS
 from ..sampling.opening import open_to_run
+from ..sampling.outpainting import outpainting
+from ..sampling.pictures import read_mask, read_picture
 from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.programs import MEMORY_MODES
 from ..sampling.recipes import Recipe
@@ -19,7 +21,7 @@ from . import console
 from .from_image import check_given, generate_from_image
 from .images import contact_sheet, file_stem, save_png
 from .memory import opened_pipeline
-from .options import runtime_options, settings_options
+from .options import Margins, runtime_options, settings_options
 
 MAX_IMAGES = 100_000  #: a prompt; `render` is for more
 _FOLDER = click.Path(path_type=Path)
@@ -32,10 +34,16 @@ _FOLDER = click.Path(path_type=Path)
     "--from-image",
     type=_FOLDER,
     metavar="FILE",
-    help="Instead of a PROMPT: render the image FILE again from its recipe, pixel for pixel.",
+    help="Instead of a PROMPT: render the image FILE again from its recipe, pixel for pixel; with "
+    "the --image, --mask and --outpaint that it was made from.",
 )
 @click.option("-o", "--output", type=_FOLDER, default=Path(), help="Folder for the pictures.")
 @settings_options
+@click.option(
+    "--outpaint",
+    type=Margins(),
+    help="Paint on beyond the sides of --image: left=64,top=..., right=..., bottom=....",
+)
 @click.option("--seed", type=int, help="Images get the seeds S, S+1, ... Default: at random.")
 @click.option(
     "--num-images",
@@ -72,6 +80,7 @@ def generate(
     prompts: tuple[str, ...],
     from_image: Path | None,
     output: Path,
+    outpaint: dict[str, int] | None,
     seed: int | None,
     num_images: int,
     batch_size: int,
@@ -87,9 +96,11 @@ def generate(
 
     Pictures are PNG files that carry their recipe; no file is ever overwritten.
     """
+    settings |= _pictures(settings, outpaint)
     if from_image is not None:
         check_given(click.get_current_context())
-        path = generate_from_image(bundle, from_image, output, device, memory)
+        pictures = {name: settings[name] for name in ("image", "mask_image")}
+        path = generate_from_image(bundle, from_image, pictures, output, device, memory)
         console.out.print(str(path), markup=False)
         return
     if not prompts:
@@ -112,6 +123,22 @@ def generate(
     if grid:
         sheet = contact_sheet(images, columns=num_images if num_images > 1 else None)
         console.out.print(str(save_png(sheet, output, "grid")), markup=False)
+
+
+def _pictures(settings: Mapping[str, Any], margins: Mapping[str, int] | None) -> dict[str, Any]:
+    """Picture and mask, read once for all images, by the settings' names."""
+    image, mask = settings["image"], settings["mask_image"]
+    if margins and (image is None or mask is not None):
+        raise click.UsageError(
+            "--outpaint is for an --image, and makes the mask for it: give it with --image, "
+            "without --mask."
+        )
+    if margins:
+        image, mask = outpainting(image, **margins)
+    return {
+        "image": image if image is None else read_picture("image", image),
+        "mask_image": mask if mask is None else read_mask("mask", mask),
+    }
 
 
 def _rendered(

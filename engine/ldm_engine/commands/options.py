@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from ..sampling.outpainting import SIDES
 from ..sampling.settings import Setting, common_settings
+
+_LONG = 9  # digits of a number of pixels that Python need not read
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -17,9 +21,10 @@ def settings_options(command: Command, settings: Iterable[Setting] | None = None
     for setting in reversed(list(common_settings() if settings is None else settings)):
         default = setting.default if setting.command_default is None else setting.command_default
         command = click.option(
-            f"--{setting.name.replace('_', '-')}",
+            f"--{setting.field.replace('_', '-')}",
+            setting.name,
             type=_option_type(setting),
-            metavar=f"NUMBER|{setting.word}" if setting.word else None,
+            metavar=_metavar(setting),
             default=default,
             show_default=default not in (None, ""),
             help=setting.help,
@@ -27,12 +32,18 @@ def settings_options(command: Command, settings: Iterable[Setting] | None = None
     return command
 
 
+def _metavar(setting: Setting) -> str | None:
+    if setting.is_picture:
+        return "FILE"
+    return f"NUMBER|{setting.word}" if setting.word else None
+
+
 def _option_type(setting: Setting) -> Any:
     if setting.choices:
         return click.Choice(setting.choices)
     if setting.word:
         return NumberOrWord(setting.word)
-    return str if setting.kind is list else setting.kind
+    return str if setting.kind in (list, Path) else setting.kind
 
 
 class NumberOrWord(click.ParamType[Any]):
@@ -107,3 +118,24 @@ class ListOf(click.ParamType[Any]):
                 ctx,
             )
         return tuple(sorted(set(numbers)))
+
+
+class Margins(click.ParamType[Any]):
+    """Pixels at the sides of a picture, such as ``left=64,bottom=32``."""
+
+    name = "SIDE=PIXELS,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Pixels by side."""
+        pairs = [text.partition("=") for text in str(value).split(",")]
+        margins = {side.strip(): pixels.strip() for side, _, pixels in pairs}
+        pixels = [text for text in margins.values() if text.isdecimal() and len(text) < _LONG]
+        is_right = margins.keys() <= set(SIDES) and len(pixels) == len(margins)
+        if not is_right or len(margins) < len(pairs):
+            self.fail(
+                f"{value!r} is given; pixels for each of {', '.join(SIDES)} are accepted, such as "
+                "left=64,right=64.",
+                param,
+                ctx,
+            )
+        return {side: int(pixels) for side, pixels in margins.items()}

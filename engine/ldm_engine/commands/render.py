@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from ..errors import LDMEngineError
-from ..rendering.jobs import Defaults
+from ..rendering.jobs.rows import Defaults
+from ..rendering.jobs.sources import FORMATS, STDIN, spooled
 from ..rendering.options import EXECUTORS, LAYOUTS, RunOptions
 from ..rendering.run import Run
-from ..rendering.sources import FORMATS, STDIN, spooled
 from ..runtimes.choice import MAX_THREADS
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
 from ..sampling.request import MAX_BATCH
@@ -117,6 +117,7 @@ def render(
     settings = {setting.name: options.pop(setting.name) for setting in common_settings()}
     run_options = RunOptions(**options)
     with ExitStack() as spool:
+        folder = None
         if jobs == STDIN:
             if sys.stdin is None:
                 raise LDMEngineError(
@@ -125,7 +126,9 @@ def render(
             standard_input = spooled(sys.stdin.buffer, run_options.jobs_format)
             jobs, jobs_format = spool.enter_context(standard_input)
             run_options = replace(run_options, jobs_format=jobs_format)
-        _render(bundle, jobs, Defaults(num_images, settings), run_options, json_progress, spool)
+            folder = ""
+        defaults = Defaults(num_images, settings)
+        _render(bundle, jobs, defaults, run_options, json_progress, spool, folder)
 
 
 def _render(
@@ -135,11 +138,12 @@ def _render(
     run_options: RunOptions,
     json_progress: bool,
     spool: ExitStack,
+    folder: str | None,
 ) -> None:
     truncated = 0
     try:
         with console.stoppable() as should_stop, shown(json_progress) as show:
-            run = Run(bundle, jobs, defaults, run_options, show, should_stop)
+            run = Run(bundle, jobs, defaults, run_options, show, should_stop, folder)
             for record in run.records():
                 truncated += record["prompt_truncated"]
     except KeyboardInterrupt:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from ..errors import InputError, LDMEngineError, OutputError
@@ -31,6 +33,20 @@ def absolute(place: str) -> str:
     if scheme is not None:
         return scheme[0] + str(Path(place[scheme.end() :]).absolute())
     return place if is_url(place) else str(Path(place).absolute())
+
+
+def within(folder: str, place: str) -> str:
+    """`place`, a URL or path, which begins at `folder`, a URL or path, if it is relative."""
+    if not folder or is_url(place) or Path(place).is_absolute():
+        return place
+    return f"{folder}/{place}" if is_url(folder) else str(Path(folder, place))
+
+
+def folder_of(place: str) -> str:
+    """The folder of a file, a URL or path."""
+    if is_url(place):
+        return place.partition("?")[0].rpartition("/")[0]
+    return str(Path(place).absolute().parent)
 
 
 def import_fsspec() -> Any:
@@ -74,6 +90,32 @@ def open_to_read(name: str) -> Iterator[IO[bytes]]:
             "the URL, what fsspec needs for it, and the network, and start again: what is done is "
             "kept."
         ) from error
+
+
+def fetch(url: str, most_bytes: int, timeout_s: float) -> bytes:
+    """What lies at a `url`, or as much of it as `most_bytes`.
+
+    Raises:
+        InputError: if it cannot be read, or does not come in time.
+    """
+    answers: SimpleQueue[bytes | Exception] = SimpleQueue()
+
+    def read() -> None:
+        try:
+            with open_to_read(url) as file:
+                answers.put(file.read(most_bytes))
+        except Exception as error:
+            answers.put(error)
+
+    # A thread of its own: file systems know timeouts of many kinds, or none.
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        answer = answers.get(timeout=timeout_s)
+    except Empty:
+        raise InputError(f"{url} did not come within {timeout_s:g} s. Check the network.") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 class RemoteStorage(Storage):

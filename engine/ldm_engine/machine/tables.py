@@ -34,6 +34,7 @@ class Row:
     number: int  #: of the line, from 1; in tables of the record, the header not counted
     fields: Mapping[str, Any] | None
     fault: str = ""
+    folder: str = ""  #: or URL, at which paths in it begin; empty: the working folder
 
 
 def plain(value: Any, is_text: bool = False) -> Any:

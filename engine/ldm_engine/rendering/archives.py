@@ -20,11 +20,11 @@ from typing import Any
 
 from ..errors import OutputError
 from ..machine.storage import ALONE, SUFFIX, Storage
-from .jobs import identify
+from .jobs.identities import identify
 from .journals import Journals
 from .options import Shard
 from .records import Outcome, to_line
-from .selection import DONE, FAILED, STAGED
+from .selection import DONE, STAGED
 
 _STAGED, _LOST = "staged", "lost"
 _STAGED_FOLDER = re.compile(rf"{_STAGED}{SUFFIX}")
@@ -100,7 +100,7 @@ class TarJournals(Journals):
     def commit(self, outcomes: Sequence[Outcome]) -> None:
         """Write down a batch, and pack an archive if there is enough for one."""
         finished = [o for o in outcomes if "error" not in o]
-        self._write_down(self.failures, [o for o in outcomes if "error" in o], FAILED)
+        self._write_down_failures([o for o in outcomes if "error" in o])
         self._write_down(self._staged, finished, DONE | STAGED)
         self._waiting += finished
         while len(self._waiting) >= self._images_per_tar:

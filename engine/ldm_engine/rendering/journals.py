@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import OutputError
 from ..machine.storage import ALONE, FileStatus, Storage
-from .jobs import Identity, identify
+from .jobs.identities import Identity, identify
 from .options import Shard
 from .records import Outcome, from_line, is_cut, to_line
 from .selection import DONE, FAILED, STAGED, States
@@ -50,7 +50,7 @@ class Journals:
     def commit(self, outcomes: Sequence[Outcome]) -> None:
         """Write down a batch whose images are there."""
         self._write_down(self.records, [o for o in outcomes if "error" not in o], DONE)
-        self._write_down(self.failures, [o for o in outcomes if "error" in o], FAILED)
+        self._write_down_failures([o for o in outcomes if "error" in o])
 
     def record_bad_rows(self, failures: Sequence[Outcome]) -> None:
         """Write down rows that no image comes from."""
@@ -112,6 +112,11 @@ class Journals:
             key, settings = identify(outcome["id"]).key, bytes.fromhex(outcome["settings"])
             self._is_outdone |= bool(self._states.get(key)[0] & FAILED)
             self._states.add(key, flags, settings)
+
+    def _write_down_failures(self, failures: Sequence[Outcome]) -> None:
+        """Those without settings are tried again, as rows are of which no image comes."""
+        self._write_down(self.failures, [o for o in failures if "settings" in o], FAILED)
+        self.record_bad_rows([o for o in failures if "settings" not in o])
 
     def _load(self, kind: str, flag: int) -> None:
         """Read all journals of a kind; write this run's anew if lines of it do not count."""

@@ -11,8 +11,8 @@ from ..machine.storage import ALONE
 from ..runtimes.choice import check_options
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
 from ..sampling.request import MAX_BATCH
-from .jobs import Identity
-from .sources import FORMATS
+from .jobs.identities import Identity
+from .jobs.sources import FORMATS
 
 LAYOUTS = ("files", "webdataset")
 EXECUTORS = ("local", "ray")

@@ -23,7 +23,7 @@ from ..machine.storage import SUFFIX, TEMPORARY, LocalStorage, Storage
 from ..sampling.opening import Opened
 from ..sampling.settings import common_settings
 from ..version import __version__
-from .jobs import Defaults
+from .jobs.rows import Defaults
 from .journals import FAILURES
 from .options import RunOptions
 from .plan import Costs

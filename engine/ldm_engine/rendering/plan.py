@@ -17,9 +17,10 @@ from ..machine.memory import PeakMemory
 from ..sampling.opening import Opened
 from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.request import Request, latents_shape
-from ..sampling.settings import as_call
+from ..sampling.rules import steps_to_run
+from ..sampling.settings import PICTURE_SETTINGS, as_call
 from ..sampling.solvers import SOLVERS
-from .jobs import Task
+from .jobs.rows import Task
 from .selection import Group
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
@@ -76,7 +77,7 @@ def plan_batches(
     for part in _parts(tasks, batch_size, max_waiting):
         wanted = tuple(map(is_wanted, part))
         if any(wanted):
-            rows = costs.rows(len(part), batch_size, part[0].values["num_inference_steps"])
+            rows = costs.rows(len(part), batch_size, steps_to_run(part[0].values))
             yield Batch(tuple(part), wanted, batch_size, rows)
 
 
@@ -177,7 +178,8 @@ def measure_costs(pipe: LDMTextToImagePipeline, example: Task, batch_size: int) 
 
 def _seconds(pipe: LDMTextToImagePipeline, task: Task, rows: int, steps: int) -> float:
     as_usual = {"num_inference_steps": steps, "solver": SOLVERS[0]}  # which costs the same
-    as_usual |= {"timesteps": None, "solver_table": None}
+    others = ("timesteps", "solver_table", *PICTURE_SETTINGS)
+    as_usual |= dict.fromkeys(others)
     task = replace(task, values={**task.values, **as_usual})
     start = time.perf_counter()
     pipe.denoise(batch_request(pipe.opened, [task], rows))

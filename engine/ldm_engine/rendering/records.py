@@ -12,7 +12,7 @@ from typing import Any
 from ..machine.storage import Storage
 from ..machine.tables import Row
 from ..sampling.settings import HASH_BYTES, SETTINGS, recorded, settings_hash
-from .jobs import Task
+from .jobs.rows import Task
 
 #: A line of ``records.jsonl``, or with the key "error" one of ``failures.jsonl``.
 Outcome = dict[str, Any]
@@ -36,6 +36,7 @@ def record(task: Task, path: str, file: Mapping[str, Any], facts: Mapping[str, A
         "row": task.row,
         **file,
         **recorded(task.values),
+        **_pictures(task),
         **facts,
         **({"extra": dict(task.extra)} if task.extra else {}),
     }
@@ -53,6 +54,15 @@ def is_cut(content: bytes, size: int) -> bool:
     return len(content) < 4 or not content.strip(b"\0")
 
 
+def _pictures(task: Task) -> dict[str, str]:
+    """Where the pictures of an image came from, by the names of jobs' fields."""
+    return {
+        s.field: task.values[s.name].place
+        for s in SETTINGS
+        if s.is_picture and task.values[s.name] is not None
+    }
+
+
 def failure(task: Task, fault: str) -> Outcome:
     """The line of an image that came out unusable."""
     return {
@@ -62,6 +72,11 @@ def failure(task: Task, fault: str) -> Outcome:
         "seed or the guidance.",
         "settings": settings_hash(task.values).hex(),
     }
+
+
+def picture_failure(task: Task, fault: str) -> Outcome:
+    """The line of an image whose pictures cannot be read now; a later run tries again."""
+    return {"row": task.row, "id": task.identity.id, "error": fault}
 
 
 def row_failure(row: Row, fault: str) -> Outcome:
@@ -121,7 +136,7 @@ def write_gallery(
 
 def _entries(records: Iterable[Outcome]) -> Iterator[dict[str, object]]:
     # In the order in which the page shows them.
-    names = (s.name for s in SETTINGS)
+    names = (s.field for s in SETTINGS)
     shown = ("id", *names, "precision", "path", "member", "row", "extra")
     for outcome in records:
         extra = {name: v for name, v in (outcome.get("extra") or {}).items() if v is not None}

@@ -21,15 +21,18 @@ from ..errors import LDMEngineError
 from ..machine.storage import Storage
 from ..runtimes.base import RuntimeOptions
 from ..runtimes.choice import RUNTIMES, Choice
+from ..sampling.inputs import Input
 from ..sampling.opening import Opened, prepare
 from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.pixels import is_flat, non_finite_rows, to_pil
 from ..sampling.recipes import IMAGE_FORMATS, Recipe, encode_image
+from ..sampling.request import Request
 from ..sampling.settings import settings_hash
 from ..sampling.tokenizer import PromptTruncatedWarning
-from .jobs import Task
+from .jobs.loaded import Loaded
+from .jobs.rows import Task
 from .plan import Batch, batch_request
-from .records import Outcome, failure, record
+from .records import Outcome, failure, picture_failure, record
 
 IMAGES = "images"
 #: Called with a batch's outcomes when its images are there; may be in another thread.
@@ -68,6 +71,7 @@ class _Drawn:
     fault: str  # what was wrong, in the run's precision if `pixels` came out in fp32
     recipe: Recipe
     is_truncated: bool  # the prompt was longer than the model takes
+    notice: str  # what was done to its picture
     loop_s: float  # its share of the batch's
     decode_s: float
 
@@ -115,24 +119,38 @@ class Renderer:
         finally:
             pool.shutdown(wait=not at_once, cancel_futures=at_once)
 
-    def _draw(self, batch: Batch) -> list[_Drawn]:
-        """The images of a batch that are wanted."""
+    def _draw(self, batch: Batch) -> list[_Drawn | Outcome]:
+        """The images of a batch that are wanted, or why there is none."""
         start = time.perf_counter()
-        latents, truncated = self._denoise(batch)
+        loaded = [Loaded.of(task) for task in batch.tasks]
+        readable = [one.task for one in loaded if not one.fault]
+        wanted = [(row, one) for row, one in enumerate(loaded) if batch.wanted[row]]
+        if not readable:
+            return [picture_failure(one.source, one.fault) for _, one in wanted]
+        # Whose picture cannot be read keeps its row, so that the others keep theirs.
+        tasks = [readable[0] if one.fault else one.task for one in loaded]
+        request = batch_request(self._opened, tasks, batch.rows)
+        latents, truncated = self._denoise(batch, request)
         loop_s = (time.perf_counter() - start) / len(batch.tasks)
         return [
-            self._draw_one(task, latents[row : row + 1], batch.batch_size, truncated, loop_s)
-            for row, (task, wanted) in enumerate(zip(batch.tasks, batch.wanted, strict=True))
-            if wanted
-        ]
+            picture_failure(one.source, one.fault)
+            if one.fault
+            else self._draw_one(
+                one, latents[row : row + 1], request.inputs[row : row + 1],
+                batch.batch_size, truncated, loop_s,
+            )
+            for row, one in wanted
+        ]  # fmt: skip
 
-    def _denoise(self, batch: Batch) -> tuple[NDArray[np.float32], frozenset[str]]:
+    def _denoise(
+        self, batch: Batch, request: Request
+    ) -> tuple[NDArray[np.float32], frozenset[str]]:
         """Latents [B, 4, h, w], and the prompts that were longer than the model takes."""
         with warnings.catch_warnings(record=True) as caught:
             # They stand in the records: a million of them would fill memory and terminal.
             warnings.simplefilter("always", PromptTruncatedWarning)
             try:
-                latents = self.pipe.denoise(batch_request(self._opened, batch.tasks, batch.rows))
+                latents = self.pipe.denoise(request)
             except LDMEngineError as error:
                 rows = ", ".join(str(task.row) for task in batch.tasks[:10])
                 raise LDMEngineError(
@@ -145,21 +163,23 @@ class Renderer:
 
     def _draw_one(
         self,
-        task: Task,
+        one: Loaded,
         latents: NDArray[np.float32],
+        inputs: Sequence[Input],
         batch_size: int,
         truncated: frozenset[str],
         loop_s: float,
     ) -> _Drawn:
         start = time.perf_counter()
-        pixels, fault = _decode(self.pipe, latents)
-        recipe = Recipe.of(task.values, self._opened, batch_size)
+        pixels, fault = _decode(self.pipe, latents, inputs)
+        recipe = Recipe.of(one.source.values, self._opened, batch_size)
         if pixels is None and recipe.precision != "fp32":
-            pixels, recipe, fault_in_fp32 = self._render_in_fp32(task)
+            pixels, recipe, fault_in_fp32 = self._render_in_fp32(one.task)
             fault = f"{fault}, and in fp32 {fault_in_fp32}"
         decode_s = time.perf_counter() - start
+        task = one.source
         is_truncated = task.values["prompt"] in truncated
-        return _Drawn(task, pixels, fault, recipe, is_truncated, loop_s, decode_s)
+        return _Drawn(task, pixels, fault, recipe, is_truncated, one.notice, loop_s, decode_s)
 
     def _render_in_fp32(self, task: Task) -> tuple[NDArray[np.float32] | None, Recipe, str]:
         """Render one image once more, with little memory beside what the run takes."""
@@ -168,13 +188,14 @@ class Renderer:
             self._in_fp32 = LDMTextToImagePipeline.from_opened(opened, "sequential")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PromptTruncatedWarning)
-            latents = self._in_fp32.denoise(batch_request(opened, [task], 1))
-        pixels, fault = _decode(self._in_fp32, latents)
+            request = batch_request(opened, [task], 1)
+            latents = self._in_fp32.denoise(request)
+        pixels, fault = _decode(self._in_fp32, latents, request.inputs)
         return pixels, Recipe.of(task.values, opened, 1), fault
 
-    def _finish(self, drawn: Sequence[_Drawn], commit: Commit) -> list[Outcome]:
+    def _finish(self, drawn: Sequence[_Drawn | Outcome], commit: Commit) -> list[Outcome]:
         """Encode and write the images of a batch, and then their records."""
-        outcomes = [self._finish_one(image) for image in drawn]
+        outcomes = [self._finish_one(o) if isinstance(o, _Drawn) else o for o in drawn]
         self._storage.sync([o["path"] for o in outcomes if "path" in o])
         commit(outcomes)
         return outcomes
@@ -199,16 +220,18 @@ class Renderer:
                 "writing": round(time.perf_counter() - start, 4),
             },
         }
+        if drawn.notice:
+            facts["notice"] = drawn.notice
         return record(task, path, file, facts)
 
 
 def _decode(
-    pipe: LDMTextToImagePipeline, latents: NDArray[np.float32]
+    pipe: LDMTextToImagePipeline, latents: NDArray[np.float32], inputs: Sequence[Input]
 ) -> tuple[NDArray[np.float32] | None, str]:
     """Pixels [1, H, W, 3] of one image's `latents`, or None and what is wrong with them."""
     if non_finite_rows(latents):
         return None, "it came out of the UNet as NaN or infinity"
-    pixels = pipe.decode(latents)
+    pixels = pipe.decode(latents, inputs)
     if non_finite_rows(pixels):
         return None, "it came out of the decoder as NaN or infinity"
     if is_flat(pixels[0]):

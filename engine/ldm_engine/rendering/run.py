@@ -14,10 +14,11 @@ from ..machine.lock import locked
 from ..machine.remote import absolute
 from ..machine.storage import Storage
 from ..sampling.opening import open_to_run
-from ..sampling.settings import default_values
+from ..sampling.settings import common_settings, default_values
 from .archives import TarJournals
 from .execution import Counter, Execution, Progress
-from .jobs import Defaults, RowReader
+from .jobs.rows import Defaults, RowReader
+from .jobs.sources import Jobs, JobsError, check_jobs
 from .journals import Journals
 from .options import RunOptions, Shard
 from .places import RunFile, check_same, find_place, fingerprint, load_run_file
@@ -25,7 +26,6 @@ from .plan import Batch, plan_batches
 from .ray import import_ray
 from .records import PAGE, Outcome, write_gallery
 from .selection import Selection, States, Survey
-from .sources import Jobs, JobsError, check_jobs
 
 _SHOWN_FAULTS = 5
 _CHUNK = 1000
@@ -72,12 +72,20 @@ def render(
             f"{', '.join(sorted(names | settings.keys()))} are accepted."
         )
     settings.update((name, options.pop(name)) for name in settings.keys() & options.keys())
+    for setting in common_settings():
+        path = settings[setting.name]
+        if setting.is_picture and isinstance(path, (str, os.PathLike)):
+            settings[setting.name] = _absolute(path)
     # What is rendered later does not depend on where the application goes meanwhile.
     run_options = RunOptions(output=_absolute(output), **options)
     defaults = Defaults(num_images, settings)
+    folder = None
     if isinstance(jobs, (str, os.PathLike)):
         jobs = _absolute(jobs)
-    return Run(_absolute(bundle), jobs, defaults, run_options, on_progress).records()
+    else:
+        folder = absolute("")
+    run = Run(_absolute(bundle), jobs, defaults, run_options, on_progress, folder=folder)
+    return run.records()
 
 
 def _absolute(place: str | os.PathLike[str]) -> str:
@@ -107,6 +115,7 @@ class Run:
     options: RunOptions
     on_progress: Callable[[Progress], None] = lambda progress: None
     should_stop: Callable[[], bool] = lambda: False
+    folder: str | None = None  #: where paths in jobs begin; None: in the folder of their file
     summary: Summary | None = field(default=None, init=False)
 
     def records(self) -> Iterator[Outcome]:
@@ -140,7 +149,9 @@ class Run:
             journals.load(states)
             for notice in journals.notices():
                 warnings.warn(notice, stacklevel=2)
-            selection = Selection(self.jobs, jobs_format, reader, states, shard, options.strict)
+            selection = Selection(
+                self.jobs, jobs_format, reader, states, shard, options.strict, self.folder
+            )
             survey = self._survey(selection, journals)
             counter = Counter(survey.total, survey.done, survey.failed, survey.bad_rows)
             self.summary = Summary(

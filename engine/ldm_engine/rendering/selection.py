@@ -7,16 +7,17 @@ render. Both readings judge every row alike, in every shard.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..errors import ArgumentTypeError, InputError, InvalidArgumentError
 from ..machine.tables import Row
 from ..sampling.settings import HASH_BYTES, settings_hash
-from .jobs import RowReader, Task
+from .jobs.rows import RowReader, Task
+from .jobs.sources import Jobs, read_rows
 from .options import Shard
 from .records import Outcome, row_failure
-from .sources import Jobs, read_rows
 
 #: States of an id, which may be in several; 0: never seen.
 DONE = 1  #: its image is there and recorded
@@ -91,6 +92,7 @@ class Selection:
     states: States
     shard: Shard
     strict: bool = False  #: whether a field that is not read and no earlier row has is a failure
+    folder: str | None = None  #: where paths in rows begin, as ``read_rows`` takes it
     #: Fields that are not read, of all rows: each record has them.
     columns: dict[str, None] = field(default_factory=dict, init=False)
 
@@ -120,6 +122,12 @@ class Selection:
                 found.failed += state == FAILED
                 if not state:
                     found.groups.setdefault(task.group, Group(task)).images += 1
+        if unused := self.reader.unused():
+            warnings.warn(
+                f"{' and '.join(f'`{name}`' for name in unused)} is given for all jobs, and none "
+                "of them starts from an `image`.",
+                stacklevel=2,
+            )
         yield found
 
     def tasks(self) -> Iterator[Task]:
@@ -145,7 +153,7 @@ class Selection:
 
     def _rows(self, seen: int) -> Iterator[tuple[Row, Sequence[Task], str]]:
         """Each row with its images, or with what is wrong."""
-        for row in read_rows(self.jobs, self.jobs_format):
+        for row in read_rows(self.jobs, self.jobs_format, self.folder):
             tasks, fault = self._judge(row, seen)
             if fault:
                 yield row, (), fault
@@ -158,8 +166,8 @@ class Selection:
         if row.fields is None:
             return (), row.fault
         try:
-            tasks = self.reader.tasks(row.number, row.fields, self.columns)
-        except (InvalidArgumentError, ArgumentTypeError) as error:
+            tasks = self.reader.tasks(row.number, row.fields, self.columns, row.folder)
+        except (InvalidArgumentError, ArgumentTypeError, InputError) as error:
             return (), str(error)
         for task in tasks:
             flags, settings = self.states.get(task.identity.key)
@@ -171,7 +179,7 @@ class Selection:
             if flags & DONE and settings != settings_hash(task.values):
                 return (), (
                     f"the image {task.identity.id[:200]!r} was rendered before with another "
-                    "prompt, seed or setting; give the new one another id"
+                    "prompt, seed, picture or setting; give the new one another id"
                 )
         return tasks, ""
 

@@ -33,6 +33,17 @@ def encode_time(
     return np.array(program.outputs["time_shift"])
 
 
+def encode_picture(
+    program: Program, model: ModelInfo, picture: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Latents [C, h, w] of one picture [H, W, 3], by the program ``vae_encoder``."""
+    height, width = (side // model.scale_factor for side in picture.shape[:2])
+    program.allocate(shapes("vae_encoder", model, B=1, h=height, w=width))
+    np.divide(picture, np.float32(255), out=program.inputs["image"][0])
+    program.run()
+    return np.array(program.outputs["latents"][0])
+
+
 def unet_shapes(
     model: ModelInfo, latents: tuple[int, ...], rows: int
 ) -> dict[str, tuple[int, ...]]:

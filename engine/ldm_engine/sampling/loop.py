@@ -7,6 +7,7 @@ It knows no solver: what to do is in the rows (``solvers.py``). Its twin in C++ 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,23 @@ from .noise import NoiseStream
 from .solvers import Row
 
 
+@dataclass(frozen=True)
+class Known:
+    """Latents of which a part is known, and stays at the noise level that each step leads to."""
+
+    keep: NDArray[np.bool_]  #: [B, 1, h, w], which part
+    image: NDArray[np.float32]  #: [B, 4, h, w] without noise
+    noise: NDArray[np.float32]  #: [B, 4, h, w] that the latents began with
+    levels: Sequence[tuple[float, float]]  #: after each step, the weights of image and noise
+
+
 def denoise(
     unet: Program,
     rows: Sequence[Row],
     time_shift: NDArray[np.float32],
     guidance: NDArray[np.float32] | None,
     noise: NoiseStream,
+    known: Known | None = None,
 ) -> Iterator[int]:
     """Denoise ``unet.inputs["latents"]`` in place; gives the index of each step when it is done.
 
@@ -36,11 +48,13 @@ def denoise(
         time_shift: [S, .], row i for step i.
         guidance: [B, 1, 1, 1] or None.
         noise: positioned after the initial latents.
+        known: what is restored after each step.
     """
     latents = unet.inputs["latents"]  # [B, 4, h, w]
     length = max((len(row.b) for row in rows), default=0)
     history = [np.zeros_like(latents) for _ in range(length)]  # a ring; step i writes i % length
     scratch = np.zeros_like(latents)
+    restored = None if known is None else np.zeros_like(latents)
     for index, row in enumerate(rows):
         np.copyto(unet.inputs["time_shift"], time_shift[index : index + 1])
         unet.run(unchanged=("text_kv",) if index else ())
@@ -57,6 +71,12 @@ def denoise(
             noise.fill(scratch, row.drawing)
             scratch *= row.s
             latents += scratch
+        if known is not None and restored is not None:
+            of_image, of_noise = known.levels[index]
+            np.multiply(known.image, of_image, out=restored)
+            np.multiply(known.noise, of_noise, out=scratch)
+            restored += scratch
+            np.copyto(latents, restored, where=known.keep)
         yield index
 
 

@@ -13,7 +13,7 @@ _FOREIGN = {
         ("size", "imagesize", "resolution", "dimensions"), "`height` and `width` are accepted"
     ),
     **dict.fromkeys(
-        ("strength", "denoisingstrength", "initimage", "clipskip", "subseed", "subseedstrength",
+        ("clipskip", "subseed", "subseedstrength",
          "guidancerescale", "sigmas", "latents", "promptembeds",
          "negativepromptembeds", "lora", "loras"), "there is no such setting"
     ),
@@ -34,9 +34,9 @@ class Names:
 
     def __init__(self, others: Mapping[str, Iterable[str]]) -> None:
         """`others` are fields beside the settings, with what other programs call them."""
-        self.known = (*others, *(setting.name for setting in SETTINGS))
+        self.known = (*others, *(setting.field for setting in SETTINGS))
         self._meant = {alias: name for name, aliases in others.items() for alias in aliases}
-        self._meant |= {alias: s.name for s in SETTINGS for alias in s.aliases.split()}
+        self._meant |= {alias: s.field for s in SETTINGS for alias in s.aliases.split()}
         self._meant |= {folded(name): name for name in self.known}
         #: Those in which a slip is noticed.
         self._long = {w: k for w, k in self._meant.items() if len(w) >= _LONG or w == folded(k)}

@@ -13,7 +13,7 @@ from typing import Any
 from ..bundle.bundle import SCHEDULER_CONFIG, Bundle
 from ..bundle.contract import OPTIONAL_PROGRAMS, PROGRAMS
 from ..bundle.manifest import open_bundle
-from ..errors import RuntimeUnavailableError
+from ..errors import LDMEngineError, RuntimeUnavailableError
 from ..runtimes.base import Program, RuntimeOptions
 from ..runtimes.choice import (
     RUNTIMES,
@@ -39,11 +39,17 @@ class Opened:
     options: RuntimeOptions
     schedule: NoiseSchedule
     tables: Tables  #: of the solvers that were fitted to the bundle
+    checks_hashes: bool = True  #: of optional programs, when they are opened
 
     @property
     def limits(self) -> Limits:
         """What the bundle accepts of an image."""
-        return Limits(self.bundle.model, self.schedule, self.tables)
+        try:
+            self._require("vae_encoder")
+            no_pictures = ""
+        except LDMEngineError as error:
+            no_pictures = str(error)
+        return Limits(self.bundle.model, self.schedule, self.tables, no_pictures)
 
     def request(self, settings: Mapping[str, Any], latents: Any = None) -> Request:
         """The settings of a call of a pipeline over this, checked: see ``resolve_request``."""
@@ -53,11 +59,13 @@ class Opened:
         """Load one program with its weights.
 
         Raises:
-            BundleError: if it is optional, and the bundle lacks it.
+            BundleError: if it is optional, and the bundle lacks it, or its files are damaged.
             RuntimeUnavailableError: if it is optional, and outside its tolerance in this precision.
         """
         if name in OPTIONAL_PROGRAMS:
             self._require(name)
+            if self.checks_hashes:
+                self.bundle.check_changed_files(self._files_of(name))
         return self.choice.runtime.open(self.bundle, name, self.options)
 
     def _require(self, optional: str) -> None:
@@ -75,21 +83,20 @@ class Opened:
     def check_hashes(self) -> None:
         """Compare the files that are needed with the manifest's hashes.
 
-        A file that had its hash is read again only when its size or times have changed.
+        A file that had its hash is read again only when its size or times have changed. Those of
+        optional programs are looked at when these are opened.
 
         Raises:
             BundleError: naming every missing or altered file.
         """
-        runtime, precision = self.choice.runtime, self.options.precision
-        programs = [
-            name
-            for program in PROGRAMS
-            for name in self.bundle.programs[program]
-            .formats[runtime.format_of(program, precision)]
-            .files
-        ]
+        programs = [file for program in PROGRAMS for file in self._files_of(program)]
         others = [name for name in self.bundle.files if "/" not in name]
         self.bundle.check_changed_files(programs + others)
+
+    def _files_of(self, program: str) -> tuple[str, ...]:
+        """The files that a program is run from."""
+        format_name = self.choice.runtime.format_of(program, self.options.precision)
+        return self.bundle.programs[program].formats[format_name].files
 
     def in_fp32(self) -> Opened:
         """The same bundle in fp32, in the runtime that computes in it from the same files."""

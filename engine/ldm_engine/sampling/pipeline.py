@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..bundle.bundle import Bundle
-from ..bundle.contract import PROGRAMS
+from ..bundle.contract import OPTIONAL_PROGRAMS, PROGRAMS
 from ..errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, NonFiniteError
 from ..runtimes.base import RuntimeOptions
 from ..runtimes.choice import check_options, require
-from .encoding import encode_text, encode_time, unet_shapes
-from .loop import denoise
+from .encoding import encode_picture, encode_text, encode_time, unet_shapes
+from .inputs import Input
+from .loop import Known, denoise
 from .noise import NoiseStream
 from .opening import Opened, open_to_run
 from .pixels import is_flat, non_finite_rows, to_pil
@@ -30,6 +32,7 @@ from .schedule import NoiseSchedule
 from .tokenizer import Tokenizer
 
 OUTPUT_TYPES = ("pil", "np")
+_KEPT_PICTURES = 64  #: whose latents, 16 kB at 256x256, are not encoded again
 #: Called after each step with (step index, timestep, latents); True stops the run.
 StepCallback = Callable[[int, int, NDArray[np.float32]], object]
 _OVERFLOW = "fp16 ends at 65504, which this model may exceed: use bf16 or fp32. "
@@ -72,6 +75,7 @@ class LDMTextToImagePipeline:
         self._programs = programs
         self._in_use = threading.Lock()
         self._time_shift: tuple[tuple[int, ...], NDArray[np.float32]] | None = None
+        self._encoded: OrderedDict[tuple[str, tuple[int, ...]], NDArray[np.float32]] = OrderedDict()
 
     @classmethod
     def from_pretrained(
@@ -115,6 +119,7 @@ class LDMTextToImagePipeline:
         opened = open_to_run(
             path, runtime=runtime, precision=precision, device=device, threads=threads
         )
+        opened = replace(opened, checks_hashes=check_hashes)
         if check_hashes:
             opened.check_hashes()
         return cls.from_opened(opened, memory)
@@ -123,7 +128,8 @@ class LDMTextToImagePipeline:
     def from_opened(cls, opened: Opened, memory: str = "resident") -> LDMTextToImagePipeline:
         """Load the programs of a bundle that was opened, and hashed if it is to be, before."""
         shared = _Shared(opened, Tokenizer.of(opened.bundle))
-        return cls(shared, Programs(PROGRAMS, opened.open_program, memory))
+        programs = Programs(PROGRAMS, opened.open_program, memory, OPTIONAL_PROGRAMS)
+        return cls(shared, programs)
 
     def clone(self) -> LDMTextToImagePipeline:
         """Another pipeline for another thread.
@@ -203,6 +209,11 @@ class LDMTextToImagePipeline:
         solver: str = "ddim",
         timesteps: Sequence[int] | None = None,
         solver_table: str | None = None,
+        image: Any = None,
+        mask_image: Any = None,
+        strength: float | None = None,
+        image_sha256: str | Sequence[str] | None = None,
+        mask_sha256: str | Sequence[str] | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> ImagePipelineOutput:
         """Render one image a prompt.
@@ -210,8 +221,8 @@ class LDMTextToImagePipeline:
         Args:
             prompt: one text or a list of B texts. Text beyond the token length is cut off with a
                 ``PromptTruncatedWarning`` that shows it.
-            height: in pixels; a multiple of ``bundle.model.pixel_multiple``. Default: the size the
-                model was trained at.
+            height: in pixels; a multiple of ``bundle.model.pixel_multiple``. Default: that of
+                `image`, or the size the model was trained at.
             width: likewise.
             num_inference_steps: 1 to 1000 steps, each a call of the UNet; or "auto" for the fewest
                 of the bundle's fitted solvers with which held-out pictures were as near to the
@@ -232,6 +243,17 @@ class LDMTextToImagePipeline:
                 solver's own spacing.
             solver_table: of a fitted solver, the hash that a recipe names it by: it must be the
                 bundle's.
+            image: picture to start from in place of noise alone: a PIL image, a path or URL, or an
+                array [H, W, 3] of 8 bits or of floats in [0, 1]; one, or a list of one an image.
+                Where it has another size than `height` and `width` it is cropped and resized.
+            mask_image: mask of that picture, of the same size, likewise or an array [H, W]: what is
+                white is painted anew, grown to cells of ``bundle.model.scale_factor`` pixels; all
+                else stays, byte for byte.
+            strength: above 0 to 1, how much of `image` is painted anew: of N steps the last
+                ``int(N * strength)`` are taken. Default: 0.8, and 1.0 with `mask_image`.
+            image_sha256: what a recipe has of `image`: it must be the same. Of a file the hash of
+                its bytes.
+            mask_sha256: likewise of `mask_image`.
             callback_on_step_end: called after each step with (step index, timestep, latents); the
                 latents are the live array [B, 4, h, w]. Returning True stops the run, and the
                 image of the latents so far is returned.
@@ -239,11 +261,14 @@ class LDMTextToImagePipeline:
         Raises:
             ArgumentTypeError: if an argument has the wrong type.
             InvalidArgumentError: if a value is outside its range (``ShapeError`` for sizes).
+            InputError: if a picture's file cannot be read.
+            BundleError: if a picture is given, and the bundle has no program to encode it.
             NonFiniteError: if an image came out as NaN or infinity.
             LDMEngineError: if this pipeline is in use, or a program cannot be run.
 
         Warns:
             FlatImageWarning: if an image has a single colour.
+            PictureWarning: if a picture has transparent parts, which are laid on white.
         """
         if generator is not None:
             raise ArgumentTypeError(
@@ -261,6 +286,11 @@ class LDMTextToImagePipeline:
             "solver": solver,
             "timesteps": timesteps,
             "solver_table": solver_table,
+            "image": image,
+            "mask_image": mask_image,
+            "strength": strength,
+            "image_sha256": image_sha256,
+            "mask_sha256": mask_sha256,
             "height": height,
             "width": width,
         }
@@ -286,7 +316,7 @@ class LDMTextToImagePipeline:
         with self._used():
             latents, steps_run = self._denoise(request, callback_on_step_end)
             _check_finite(latents, request, "the UNet", self.options.precision)
-            pixels = self._decode(latents)
+            pixels = self._decode(latents, request.inputs)
         _check_finite(pixels, request, "the decoder", self.options.precision)
         _warn_of_flat_images(pixels, request.seeds)
         images = pixels if output_type == "np" else to_pil(pixels)
@@ -304,18 +334,20 @@ class LDMTextToImagePipeline:
             latents, _ = self._denoise(request, None)
             return np.array(latents)
 
-    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def decode(
+        self, latents: NDArray[np.float32], inputs: Sequence[Input] = ()
+    ) -> NDArray[np.float32]:
         """Pixels [B, H, W, 3] in [0, 1], one image at a time: memory does not grow with B.
 
-        It looks for no NaN.
+        It looks for no NaN. What is to stay of `inputs`, B or none, is put into the images.
 
         Raises:
             LDMEngineError: as ``render``.
         """
         with self._used():
-            return self._decode(latents)
+            return self._decode(latents, inputs)
 
-    def _decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _decode(self, latents: NDArray[np.float32], inputs: Sequence[Input]) -> NDArray[np.float32]:
         program = self._programs["vae_decoder"]
         height, width = (side * self.bundle.model.scale_factor for side in latents.shape[2:])
         program.allocate({"latents": (1, *latents.shape[1:]), "image": (1, height, width, 3)})
@@ -324,6 +356,8 @@ class LDMTextToImagePipeline:
             np.copyto(program.inputs["latents"][0], image_latents)
             program.run()
             np.copyto(image, program.outputs["image"][0])
+        for given, image in zip(inputs, pixels, strict=bool(inputs)):
+            given.paste(image)
         return pixels
 
     @contextmanager
@@ -347,6 +381,7 @@ class LDMTextToImagePipeline:
         """The final latents [B, 4, h, w], owned by the UNet program, and the steps run."""
         texts = self._encode_texts(request)
         time_shift = self._encode_time(tuple(row.timestep for row in request.rows))
+        pictures = self._encode_pictures(request.inputs)
         unet = self._programs["unet"]
         unet.allocate(unet_shapes(self.bundle.model, request.latents_shape, len(request.texts)))
         for row, text in enumerate(request.texts):
@@ -356,7 +391,11 @@ class LDMTextToImagePipeline:
         noise.fill(latents)
         if request.latents is not None:
             np.copyto(latents, request.latents)
-        for step in denoise(unet, request.rows, time_shift, request.guidance, noise):
+        known = None
+        if pictures is not None:
+            known = _known(request, pictures, latents)
+            _begin_at(request.start_level, pictures, latents)
+        for step in denoise(unet, request.rows, time_shift, request.guidance, noise, known):
             if callback is not None:
                 stop = callback(step, request.rows[step].timestep, latents)
                 if isinstance(stop, (bool, np.bool_)) and stop:
@@ -385,12 +424,49 @@ class LDMTextToImagePipeline:
         program = self._programs["text_encoder"]
         return encode_text(program, self.bundle.model, self._shared.tokenizer, text)
 
+    def _encode_pictures(self, inputs: Sequence[Input]) -> NDArray[np.float32] | None:
+        """Latents [B, 4, h, w] of the pictures, or None without any; the latest ones are kept.
+
+        One at a time, likewise.
+        """
+        if not inputs:
+            return None
+        keys = [(given.sha256, given.picture.shape) for given in inputs]
+        for key, given in zip(keys, inputs, strict=True):
+            if key not in self._encoded:
+                program = self._programs["vae_encoder"]
+                self._encoded[key] = encode_picture(program, self.bundle.model, given.picture)
+            self._encoded.move_to_end(key)
+        latents = np.stack([self._encoded[key] for key in keys])
+        while len(self._encoded) > _KEPT_PICTURES:
+            self._encoded.popitem(last=False)
+        return latents
+
     def _encode_time(self, timesteps: tuple[int, ...]) -> NDArray[np.float32]:
         """`time_shift` [S, .]; kept for as long as the schedule stays the same."""
         if self._time_shift is None or self._time_shift[0] != timesteps:
             program = self._programs["time_encoder"]
             self._time_shift = timesteps, encode_time(program, self.bundle.model, timesteps)
         return self._time_shift[1]
+
+
+def _begin_at(
+    level: tuple[float, float], pictures: NDArray[np.float32], latents: NDArray[np.float32]
+) -> None:
+    """Make of the noise in `latents` noised pictures."""
+    latents *= level[1]
+    latents += pictures * np.float32(level[0])
+
+
+def _known(
+    request: Request, pictures: NDArray[np.float32], noise: NDArray[np.float32]
+) -> Known | None:
+    """What stays of the latents of `pictures`, if they have masks."""
+    masks = [given.keep for given in request.inputs if given.keep is not None]
+    if not masks:  # all have one, or none
+        return None
+    keep = np.stack(masks)[:, None]
+    return Known(keep, pictures, np.array(noise), request.levels)
 
 
 def _check_call(output_type: str, callback: object) -> None:

@@ -14,9 +14,19 @@ MEMORY_MODES = ("resident", "sequential")
 class Programs:
     """Opened programs by name."""
 
-    def __init__(self, names: Sequence[str], open_program: Callable[[str], Program], memory: str):
-        """`memory` is one of ``MEMORY_MODES``; "resident" opens all `names` now."""
+    def __init__(
+        self,
+        names: Sequence[str],
+        open_program: Callable[[str], Program],
+        memory: str,
+        optional: Sequence[str] = (),
+    ):
+        """`memory` is one of ``MEMORY_MODES``; "resident" opens all `names` now.
+
+        The `optional` ones are opened when they are used first.
+        """
         self._names, self._open, self._memory = names, open_program, memory
+        self._optional = optional
         self._is_closed = False
         self._process = forks.guard(self)
         self._opened: dict[str, Program] = {}
@@ -31,8 +41,10 @@ class Programs:
             KeyError: if this pipeline has no such program.
         """
         self.require_open()
-        if name not in self._opened and self._memory == "sequential" and name in self._names:
-            self._close_all()  # frees the weights of the last program before the next ones come
+        is_sequential = self._memory == "sequential" and name in self._names
+        if name not in self._opened and (is_sequential or name in self._optional):
+            if self._memory == "sequential":
+                self._close_all()  # frees the last program's weights before the next ones come
             self._opened[name] = self._open(name)
         return self._opened[name]
 
@@ -55,8 +67,12 @@ class Programs:
         """Other handles for another thread."""
         self.require_open()
         if self._memory != "resident":
-            return Programs(self._names, self._open, self._memory)
-        return Programs(self._names, lambda name: self[name].clone(), "resident")
+            return Programs(self._names, self._open, self._memory, self._optional)
+
+        def clone_or_open(name: str) -> Program:
+            return self[name].clone() if name in self._names else self._open(name)
+
+        return Programs(self._names, clone_or_open, "resident", self._optional)
 
     def close(self) -> None:
         """Free all programs; a second call does nothing."""

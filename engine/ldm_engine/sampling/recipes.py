@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
+from ..bundle.bundle import Bundle
 from ..errors import InvalidArgumentError
 from ..machine.device import Device
 from ..machine.files import reason
@@ -47,6 +48,7 @@ class Recipe:
     batch_size: int = 1  #: rows of the UNet; some runtimes round differently with another count
     device: str = "cpu"  #: or "gpu", which rounds differently
     version: str = __version__
+    encoder: str | None = None  #: the digest of the program that encoded a picture, if one did
 
     @classmethod
     def of(cls, values: Values, opened: Opened, batch_size: int) -> Recipe:
@@ -60,11 +62,14 @@ class Recipe:
             threads=opened.options.threads,
             batch_size=batch_size,
             device=Device.parse(opened.options.device).kind,
+            encoder=encoder_of(values, opened.bundle),
         )
 
     def as_json(self) -> str:
         """One flat object, as image files carry it."""
         facts = {name: value for name, value in vars(self).items() if name != "settings"}
+        if self.encoder is None:
+            del facts["encoder"]
         return json.dumps({**recorded(self.settings), **facts}, ensure_ascii=False)
 
     @classmethod
@@ -80,6 +85,13 @@ class Recipe:
             for s in SETTINGS
         }
         return cls(settings, **facts)
+
+
+def encoder_of(values: Values, bundle: Bundle) -> str | None:
+    """The digest of the program that encodes the picture of an image with these `values`."""
+    if values["image_sha256"] is None or "vae_encoder" not in bundle.programs:
+        return None
+    return bundle.program_digest("vae_encoder")
 
 
 def encode_image(

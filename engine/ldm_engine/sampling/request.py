@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..bundle.model import ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
-from .rules import check_image
+from .inputs import Input, read_inputs
+from .rules import check_image, steps_to_run
 from .settings import SETTINGS, Limits, batch_key
 from .solvers import FITTED, Row, join_rows, solver_rows
 from .values import list_texts, shown
@@ -105,7 +106,31 @@ class Request:
         if solver == FITTED:
             table = self.limits.tables.find(values["guidance_scale"], steps)
             return table.rows(self.limits.schedule)
-        return solver_rows(solver, self.limits.schedule, steps, values["timesteps"], values["eta"])
+        return solver_rows(
+            solver, self.limits.schedule, steps, values["timesteps"], values["eta"],
+            steps_to_run(values),
+        )  # fmt: skip
+
+    @cached_property
+    def inputs(self) -> tuple[Input, ...]:
+        """B pictures to start from, or none; read when they are asked for first.
+
+        Raises:
+            InputError: if a file cannot be read, or was changed since it was looked at.
+            InvalidArgumentError: if it is of a kind that is not accepted.
+        """
+        return read_inputs([self.values(image) for image in range(len(self))], self.model)
+
+    @property
+    def start_level(self) -> tuple[float, float]:
+        """The weights of the picture and of the noise, before the first step."""
+        return self.limits.schedule.level(self.rows[0].timestep)
+
+    @property
+    def levels(self) -> tuple[tuple[float, float], ...]:
+        """Likewise after each step."""
+        schedule = self.limits.schedule
+        return (*(schedule.level(row.timestep) for row in self.rows[1:]), (1.0, 0.0))
 
 
 def resolve_request(limits: Limits, settings: Mapping[str, Any], latents: Any = None) -> Request:
@@ -142,9 +167,20 @@ def resolve_request(limits: Limits, settings: Mapping[str, Any], latents: Any = 
             "solver fitted, whose weights belong to one guidance; one for all images of a call is "
             "accepted."
         )
+    sizes = sorted(set(zip(columns["width"], columns["height"], strict=True)))
+    if len(sizes) > 1:
+        raise ShapeError(
+            f"`image` lists pictures of {' and '.join(f'{w}x{h}' for w, h in sizes)} pixels; the "
+            "images of a call have one size. Give `height` and `width`."
+        )
     request = Request(limits, columns)
     if latents is None:
         return request
+    if columns["image"][0] is not None:
+        raise InvalidArgumentError(
+            "`latents` is given beside `image`, whose own latents the steps begin with; one of "
+            "them is accepted."
+        )
     return Request(limits, columns, _latents(latents, request.latents_shape, limits.model))
 
 

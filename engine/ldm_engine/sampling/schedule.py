@@ -140,6 +140,11 @@ class NoiseSchedule:
             for timestep, then in zip(timesteps, led_to, strict=True)
         )
 
+    def level(self, timestep: int) -> tuple[float, float]:
+        """The weights of image and noise at a timestep, ``sqrt(A)`` and ``sqrt(1 - A)``."""
+        alpha = float(self.alphas_cumprod()[timestep])
+        return math.sqrt(alpha), math.sqrt(1 - alpha)
+
     def half_log_snr(self) -> list[float]:
         """[num_train_timesteps], ``log(sqrt(A) / sqrt(1 - A))``, descending."""
         return [math.log(math.sqrt(a) / math.sqrt(1 - a)) for a in self.alphas_cumprod().tolist()]

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from ..bundle.model import MAX_SIZE, ModelInfo
 from ..errors import ArgumentTypeError, InvalidArgumentError, ShapeError
 from .fitted import DIGEST_DIGITS, Tables
+from .pictures import Given, find_mask, find_picture
 from .schedule import NoiseSchedule
 from .solvers import FITTED, SOLVERS
 from .values import check_prompts, is_number, is_whole, list_texts, shown
@@ -28,6 +30,7 @@ MAX_SEED = 2**32 - 1
 MAX_GUIDANCE = 10_000  #: far beyond use; keeps float32 finite
 HASH_BYTES = 7
 AUTO = "auto"
+_FINDERS = {"image": find_picture, "mask_image": find_mask}
 
 #: The values of one image by the settings' names, all of them, checked.
 Values = Mapping[str, Any]
@@ -40,6 +43,7 @@ class Limits:
     model: ModelInfo
     schedule: NoiseSchedule
     tables: Tables = field(default_factory=Tables)
+    no_pictures: str = ""  #: why no picture can be started from
 
     @property
     def max_steps(self) -> int:
@@ -56,7 +60,7 @@ class Setting:
     """
 
     name: str
-    kind: type[str] | type[int] | type[float] | type[list[int]]
+    kind: type[str] | type[int] | type[float] | type[list[int]] | type[Path]
     help: str  #: of the commands' option; empty: the setting is each image's own
     default: Any = None  #: of Python's call and of jobs
     command_default: Any = None  #: of ``generate`` and ``render``, where it is another one
@@ -65,6 +69,7 @@ class Setting:
     accepted: str = ""
     choices: tuple[str, ...] = ()  #: of a text, if it is one of a few
     word: str = ""  #: that is accepted in the place of a whole number
+    short: str = ""  #: its name as a field of jobs and an option, where that is another one
     #: Gives the checked value of one image, or raises.
     check: Callable[[Setting, Any, Limits], Any] | None = None
     #: Where a call takes one value an image: spreads what a call gives over B images, as
@@ -82,6 +87,16 @@ class Setting:
     def is_common(self) -> bool:
         """Whether the images of a run may share a default, which commands have an option for."""
         return bool(self.help)
+
+    @property
+    def field(self) -> str:
+        """Its name as a field of jobs; with dashes, as an option."""
+        return self.short or self.name
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a picture, which jobs and commands name by path or URL."""
+        return self.kind is Path
 
     def checked(self, value: Any, limits: Limits) -> Any:
         """The `value` of one image.
@@ -112,8 +127,11 @@ class Setting:
         return self.kind(value)
 
     def is_recorded(self, value: Any) -> bool:
-        """Whether `value` takes part in recipes, hashes and fingerprints."""
-        return not self.is_later or value != self.default
+        """Whether `value` takes part in recipes, hashes and fingerprints.
+
+        Of a picture its hash does, which is a setting of its own.
+        """
+        return not self.is_picture and (not self.is_later or value != self.default)
 
 
 def _check_negative_prompt(setting: Setting, value: Any, limits: Limits) -> str:
@@ -168,6 +186,37 @@ def _check_table_digest(setting: Setting, value: Any, limits: Limits) -> str | N
     return value
 
 
+def _check_picture(setting: Setting, value: Any, limits: Limits) -> Given | None:
+    return _found(setting, value)
+
+
+def _found(setting: Setting, value: Any) -> Given | None:
+    if value is None:
+        return None
+    return _FINDERS[setting.name](setting.field, value)
+
+
+def _check_sha256(setting: Setting, value: Any, limits: Limits) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise InvalidArgumentError(
+            f"`{setting.name}` is {shown(value)}; the 64 digits that a recipe has are accepted."
+        )
+    return value
+
+
+def _check_strength(setting: Setting, value: Any, limits: Limits) -> float | None:
+    if value is None:
+        return None
+    if not is_number(value) or not 0 < value <= 1:
+        raise InvalidArgumentError(
+            f"`{setting.name}` is {shown(value)}; a number above 0 (as the picture is) up to 1 "
+            "(little of it is left) is accepted."
+        )
+    return float(value)
+
+
 def _check_seed(setting: Setting, value: Any, limits: Limits) -> int:
     """The type was checked when the seeds were spread."""
     if not 0 <= value <= MAX_SEED:
@@ -203,6 +252,26 @@ def _spread_numbers(setting: Setting, value: Any, count: int) -> Sequence[Any]:
             "or one number for all."
         )
     return list(value)
+
+
+def _spread_pictures(setting: Setting, value: Any, count: int) -> Sequence[Any]:
+    """One for all, or a list of one an image; each is looked at once."""
+    if not isinstance(value, (list, tuple)):
+        return [_found(setting, value)] * count
+    if len(value) != count:
+        raise InvalidArgumentError(
+            f"`{setting.field}` lists {len(value)} pictures for {count} images; give one an image, "
+            "or one for all."
+        )
+    if all(picture is None for picture in value):
+        return list(value)
+    if any(picture is None for picture in value):
+        raise InvalidArgumentError(
+            f"`{setting.field}` lists None among its pictures; give one for each image, and render "
+            "images without in a call of their own."
+        )
+    found = {id(picture): _found(setting, picture) for picture in value}
+    return [found[id(picture)] for picture in value]
 
 
 def _spread_seeds(setting: Setting, value: Any, count: int) -> Sequence[int]:
@@ -333,6 +402,38 @@ SETTINGS: list[Setting] = [
         check=_check_timesteps,
     ),
     Setting("solver_table", str, "", check=_check_table_digest),  # of a fitted solver
+    Setting(
+        "image",
+        Path,
+        "Picture to start from: a path or URL.",
+        check=_check_picture,
+        spread=_spread_pictures,
+        batch_key=lambda picture: picture is not None,
+        aliases="initimage initimg inputimage inputimg sourceimage img imagepath imagefile "
+        "imageurl initimages picture",
+    ),
+    Setting(
+        "mask_image",
+        Path,
+        "Mask of that picture, white where it is to be painted anew: a path or URL.",
+        short="mask",
+        check=_check_picture,
+        spread=_spread_pictures,
+        batch_key=lambda mask: mask is not None,
+        aliases="maskimage maskpath maskfile maskurl inpaintmask inpaintingmask",
+    ),
+    Setting(
+        "strength",
+        float,
+        "How much of the picture is painted anew: of N steps the last N times this are taken. "
+        "Default: 0.8, and 1 with a mask.",
+        check=_check_strength,
+        aliases="denoisingstrength denoise denoising imagestrength initimagestrength "
+        "img2imgstrength",
+    ),
+    # sha256 of the files that were read, or of pixels that came in memory.
+    Setting("image_sha256", str, "", check=_check_sha256, spread=_spread_numbers),
+    Setting("mask_sha256", str, "", check=_check_sha256, spread=_spread_numbers),
     *(
         Setting(
             name,
@@ -345,6 +446,9 @@ SETTINGS: list[Setting] = [
         for name in ("height", "width")
     ),
 ]
+
+#: Those that are about a picture to start from.
+PICTURE_SETTINGS = ("image", "mask_image", "strength", "image_sha256", "mask_sha256")
 
 
 def common_settings() -> list[Setting]:

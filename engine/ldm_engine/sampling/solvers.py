@@ -68,6 +68,7 @@ def solver_rows(
     num_inference_steps: int,
     timesteps: Sequence[int] | None = None,
     eta: float = 0.0,
+    last: int | None = None,
 ) -> tuple[Row, ...]:
     """The rows of a solver from noise to image.
 
@@ -77,16 +78,18 @@ def solver_rows(
         num_inference_steps: 1 to ``schedule.num_train_timesteps``.
         timesteps: as many as steps, descending; None: as the solver spaces them.
         eta: of DDIM alone, 0 (deterministic) to 1 (as noisy as DDPM).
+        last: how many of the steps are taken, the last ones; None: all.
     """
+    start = 0 if last is None else num_inference_steps - last
     if solver == "dpmsolver++":
         spaced = timesteps or schedule.log_snr_timesteps(num_inference_steps)
-        return dpmsolver_rows(schedule, spaced)
+        return dpmsolver_rows(schedule, spaced[start:])
     steps = (
         schedule.transitions(num_inference_steps)
         if timesteps is None
         else schedule.transitions_over(timesteps)
     )
-    return tuple(_ddim_row(step, eta) for step in steps)
+    return tuple(_ddim_row(step, eta) for step in steps[start:])
 
 
 def ddim_rows(schedule: NoiseSchedule, num_inference_steps: int, eta: float) -> tuple[Row, ...]:

@@ -98,7 +98,7 @@ def test_a_picture_of_a_text_needs_no_optional_program(copy_bundle, tiny_pipe):
         file.write_bytes(b"no program")
     with LDMTextToImagePipeline.from_pretrained(path) as pipe:
         images = [p("a", num_inference_steps=1, seed=0).images[0] for p in (pipe, tiny_pipe)]
-        with pytest.raises(BundleError, match=r"vae_encoder/inference\.json is not whole"):
+        with pytest.raises(BundleError, match=r"vae_encoder/inference\.json has 10 bytes"):
             pipe.opened.open_program("vae_encoder")
     assert images[0].tobytes() == images[1].tobytes()
     with pytest.raises(BundleError, match=r"vae_encoder/inference\.pdiparams has 10 bytes"):

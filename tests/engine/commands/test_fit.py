@@ -94,7 +94,7 @@ def test_another_table_of_the_same_name_is_noticed(copied, tmp_path):
     assert "not one that ldm-engine wrote" not in other.stderr
     run("render", copied, jobs, *arguments, "-o", output, code=1)
     failures = (output / "failures.jsonl").read_text()
-    assert failures.count("another prompt, seed or setting") == 2
+    assert failures.count("another prompt, seed, picture or setting") == 2
 
 
 @pytest.mark.parametrize(

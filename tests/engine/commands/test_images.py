@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 from ldm_engine.commands.images import contact_sheet, save_png, slug
 from ldm_engine.errors import InvalidArgumentError
 from ldm_engine.sampling.recipes import IMAGE_FORMATS, RECIPE_KEY, Recipe, encode_image, read_recipe
+from ldm_engine.sampling.settings import PICTURE_SETTINGS
 
 RECIPE = Recipe(
     settings={
@@ -27,6 +28,7 @@ RECIPE = Recipe(
         "solver": "ddim",
         "timesteps": None,
         "solver_table": None,
+        **dict.fromkeys(PICTURE_SETTINGS),
         "height": 64,
         "width": 128,
     },

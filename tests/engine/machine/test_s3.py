@@ -11,8 +11,8 @@ import pytest
 
 from ldm_engine.errors import OutputError
 from ldm_engine.machine.lock import locked
+from ldm_engine.rendering.jobs.sources import check_jobs, read_rows
 from ldm_engine.rendering.places import open_storage
-from ldm_engine.rendering.sources import check_jobs, read_rows
 from rendering_runs import files_of, records_of
 from s3_store import render_until, s3_store
 

@@ -8,7 +8,7 @@ import pytest
 
 from ldm_engine.errors import OutputError
 from ldm_engine.rendering.archives import TarJournals
-from ldm_engine.rendering.jobs import identify
+from ldm_engine.rendering.jobs.identities import identify
 from ldm_engine.rendering.places import open_storage
 from ldm_engine.rendering.selection import DONE, FAILED, Shard, States
 from rendering_runs import read_lines

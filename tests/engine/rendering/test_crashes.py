@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import ldm_engine
 from kill_points import KillPoint, kill_points, render_apart
@@ -46,11 +47,21 @@ def make_rows(count):
     return [*rows[:5], {"prompt": 7}, *rows[5:], rows[3]]
 
 
+def from_pictures(rows, folder):
+    """The rows, two thirds of them with a picture in `folder`, half of these with a mask too."""
+    image, mask = folder / "picture.png", folder / "mask.png"
+    Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(image)
+    Image.linear_gradient("L").resize((64, 64)).save(mask)
+    inputs = ({}, {"image": str(image), "strength": 1}, {"image": str(image), "mask": str(mask)})
+    return [{**row, **inputs[i % 3]} for i, row in enumerate(rows)]
+
+
 @dataclass(frozen=True)
 class Case:
     """A start of a run, whose kinds of changes are those to be killed at."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
+    pictures: bool = False  #: whether jobs start from some
     killed_at: KillPoint | None = None  #: an earlier start was
     shards: int = 0  #: that have rendered before
 
@@ -61,6 +72,7 @@ CASES = {
     "second start": Case(killed_at=KillPoint("torn", "records.jsonl")),
     "second start with archives": Case(ARCHIVES, killed_at=KillPoint("torn", "records.jsonl")),
     "after shards": Case(shards=2),
+    "from pictures": Case(pictures=True),
 }
 
 
@@ -87,7 +99,7 @@ def _check_what_is_there(output):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_kill_at_any_change_changes_nothing(tiny_onnx_bundle, tmp_path, case):
-    jobs = make_rows(7)
+    jobs = from_pictures(make_rows(7), tmp_path) if case.pictures else make_rows(7)
     settings = {**SETTINGS, **case.options}
     render = partial(ldm_engine.render, tiny_onnx_bundle.path, jobs, **settings)
     apart = partial(render_apart, tiny_onnx_bundle.path, jobs, **settings)

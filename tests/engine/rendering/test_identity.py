@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldm_engine.rendering.jobs import identify
+from ldm_engine.rendering.jobs.identities import identify
 
 HOSTILE = [
     "../../x", "/etc/passwd", "..", ".", "a/b", "a\\b", "\0", "a\0b", "x" * 10_000, "con", "CON",

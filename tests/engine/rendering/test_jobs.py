@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ldm_engine.bundle.model import ModelInfo
 from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError
-from ldm_engine.rendering.jobs import (
+from ldm_engine.rendering.jobs.rows import (
     MAX_EXTRA_BYTES,
     MAX_TEXT,
     Defaults,
@@ -21,11 +21,11 @@ from ldm_engine.rendering.jobs import (
     identify,
     job_fields,
 )
+from ldm_engine.rendering.jobs.sources import JobsError, check_jobs, read_rows, spooled
 from ldm_engine.rendering.options import Shard
 from ldm_engine.rendering.selection import Selection, States, Survey
-from ldm_engine.rendering.sources import JobsError, check_jobs, read_rows, spooled
 from ldm_engine.sampling.schedule import NoiseSchedule
-from ldm_engine.sampling.settings import Limits, default_values
+from ldm_engine.sampling.settings import PICTURE_SETTINGS, Limits, default_values
 
 MODEL = ModelInfo("m", 4, 8, 8, 32, 77, 100, 8, 8)
 LIMITS = Limits(MODEL, NoiseSchedule(1000, 0.00085, 0.012, "scaled_linear", False, 0))
@@ -56,6 +56,7 @@ def test_defaults_are_filled_in():
         "prompt": "a", "negative_prompt": "", "seed": identify("7").seed,
         "num_inference_steps": 5, "guidance_scale": 3.0, "eta": 0.0, "height": 256, "width": 256,
         "solver": "ddim", "timesteps": None, "solver_table": None,
+        **dict.fromkeys(PICTURE_SETTINGS),
     }  # fmt: skip
 
 
@@ -67,7 +68,9 @@ def test_what_a_row_says_goes_before_defaults_and_text_is_read_as_numbers():
     first, second = READER.tasks(1, fields)
     assert (first.identity.id, second.identity.id) == ("5", "5-2")
     assert (first.values["seed"], second.values["seed"]) == (7, 8)
-    assert first.group == second.group == (9, "ddim", None, None, 64, 128, False)
+    assert first.group == second.group == (
+        9, "ddim", None, None, None, 64, 128, False, False, False
+    )  # fmt: skip
     assert first.extra == {"note": [1]}
 
 

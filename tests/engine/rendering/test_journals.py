@@ -7,7 +7,7 @@ import os
 import pytest
 from PIL import Image
 
-from ldm_engine.rendering.jobs import identify
+from ldm_engine.rendering.jobs.identities import identify
 from ldm_engine.rendering.journals import Journals
 from ldm_engine.rendering.places import open_storage
 from ldm_engine.rendering.selection import DONE, FAILED, Shard, States

@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldm_engine.rendering.jobs import Task, identify
+from ldm_engine.rendering.jobs.identities import identify
+from ldm_engine.rendering.jobs.rows import Task
 from ldm_engine.rendering.plan import MIN_ROWS, Costs, plan_batches
 from ldm_engine.sampling.settings import SETTINGS
 

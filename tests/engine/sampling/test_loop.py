@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from conftest import DATA
-from ldm_engine.sampling.loop import denoise
+from ldm_engine.sampling.loop import Known, denoise
 from ldm_engine.sampling.noise import NoiseStream
 from ldm_engine.sampling.solvers import Row, join_rows
 
@@ -43,20 +43,30 @@ def _read(vector):
     return unet, images, predictions, guidance
 
 
+def _known(vector):
+    if vector["known"] is None:
+        return None
+    shape, known = tuple(vector["shape"]), vector["known"]
+    keep = np.asarray(known["keep"], bool).reshape(shape[0], 1, *shape[2:])
+    noise = _array(vector["latents"], shape)
+    return Known(keep, _array(known["image"], shape), noise, known["levels"])
+
+
 def _run(vector):
     unet, images, _, guidance = _read(vector)
     shift = np.zeros((len(images[0]), 1), np.float32)
-    steps = denoise(unet, join_rows(images), shift, guidance, NoiseStream(vector["seeds"]))
+    noise = NoiseStream(vector["seeds"])
+    steps = denoise(unet, join_rows(images), shift, guidance, noise, _known(vector))
     assert list(steps) == list(range(len(shift)))
     return unet.inputs["latents"]
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=["unguided", "guided"])
+@pytest.mark.parametrize("vector", VECTORS, ids=["unguided", "guided", "known"])
 def test_gives_the_shared_vectors(vector):
     np.testing.assert_array_equal(_run(vector).reshape(-1), np.float32(vector["expected"]))
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=["unguided", "guided"])
+@pytest.mark.parametrize("vector", VECTORS, ids=["unguided", "guided", "known"])
 def test_is_the_weighted_sum_written_out(vector):
     """Each image by itself, in float64, with the whole history kept."""
     unet, images, predictions, guidance = _read(vector)
@@ -64,7 +74,8 @@ def test_is_the_weighted_sum_written_out(vector):
         x = unet.inputs["latents"][i].astype(np.float64)
         stream = np.random.RandomState(vector["seeds"][i])
         history = []
-        for row, prediction in zip(rows, predictions, strict=True):
+        known = _known(vector)
+        for step, (row, prediction) in enumerate(zip(rows, predictions, strict=True)):
             eps = prediction[i].astype(np.float64)
             if guidance is not None:
                 eps += float(guidance[i, 0, 0, 0]) * (prediction[i + len(images)] - eps)
@@ -72,4 +83,9 @@ def test_is_the_weighted_sum_written_out(vector):
             x = row.a * x + sum(w * history[-1 - k] for k, w in enumerate(row.b))
             if row.s:
                 x += row.s * stream.standard_normal(x.shape)
+            if known is not None:
+                of_image, of_noise = known.levels[step]
+                x = np.where(
+                    known.keep[i], of_image * known.image[i] + of_noise * known.noise[i], x
+                )
         np.testing.assert_allclose(_run(vector)[i], x, rtol=1e-5, atol=1e-5)

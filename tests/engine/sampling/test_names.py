@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldm_engine.sampling.names import Names
+from ldm_engine.sampling.names import Names, folded
 from ldm_engine.sampling.settings import SETTINGS
 
 NAMES = Names({"id": (), "num_images": ("nsamples",)})
@@ -96,4 +96,4 @@ def test_an_id_beside_the_id_is_another_one():
 def test_no_word_means_two_things():
     words = [word for setting in SETTINGS for word in setting.aliases.split()]
     assert len(set(words)) == len(words)
-    assert not {w for w in words if w != "".join(c for c in w if c.isalnum() and c.islower())}
+    assert not {word for word in words if word != folded(word)}

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import struct
+import threading
 import warnings
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from ldm_engine.bundle.model import ModelInfo
-from ldm_engine.errors import LDMEngineError, ShapeError
+from ldm_engine.errors import InputError, LDMEngineError
+from ldm_engine.machine import remote
+from ldm_engine.sampling import pictures
+from ldm_engine.sampling.colours import PictureWarning
 from ldm_engine.sampling.pictures import (
-    MAX_PIXELS,
     Picture,
-    PictureWarning,
-    fit_pictures,
+    PictureFile,
+    find_picture,
     read_mask,
     read_picture,
 )
 
-MODEL = ModelInfo("m", 4, 8, 2, 8, 77, 100, 1280, 2048)  # sides are multiples of 16
 PIXELS = np.random.RandomState(0).randint(0, 256, (16, 32, 3)).astype(np.uint8)
 ORIENTATION = 0x0112
+FINE = {"quality": 100, "subsampling": 0}  # of JPEG
 
 
 def _saved(image, image_format="PNG", **options):
@@ -96,8 +101,9 @@ def test_transparent_parts_are_laid_on_white_and_told():
         assert tuple(read_picture("image", transparent).pixels[0, 0]) == (255, 255, 255)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_stand_upright(tmp_path, orientation):
+def test_pictures_stand_upright(tmp_path, orientation, kind):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     turned = {
@@ -105,9 +111,40 @@ def test_pictures_stand_upright(tmp_path, orientation):
         5: lambda a: a.transpose(1, 0, 2), 6: lambda a: np.rot90(a, 1),
         7: lambda a: np.rot90(a, 2).transpose(1, 0, 2), 8: lambda a: np.rot90(a, -1),
     }[orientation](PIXELS)  # fmt: skip
-    path = tmp_path / "a.png"
-    path.write_bytes(_saved(Image.fromarray(np.ascontiguousarray(turned)), exif=exif))
-    np.testing.assert_array_equal(_read(path), PIXELS)
+    path = tmp_path / "a"
+    path.write_bytes(_saved(Image.fromarray(np.ascontiguousarray(turned)), kind, exif=exif, **FINE))
+    found = find_picture("image", path)
+    assert isinstance(found, PictureFile)
+    assert found.size == PIXELS.shape[:2]
+    assert np.abs(_read(path).astype(int) - PIXELS).max() <= (8 if kind == "JPEG" else 0)
+
+
+def _linear(space, tags):
+    """A profile by which numbers are light itself."""
+    curve = b"curv" + bytes(8)
+    names = [*tags, *{"RGB ": ("rTRC", "gTRC", "bTRC"), "GRAY": ("kTRC",)}[space]]
+    values = [*tags.values(), *[curve] * (len(names) - len(tags))]
+    at, table = 132 + 12 * len(names), struct.pack(">I", len(names))
+    for name, value in zip(names, values, strict=True):
+        table += name.encode() + struct.pack(">II", at, len(value))
+        at += len(value)
+    head = bytearray(128)
+    head[8:24] = b"\x02\x10\0\0mntr" + space.encode() + b"XYZ "
+    head[36:40] = b"acsp"
+    head[68:80] = struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    head[:4] = struct.pack(">I", at)
+    return bytes(head) + table + b"".join(values)
+
+
+def _xyz(*values):
+    return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(v * 65536) for v in values))
+
+
+LINEAR = _linear("RGB ", {
+    "wtpt": _xyz(0.9642, 1, 0.8249), "rXYZ": _xyz(0.4361, 0.2225, 0.0139),
+    "gXYZ": _xyz(0.3851, 0.7169, 0.0971), "bXYZ": _xyz(0.1431, 0.0606, 0.7139),
+})  # fmt: skip
+GREY = _linear("GRAY", {"wtpt": _xyz(0.9642, 1, 0.8249)})
 
 
 def test_colours_of_a_profile_are_brought_to_srgb(tmp_path):
@@ -116,6 +153,22 @@ def test_colours_of_a_profile_are_brought_to_srgb(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(_saved(Image.fromarray(PIXELS), icc_profile=srgb))
     np.testing.assert_array_equal(_read(path), PIXELS)
+    for image in (Image.new("L", (16, 16), 90), Image.new("P", (16, 16), 1)):
+        if image.mode == "P":
+            image.putpalette([9, 9, 9, 90, 90, 90])
+        path.write_bytes(_saved(image, icc_profile=LINEAR if image.mode == "P" else GREY))
+        assert np.abs(_read(path) - 162.0).max() <= 2  # 255 * srgb(90 / 255): 90 is linear
+    path.write_bytes(_saved(Image.new("RGB", (16, 16), (90, 90, 90)), icc_profile=LINEAR))
+    assert np.abs(_read(path) - 162.0).max() <= 2
+    grey = Image.new("LA", (16, 16), (90, 255))
+    grey.putpixel((0, 0), (90, 0))
+    path.write_bytes(_saved(grey, icc_profile=GREY))
+    with pytest.warns(PictureWarning):
+        pixels = read_picture("image", path).pixels[0, :2]
+    np.testing.assert_allclose(pixels, [[255] * 3, [162] * 3], atol=2)
+    deep = np.full((16, 16), 90 * 257, np.uint16)
+    path.write_bytes(_saved(Image.fromarray(deep), icc_profile=GREY))
+    assert np.abs(_read(path) - 162.0).max() <= 2
     wrong = ImageCms.ImageCmsProfile(lab).tobytes()
     for profile in (wrong, b"none"):
         path.write_bytes(_saved(Image.fromarray(PIXELS), icc_profile=profile))
@@ -127,6 +180,12 @@ ANIMATION = _saved(
     Image.new("RGB", (16, 16), "red"), "GIF", save_all=True,
     append_images=[Image.new("RGB", (16, 16), "blue")],
 )  # fmt: skip
+PAGES = _saved(
+    Image.new("RGB", (16, 16), "red"), "TIFF", save_all=True,
+    append_images=[Image.new("RGB", (16, 16), "blue")],
+)  # fmt: skip
+EPS = _saved(Image.new("RGB", (16, 16)), "EPS")  # to read it, Pillow would start Ghostscript
+DEEP = _saved(Image.fromarray(np.full((16, 16), 300, np.uint16)), transparency=300)
 PNG, JPEG = _saved(Image.fromarray(PIXELS)), _saved(Image.fromarray(PIXELS), "JPEG")
 
 
@@ -139,11 +198,13 @@ PNG, JPEG = _saved(Image.fromarray(PIXELS)), _saved(Image.fromarray(PIXELS), "JP
         (JPEG[:-60], "cut off or damaged"),
         (PNG[:10], "no picture that can be read"),
         (ANIMATION, "2 pictures, an animation or pages"),
+        (EPS, "no picture that can be read"),
+        (DEEP, "16 bits and a transparent colour"),
         (_saved(Image.new("L", (1, 1))), "1x1 pixels; from 8"),
         (_saved(Image.new("1", (20_000, 20_000))), "more than 64 million pixels"),
         (_saved(Image.new("F", (16, 16)), "TIFF"), "floating-point"),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_files_that_are_no_such_picture_are_refused(tmp_path, content, says):
     path = tmp_path / "a.png"
@@ -162,17 +223,29 @@ def test_files_that_are_no_such_picture_are_refused(tmp_path, content, says):
         (np.zeros((4, 16, 3)), "16x4 pixels"), (np.full((16, 16, 3), 1.1), "outside of 0 to 1"),
         (np.full((16, 16, 3), np.nan), "outside of 0 to 1"), (-np.ones((16, 16, 3)), "outside"),
         (np.zeros((16, 16, 3), np.int32), "int32"), (np.zeros((16, 16, 3), bool), "bool"),
-        ("/no/such/file.png", "no such file"), ("/", "no such file"), ("a\0b", "no such file"),
-        ("http://localhost/a.png", "no such file"), (np.zeros((16, 16, 3), complex), "complex"),
+        ("/no/such/file.png", "does not exist"), ("/", "is no regular file"),
+        ("/dev/zero", "is no regular file"), ("a\0b", r"a\\x00b.*does not exist"),
+        (np.zeros((16, 16, 3), complex), "complex"),
     ],
-    ids=repr,
 )  # fmt: skip
 def test_what_is_no_picture_is_refused(value, says):
     with pytest.raises(LDMEngineError, match=says):
         _read(value)
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"", PNG[:60], JPEG[:100], ANIMATION[:40]]))
+@pytest.mark.parametrize("content", [ANIMATION, PAGES, PNG, JPEG], ids=range(4))
+def test_a_file_that_is_cut_off_anywhere_ends_in_no_traceback(tmp_path, content):
+    path = tmp_path / "a"
+    for end in range(len(content)):
+        path.write_bytes(content[:end])
+        with contextlib.suppress(LDMEngineError):  # a GIF may have lost just its second picture
+            _read(path)
+
+
+BEGINNINGS = (b"", PNG[:60], JPEG[:100], ANIMATION[:40], PAGES[:99])
+
+
+@given(st.binary(max_size=300), st.sampled_from(BEGINNINGS))
 def test_no_file_ends_in_a_traceback(tmp_path_factory, content, begin):
     path = tmp_path_factory.mktemp("any") / "a"
     path.write_bytes(begin + content)
@@ -193,31 +266,50 @@ def test_a_mask_is_black_or_white():
         read_mask("mask_image", rgb)
 
 
-def test_a_size_crops_the_middle_and_resizes():
-    wide = np.zeros((16, 64, 3), np.uint8)
-    wide[:, 24:40] = 255  # the middle 16
-    picture, mask = Picture(wide), Picture(wide[..., 0])
-    fitted, fitted_mask = fit_pictures("image", picture, mask, (32, 32), MODEL)
-    assert fitted.pixels.shape == (32, 32, 3)
-    assert (fitted.pixels[:, 1:-1] > 240).all()  # those beside know of what was cut off
-    assert (fitted_mask.pixels == 255).all()
-    same = fit_pictures("image", picture, None, (None, None), MODEL)
-    assert same == (picture, None)
-    narrower, _ = fit_pictures("image", picture, None, (None, 32), MODEL)
-    assert narrower.pixels.shape == (16, 32, 3)
-
-
-def test_sizes_that_the_model_does_not_render_are_told_with_the_nearest():
-    picture = Picture(np.zeros((70, 100, 3), np.uint8))
-    with pytest.raises(ShapeError, match="height=64 and width=96"):
-        fit_pictures("image", picture, None, (None, None), MODEL)
-    mask = Picture(np.zeros((70, 101), np.uint8))
-    with pytest.raises(ShapeError, match="101x70 pixels and the picture 100x70"):
-        fit_pictures("image", picture, mask, (64, 64), MODEL)
-
-
-def test_digests_are_of_pixels_and_shape():
+def test_digests_are_of_pixels_and_shape_or_of_the_file(tmp_path):
     one, other = Picture(PIXELS), Picture(PIXELS.reshape(32, 16, 3))
-    assert one == Picture(PIXELS.copy())
-    assert len({one, other, Picture(PIXELS.copy())}) == 2
-    assert MAX_PIXELS == 64 << 20
+    assert one.sha256 == Picture(PIXELS.copy()).sha256 != other.sha256
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    found = find_picture("image", path)
+    assert found == PictureFile(str(path), (16, 32), hashlib.sha256(PNG).hexdigest())
+    assert read_picture("image", found).sha256 == found.sha256
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_size_of_a_file_is_that_of_the_upright_picture(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "a.jpg"
+    path.write_bytes(_saved(Image.fromarray(PIXELS), "JPEG", exif=exif))
+    found = find_picture("image", path)
+    assert found.size == read_picture("image", found).size
+    assert found.size == ((16, 32) if orientation == 1 else (32, 16))
+
+
+def test_a_file_that_was_changed_since_it_was_found_is_refused(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    found = find_picture("image", path)
+    path.write_bytes(_saved(Image.fromarray(255 - PIXELS)))
+    with pytest.raises(InputError, match="was changed since it was looked at"):
+        read_picture("image", found)
+    path.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        read_picture("image", found)
+
+
+def test_a_picture_at_a_url_is_read_and_one_that_hangs_is_given_up(monkeypatch):
+    fsspec.filesystem("memory").pipe_file("/pictures/a.png", PNG)
+    found = find_picture("image", "memory://pictures/a.png")
+    np.testing.assert_array_equal(read_picture("image", found).pixels, PIXELS)
+    with pytest.raises(InputError, match="cannot be opened or read"):
+        find_picture("image", "memory://pictures/b.png")
+    with pytest.raises(InputError, match="cannot be opened or read"):
+        find_picture("image", "nosuchscheme://a.png")
+    asked = threading.Event()
+    monkeypatch.setattr(pictures, "_FETCH_S", 0.1)
+    monkeypatch.setattr(remote, "open_to_read", lambda url: asked.wait(60))
+    with pytest.raises(InputError, match=r"did not come within 0\.1 s"):
+        find_picture("image", "memory://pictures/a.png")
+    asked.set()

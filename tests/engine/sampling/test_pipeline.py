@@ -386,7 +386,7 @@ def test_an_unknown_program_closes_no_other(tiny_bundle):
     with LDMTextToImagePipeline.from_pretrained(tiny_bundle.path) as pipe:
         unet = pipe.programs["unet"]
         with pytest.raises(KeyError):
-            pipe.programs["vae_encoder"]
+            pipe.programs["upscaler"]
         assert pipe.programs["unet"] is unet
 
 

@@ -206,7 +206,7 @@ def test_a_made_up_setting_of_a_job_is_recorded_and_its_change_noticed(tiny_onnx
     again = run(1.0)
     assert "1 failure" in again.stdout, again.stdout + again.stderr
     (failure,) = (output / "failures.jsonl").read_text().splitlines()
-    assert "another prompt, seed or setting" in json.loads(failure)["error"]
+    assert "another prompt, seed, picture or setting" in json.loads(failure)["error"]
     bad = run(5)
     assert "a number from 0 to 2" in (output / "failures.jsonl").read_text(), bad.stderr
 

@@ -46,10 +46,27 @@ def _resolve(arguments):
     if "latents" in given:
         described = given["latents"]
         given["latents"] = np.full(described["shape"], _numbers(described["value"]), np.float32)
+    for name in given.keys() & {"image", "mask_image"}:
+        described = arguments[name]
+        is_list = isinstance(described, list)
+        pictures = [_picture(d) for d in (described if is_list else [described])]
+        given[name] = pictures if is_list else pictures[0]
     schedule = NoiseSchedule.from_config(REQUESTS["scheduler"])
     latents = given.pop("latents", None)
     limits = Limits(ModelInfo(**REQUESTS["model"]), schedule, _tables(schedule))
     return resolve_request(limits, {**plain, **given}, latents)
+
+
+def _picture(described):
+    """A picture of one colour, or a mask of which a corner is white."""
+    size = described["height"], described["width"]
+    if "value" in described:
+        return np.full((*size, 3), described["value"], np.uint8)
+    mask = np.zeros(size, bool)
+    if described["white"]:
+        rows, columns = described["white"]
+        mask[:rows, :columns] = True
+    return mask
 
 
 def _tables(schedule):
@@ -61,7 +78,7 @@ def _tables(schedule):
 def test_requests(case):
     if case["error"] is not None:
         with pytest.raises(getattr(errors, case["error"])) as caught:
-            _resolve(case["arguments"])
+            _ = _resolve(case["arguments"]).inputs
         assert type(caught.value).__name__ == case["error"]
         assert case["says"] in str(caught.value)
         return
@@ -70,6 +87,7 @@ def test_requests(case):
     facts = {
         "seeds": list(request.seeds), "height": request.height, "width": request.width,
         "guidance": guidance, "texts": list(request.texts), "steps": len(request.rows),
+        "kept": sum(int(given.keep.sum()) for given in request.inputs if given.keep is not None),
     }  # fmt: skip
     assert {name: facts[name] for name in case["expected"]} == case["expected"]
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-from ..errors import ArgumentTypeError, InputError, InvalidArgumentError, LDMEngineError
-from ..machine.files import reason
-from ..machine.listing import list_files
-from ..machine.remote import is_url, open_to_read
-from ..machine.tables import Row, plain, read_csv, read_parquet
-from ..machine.texts import read_lines
-from ..sampling.settings import SETTINGS
+from ...errors import ArgumentTypeError, InputError, InvalidArgumentError, LDMEngineError
+from ...machine.files import reason
+from ...machine.listing import list_files
+from ...machine.remote import folder_of, is_url, open_to_read
+from ...machine.tables import Row, plain, read_csv, read_parquet
+from ...machine.texts import read_lines
+from ...sampling.settings import SETTINGS
 
 FORMATS = ("jsonl", "csv", "tsv", "parquet", "text")
 STDIN = "-"  #: as the command names standard input
@@ -32,7 +32,7 @@ _SUFFIXES = {
 }  # fmt: skip
 _COMPRESSED = (".gz", ".zst")
 _ACCEPTED = f"{', '.join(_SUFFIXES)}; .gz or .zst may follow"
-_TEXTS = frozenset(setting.name for setting in SETTINGS if setting.kind is str)
+_TEXTS = frozenset(s.field for s in SETTINGS if s.kind is str or s.is_picture)
 _BITS = 10_000  #: of a whole number; Python writes none of more than 4,300 digits
 
 #: A path or URL of a job file, of a folder of such or a pattern; or rows in memory: mappings of
@@ -140,14 +140,16 @@ def _format_within(path: Path) -> str:
     return "csv" if first.lower() in ("prompt", '"prompt"') or first[:4] == "sep=" else "text"
 
 
-def read_rows(jobs: Jobs, format_name: str | None) -> Iterator[Row]:
+def read_rows(jobs: Jobs, format_name: str | None, folder: str | None = None) -> Iterator[Row]:
     """The rows of `jobs`, of a format that ``check_jobs`` gave; numbers go on from file to file.
+
+    Paths in them begin at `folder`; None: at that of their file, or the working folder.
 
     Raises:
         JobsError: if a file cannot be opened or read on.
     """
     if format_name is None:
-        yield from _given(jobs)  # type: ignore[arg-type]
+        yield from (replace(row, folder=folder or "") for row in _given(jobs))  # type: ignore[arg-type]
         return
     name = os.fspath(jobs)  # type: ignore[arg-type]
     files, before = _files(name, format_name), 0
@@ -156,7 +158,8 @@ def read_rows(jobs: Jobs, format_name: str | None) -> Iterator[Row]:
         for row in _rows_of(file, format_name):
             last = before + row.number
             place = f" (row {row.number} of {file})" if row.fault and len(files) > 1 else ""
-            yield replace(row, number=last, fault=f"{row.fault}{place}") if before else row
+            at = folder_of(file) if folder is None else folder
+            yield replace(row, number=last, fault=f"{row.fault}{place}", folder=at)
         before = last
 
 
@@ -174,10 +177,8 @@ def _rows_of(name: str, format_name: str) -> Iterator[Row]:
     except InputError as error:
         raise JobsError(f"The job file {error}") from error
     except OSError as error:
-        raise JobsError(
-            f"The job file {name} cannot be read: {reason(error)}. "
-            "Bring it back and start again: what is done is kept."
-        ) from error
+        fault = f"The job file {name} cannot be read: {reason(error)}"
+        raise JobsError(f"{fault}. Bring it back and start again: what is done is kept.") from error
 
 
 def _given(rows: Sequence[Any]) -> Iterator[Row]:
@@ -195,8 +196,9 @@ def _given(rows: Sequence[Any]) -> Iterator[Row]:
 def _plain_row(number: int, row: Mapping[str, Any]) -> Row:
     fields = {}
     for name, value in row.items():
+        text = os.fspath(value) if isinstance(value, os.PathLike) else value
         try:
-            fields[name] = plain(value, name in _TEXTS)
+            fields[name] = plain(text, name in _TEXTS)
         except (TypeError, ValueError, RecursionError) as error:
             return Row(number, None, f"its field {name[:80]!r} cannot be read: {str(error)[:200]}")
     return Row(number, fields)
@@ -212,9 +214,7 @@ def _by_line(read: Callable[[int, str], Row], file: IO[bytes], name: str) -> Ite
 
 def _text_row(number: int, line: str) -> Row:
     if "\r" in line:
-        return Row(
-            number, None, "it has a carriage return within; one way to end lines is accepted"
-        )
+        return Row(number, None, "it has a carriage return within; lines end in one way")
     return Row(number, {"prompt": line})
 
 

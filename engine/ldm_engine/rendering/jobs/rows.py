@@ -1,94 +1,41 @@
-"""A row of a job file as images to render: fields checked, defaults filled in, ids and seeds.
-
-What follows from an id alone (key, seed, shard, a file name that is safe anywhere) is cut from one
-sha256 of its UTF-8 bytes, so it depends on no order, shard or batch.
-"""
+"""A row of a job file as images to render: fields checked, defaults filled in, ids and seeds."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import unicodedata
+import os
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentTypeError, InvalidArgumentError
-from ..sampling.names import Names
-from ..sampling.rules import check_image
-from ..sampling.settings import (
+from ...errors import ArgumentTypeError, InputError, InvalidArgumentError
+from ...machine.remote import within
+from ...sampling.names import Names
+from ...sampling.pictures import PictureFile
+from ...sampling.rules import check_image
+from ...sampling.settings import (
     MAX_SEED,
+    PICTURE_SETTINGS,
     SETTINGS,
     Limits,
     Setting,
     Values,
     batch_key,
+    common_settings,
     default_values,
 )
-from ..sampling.values import as_number, check_texts, shown
+from ...sampling.values import as_number, check_texts, shown
+from .found import FoundPictures
+from .identities import Identity, identify
 
 MAX_IMAGES = 10_000  #: of one row
 MAX_TEXT = 5_000  #: characters of a prompt; twice that fits the metadata of a JPEG
 MAX_EXTRA_BYTES = 65_536  #: of other fields, as JSON; 10,000 images may wait for others in memory
-#: Ids that are their own file name: lower case, since some file systems take cases for the same.
-_PLAIN = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,98}[a-z0-9_-])?")
-#: Names that Windows gives to devices, with any suffix.
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9])(?:\..*)?")
 #: A row that says one of these has the other by itself too, whatever is common.
 _SPACING = {name: default_values()[name] for name in ("num_inference_steps", "timesteps")}
-_REMINDER = re.compile(r"[^A-Za-z0-9_]+")
-_MAX_REMINDER = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """An id and the hash that everything is derived from."""
-
-    id: str
-    digest: bytes  #: sha256 of the id in UTF-8
-
-    @property
-    def key(self) -> bytes:
-        """16 bytes that stand for the id where a million of them are kept."""
-        return self.digest[:16]
-
-    @property
-    def seed(self) -> int:
-        """The seed of an image whose job gives none: the first 8 hex digits of the sha256."""
-        return int.from_bytes(self.digest[:4], "big")
-
-    @property
-    def stem(self) -> str:
-        """Folder and file name without suffix, of ASCII alone and different for each id.
-
-        The folder is one of 256. A name holds ``~`` and 32 hex digits of the hash unless the id
-        is safe as it stands, which an id with ``~`` is not: the two kinds never meet.
-        """
-        plain = _PLAIN.fullmatch(self.id) and not _RESERVED.fullmatch(self.id)
-        return f"{self.digest[:1].hex()}/{self.id if plain else self._marked}"
-
-    @property
-    def member(self) -> str:
-        """The same without folder or dots: readers of tar archives cut names at the first dot."""
-        name = self.stem.split("/")[1]
-        return self._marked if "." in name else name
-
-    @property
-    def _marked(self) -> str:
-        """What reminds of the id, and the hash."""
-        ascii_id = unicodedata.normalize("NFKD", self.id[:1000]).encode("ascii", "ignore").decode()
-        reminder = _REMINDER.sub("-", ascii_id).strip("-")[:_MAX_REMINDER]
-        return f"{reminder or 'id'}~{self.digest.hex()[:32]}"
-
-    def shard(self, count: int) -> int:
-        """Which of `count` shards renders it, from 0."""
-        return int.from_bytes(self.digest[8:16], "big") % count
-
-
-def identify(text: str) -> Identity:
-    """The identity of the id `text`."""
-    return Identity(text, hashlib.sha256(text.encode()).digest())
+_OF_PICTURES = ("mask", "strength")
+_FIELDS = {setting.name: setting.field for setting in SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -135,21 +82,39 @@ class RowReader:
     def __init__(self, limits: Limits, defaults: Defaults) -> None:
         """Raises ``InvalidArgumentError`` if a default is outside its range."""
         self._limits = limits
-        self._defaults = {"num_images": defaults.num_images, **defaults.settings}
+        common = {_FIELDS[name]: value for name, value in defaults.settings.items()}
+        self._defaults = {"num_images": defaults.num_images, **common}
         self._names = Names(_OTHERS)
+        self._found = FoundPictures()
+        self._has_pictures = False
         try:
+            for setting in common_settings():
+                value = common[setting.field]
+                if setting.is_picture and value is not None:  # looked at once for all rows
+                    path = _text(setting.field, _path(value))
+                    self._defaults[setting.field] = setting.checked(path, limits)
+                elif setting.name in PICTURE_SETTINGS:  # which may be for rows with a picture
+                    setting.checked(value, limits)
             self.tasks(1, {"prompt": ""})
-        except (InvalidArgumentError, ArgumentTypeError) as error:
+        except (InvalidArgumentError, ArgumentTypeError, InputError) as error:
             raise type(error)(f"A default for all jobs does not hold: {error}") from error
 
-    def tasks(self, row: int, fields: Mapping[str, Any], columns: Iterable[str] = ()) -> list[Task]:
+    def tasks(
+        self,
+        row: int,
+        fields: Mapping[str, Any],
+        columns: Iterable[str] = (),
+        folder: str = "",
+    ) -> list[Task]:
         """The images that a row describes; a field that is None counts as absent.
 
-        Their other fields have all `columns`, as None where the row has them not.
+        Their other fields have all `columns`, as None where the row has them not. Paths of pictures
+        begin at `folder`, which may be a URL.
 
         Raises:
             InvalidArgumentError: naming what is wrong with the row.
             ArgumentTypeError: if a field has the wrong type.
+            InputError: if a picture cannot be read.
         """
         given = {name: value for name, value in fields.items() if value is not None}
         extra = {name: given[name] for name in self.others(given)}
@@ -161,7 +126,15 @@ class RowReader:
         read = {**self._defaults, **own}
         if own.keys() & _SPACING.keys():
             read |= {**_SPACING, **own}
-        values = {s.name: _parsed(s, read.get(s.name)) for s in SETTINGS if s.name != "seed"}
+        if read.get("image") is None:  # what is common of pictures is for rows that have one
+            read |= {name: own.get(name) for name in _OF_PICTURES}
+        else:
+            self._has_pictures = True
+        for setting in SETTINGS:
+            if setting.is_picture and isinstance(own.get(setting.field), str):
+                place = within(folder, _text(setting.field, own[setting.field]))
+                read[setting.field] = self._found.find(setting, place, self._limits)
+        values = {s.name: _parsed(s, read.get(s.field)) for s in SETTINGS}
         _check_extra(extra)
         extra = {**dict.fromkeys(columns), **extra}
         (first, seed), *others = _images(row, read)
@@ -171,19 +144,29 @@ class RowReader:
             *(Task(identity, row, {**values, "seed": seed}, extra) for identity, seed in others),
         ]
 
+    def unused(self) -> list[str]:
+        """Defaults for rows with a picture, if no row that was read had one."""
+        if self._has_pictures:
+            return []
+        return [name for name in _OF_PICTURES if self._defaults.get(name) is not None]
+
     def others(self, fields: Iterable[str]) -> list[str]:
         """Those of `fields` that are not read and go into the record."""
         return [name for name in fields if name not in self._names.known]
 
 
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _parsed(setting: Setting, value: Any) -> Any:
     """The `value` of a field, which may be text, as the setting's type."""
-    if value is None and setting.default is None:
+    if setting.name == "seed" or (value is None and setting.default is None):
         return None
-    if setting.kind is list:
+    if setting.kind is list or isinstance(value, PictureFile):
         return value
-    if setting.kind is str:
-        return _text(setting.name, value)
+    if setting.kind in (str, Path):
+        return _text(setting.field, value)
     return as_number(setting.name, value, whole=setting.kind is int, word=setting.word)
 
 
