@@ -42,7 +42,10 @@ demo: $(VENV)/.export
 		"a small yellow star at the top and a large purple square at the bottom, gray background" \
 		"a large orange circle on the right" \
 		--guidance-scale 2 --num-inference-steps auto --seed 0 --num-images 4 --grid --output $(DEMO)/images
-	@echo "Look at the contact sheet, the file named last."
+	$(BIN)/ldm-engine generate $(DEMO)/bundle "a large blue circle on the right" \
+		--image $(DEMO)/images/a-large-orange-circle-on-the-right-12.png --strength 0.7 \
+		--guidance-scale 2 --seed 0 --output $(DEMO)/images
+	@echo "Look at the contact sheet, grid.png, and at the picture named last, made from one of it."
 
 # The tests in tests/cpp need a compiler and libraries of the distribution, which are installed where
 # that can be done (as root, with apt) and named where not; LDM_ENGINE_SKIP_CPP=1 passes them over.

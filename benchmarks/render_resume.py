@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import ldm_engine
-from ldm_engine.rendering.jobs import Defaults, RowReader
+from ldm_engine.rendering.jobs.rows import Defaults, RowReader
 from ldm_engine.rendering.records import record, to_line
 from ldm_engine.sampling.opening import open_to_run
 from ldm_engine.sampling.settings import default_values, settings_hash
