@@ -260,9 +260,10 @@ class LDMTextToImagePipeline:
 
         Raises:
             ArgumentTypeError: if an argument has the wrong type.
-            InvalidArgumentError: if a value is outside its range (``ShapeError`` for sizes).
+            InvalidArgumentError: if a value is outside its range (``ShapeError`` for sizes), or a
+                picture is given that the bundle has no program to encode.
             InputError: if a picture's file cannot be read.
-            BundleError: if a picture is given, and the bundle has no program to encode it.
+            BundleError: if that program's files are damaged.
             NonFiniteError: if an image came out as NaN or infinity.
             LDMEngineError: if this pipeline is in use, or a program cannot be run.
 
