@@ -43,6 +43,16 @@ class MidBlock(nn.Layer):
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
+def level_resnets(in_channels: int, out_channels: int, layers: int, groups: int) -> nn.LayerList:
+    """The residual blocks of one level of either half; the first one changes the channels."""
+    return nn.LayerList(
+        [
+            ResnetBlock(in_channels if i == 0 else out_channels, out_channels, groups, NORM_EPSILON)
+            for i in range(layers)
+        ]
+    )
+
+
 class UpBlock(nn.Layer):
     """Residual blocks, then upsampling except in the last level."""
 
@@ -50,14 +60,7 @@ class UpBlock(nn.Layer):
         self, in_channels: int, out_channels: int, layers: int, groups: int, upsample: bool
     ) -> None:
         super().__init__()
-        self.resnets = nn.LayerList(
-            [
-                ResnetBlock(
-                    in_channels if i == 0 else out_channels, out_channels, groups, NORM_EPSILON
-                )
-                for i in range(layers)
-            ]
-        )
+        self.resnets = level_resnets(in_channels, out_channels, layers, groups)
         self.upsamplers = nn.LayerList([Upsample(out_channels)] if upsample else [])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from paddle import Tensor, nn
 
-from .autoencoder import NORM_EPSILON, MidBlock
-from .blocks import Downsample, GroupNorm, ResnetBlock, silu
+from .autoencoder import NORM_EPSILON, MidBlock, level_resnets
+from .blocks import Downsample, GroupNorm, silu
 from .config import AutoencoderConfig
 
 
@@ -16,14 +16,7 @@ class DownBlock(nn.Layer):
         self, in_channels: int, out_channels: int, layers: int, groups: int, downsample: bool
     ) -> None:
         super().__init__()
-        self.resnets = nn.LayerList(
-            [
-                ResnetBlock(
-                    in_channels if i == 0 else out_channels, out_channels, groups, NORM_EPSILON
-                )
-                for i in range(layers)
-            ]
-        )
+        self.resnets = level_resnets(in_channels, out_channels, layers, groups)
         self.downsamplers = nn.LayerList(
             [Downsample(out_channels, pads_the_end=True)] if downsample else []
         )
