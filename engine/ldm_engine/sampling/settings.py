@@ -30,6 +30,7 @@ MAX_SEED = 2**32 - 1
 MAX_GUIDANCE = 10_000  #: far beyond use; keeps float32 finite
 HASH_BYTES = 7
 AUTO = "auto"
+_SHA256_DIGITS = 64
 _FINDERS = {"image": find_picture, "mask_image": find_mask}
 
 #: The values of one image by the settings' names, all of them, checked.
@@ -175,12 +176,13 @@ def _check_timesteps(setting: Setting, value: Any, limits: Limits) -> tuple[int,
     return tuple(int(t) for t in timesteps)
 
 
-def _check_table_digest(setting: Setting, value: Any, limits: Limits) -> str | None:
+def _check_digest(setting: Setting, value: Any, limits: Limits) -> str | None:
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{DIGEST_DIGITS}}}", value):
+    digits = DIGEST_DIGITS if setting.name == "solver_table" else _SHA256_DIGITS
+    if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
         raise InvalidArgumentError(
-            f"`solver_table` is {shown(value)}; the {DIGEST_DIGITS} digits that a recipe has are "
+            f"`{setting.name}` is {shown(value)}; the {digits} digits that a recipe has are "
             "accepted."
         )
     return value
@@ -194,16 +196,6 @@ def _found(setting: Setting, value: Any) -> Given | None:
     if value is None:
         return None
     return _FINDERS[setting.name](setting.field, value)
-
-
-def _check_sha256(setting: Setting, value: Any, limits: Limits) -> str | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-        raise InvalidArgumentError(
-            f"`{setting.name}` is {shown(value)}; the 64 digits that a recipe has are accepted."
-        )
-    return value
 
 
 def _check_strength(setting: Setting, value: Any, limits: Limits) -> float | None:
@@ -401,7 +393,7 @@ SETTINGS: list[Setting] = [
         "solver spaces its steps.",
         check=_check_timesteps,
     ),
-    Setting("solver_table", str, "", check=_check_table_digest),  # of a fitted solver
+    Setting("solver_table", str, "", check=_check_digest),  # of a fitted solver
     Setting(
         "image",
         Path,
@@ -432,8 +424,8 @@ SETTINGS: list[Setting] = [
         "img2imgstrength",
     ),
     # sha256 of the files that were read, or of pixels that came in memory.
-    Setting("image_sha256", str, "", check=_check_sha256, spread=_spread_numbers),
-    Setting("mask_sha256", str, "", check=_check_sha256, spread=_spread_numbers),
+    Setting("image_sha256", str, "", check=_check_digest, spread=_spread_numbers),
+    Setting("mask_sha256", str, "", check=_check_digest, spread=_spread_numbers),
     *(
         Setting(
             name,
