@@ -15,9 +15,7 @@ from PIL import Image, ImageOps
 
 from ..bundle.model import ModelInfo
 from ..errors import InvalidArgumentError
-from .pictures import Picture, read_mask, read_picture
-
-Pixels = NDArray[np.uint8]
+from .pictures import Picture, Pixels, read_mask, read_picture
 
 
 @dataclass(frozen=True)

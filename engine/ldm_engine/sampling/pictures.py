@@ -111,10 +111,7 @@ def _find(name: str, value: Any, read: Callable[[str, Any], Picture]) -> Given:
     if isinstance(value, PictureFile):
         return value
     if isinstance(value, (str, os.PathLike)):
-        place = absolute(os.fspath(value))
-        content = _content(name, place)
-        width, height = _upright_size(_opened(name, place, content))
-        return PictureFile(place, (height, width), hashlib.sha256(content).hexdigest())
+        return _opened(name, absolute(os.fspath(value)))[0]
     return read(name, value)
 
 
@@ -155,29 +152,27 @@ def _read(
 ) -> Picture:
     if isinstance(value, Picture):
         return value
-    if isinstance(value, (str, os.PathLike)):
-        value = _find(name, value, read_picture)
-    sha256 = None
-    if isinstance(value, PictureFile):
-        content = _content(name, value.place)
-        sha256 = hashlib.sha256(content).hexdigest()
-        if sha256 != value.sha256:
+    file, place = None, "a PIL image"
+    if isinstance(value, (str, os.PathLike, PictureFile)):
+        where = value.place if isinstance(value, PictureFile) else absolute(os.fspath(value))
+        place = _named(where)
+        file, image = _opened(name, where)
+        if isinstance(value, PictureFile) and file.sha256 != value.sha256:
             raise InputError(
-                f"`{name}` is {value.place}, which was changed since it was looked at. Leave it "
-                "alone, and start again."
+                f"`{name}` is {place}, which was changed since it was looked at. Leave it alone, "
+                "and start again."
             )
-        image = _opened(name, value.place, content)
     elif isinstance(value, Image.Image):
         image = value
+        with _decoding(name, place):
+            _check_kind(name, image)
     else:
         return Picture(_of_array(name, value, channels, accepted))
-    place = _named(value.place) if isinstance(value, PictureFile) else "a PIL image"
     with _decoding(name, place):
-        _check_kind(name, image)
         image.load()
         image = ImageOps.exif_transpose(image)
     try:
-        picture = Picture(np.asarray(convert(name, image)), sha256)
+        picture = Picture(np.asarray(convert(name, image)), file.sha256 if file else None)
     except ValueError as error:
         if isinstance(error, LDMEngineError):
             raise
@@ -185,7 +180,7 @@ def _read(
             f"`{name}` is {place} of the mode {image.mode}, which cannot be converted; RGB, grey, "
             "palettes and CMYK are accepted."
         ) from error
-    if isinstance(value, PictureFile) and picture.size != value.size:
+    if file and picture.size != file.size:
         raise InputError(
             f"`{name}` is turned by metadata that stand behind its pixels. Save it upright."
         )
@@ -243,8 +238,9 @@ def _content_here(name: str, path: Path) -> bytes:
         ) from error
 
 
-def _opened(name: str, place: str, content: bytes) -> Image.Image:
-    """The picture in a file, of which no more than its head has been decoded."""
+def _opened(name: str, place: str) -> tuple[PictureFile, Image.Image]:
+    """The picture at a path or URL, of which no more than its head has been decoded."""
+    content = _content(name, place)
     try:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
     except Image.DecompressionBombError as error:
@@ -258,7 +254,8 @@ def _opened(name: str, place: str, content: bytes) -> Image.Image:
         ) from error
     with _decoding(name, _named(place)):
         _check_kind(name, image)
-    return image
+    width, height = _upright_size(image)
+    return PictureFile(place, (height, width), hashlib.sha256(content).hexdigest()), image
 
 
 def _check_kind(name: str, image: Image.Image) -> None:
