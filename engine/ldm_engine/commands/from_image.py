@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -16,10 +15,10 @@ from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..machine.device import Device
 from ..rendering.plan import MIN_ROWS
 from ..sampling.opening import Opened, choose_for
-from ..sampling.pictures import Given, find_mask, find_picture
+from ..sampling.pictures import Picture
 from ..sampling.recipes import Recipe, encoder_of, read_recipe
 from ..sampling.request import MAX_BATCH, Request
-from ..sampling.settings import as_call
+from ..sampling.settings import SETTINGS, as_call
 from ..sampling.values import is_number, is_whole, shown
 from . import console
 from .images import file_stem, save_png
@@ -54,29 +53,28 @@ def check_given(context: click.Context) -> None:
 def generate_from_image(
     bundle_path: Path,
     image_path: Path,
-    pictures: Mapping[str, Any],
+    pictures: Mapping[str, Picture | None],
     output: Path,
     device: str,
     memory: str,
 ) -> Path:
     """Render the image of a file once more and return where it was written.
 
-    Its `pictures` are those that it was made from, or their files, by the settings' names.
+    Its `pictures` are those that it was made from, by the settings' names.
 
     Raises:
         InvalidArgumentError: if the file has no recipe, or one of another bundle, or if it was made
             from other pictures.
-        InputError: if one of these cannot be read.
         RuntimeUnavailableError: if its runtime or precision is not available here.
     """
     recipe = read_recipe(image_path)
     bundle = open_bundle(bundle_path)
     _check_origin(image_path, recipe, bundle, device)
-    given = _given(image_path, recipe, pictures)
+    _check_pictures(image_path, recipe, pictures)
     try:
         opened = choose_for(bundle, recipe.runtime, recipe.precision, device, recipe.threads)
         _check_solver(image_path, recipe, opened)
-        request = _request(replace(recipe, settings={**recipe.settings, **given}), opened)
+        request = _request(replace(recipe, settings={**recipe.settings, **pictures}), opened)
     except OtherSolverError:
         raise
     except (InvalidArgumentError, ArgumentTypeError) as error:
@@ -113,24 +111,18 @@ def _check_origin(path: Path, recipe: Recipe, bundle: Bundle, device: str) -> No
         )
 
 
-def _given(path: Path, recipe: Recipe, pictures: Mapping[str, Any]) -> dict[str, Given | None]:
-    """The `pictures` that the image was made from; raises unless they are these."""
-    found: dict[str, Given | None] = {}
-    for name, field, find in (
-        ("image", "image", find_picture), ("mask_image", "mask", find_mask)
-    ):  # fmt: skip
-        noted = recipe.settings[f"{field}_sha256"]
-        picture = None if pictures[name] is None else find(field, pictures[name])
+def _check_pictures(path: Path, recipe: Recipe, pictures: Mapping[str, Picture | None]) -> None:
+    """Raise ``InvalidArgumentError`` unless the image was made from these `pictures`."""
+    for setting in (s for s in SETTINGS if s.is_picture):
+        picture, noted = pictures[setting.name], recipe.settings[f"{setting.field}_sha256"]
         if noted != (picture.sha256 if picture else None):
-            option = f"--{field}"
+            option = f"--{setting.field}"
             was = f"{option} with the sha256 {shown(noted)}" if noted else f"no {option}"
             now = f"the one given has {picture.sha256}" if picture else "none is given"
             raise InvalidArgumentError(
                 f"{path} was made with {was}, and {now}: the pixels would differ. Give what it was "
                 "made from."
             )
-        found[name] = picture
-    return found
 
 
 def _check_solver(path: Path, recipe: Recipe, opened: Opened) -> None:
