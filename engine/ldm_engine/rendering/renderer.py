@@ -29,7 +29,7 @@ from ..sampling.recipes import IMAGE_FORMATS, Recipe, encode_image
 from ..sampling.request import Request
 from ..sampling.settings import settings_hash
 from ..sampling.tokenizer import PromptTruncatedWarning
-from .jobs.loaded import Loaded
+from .jobs.loaded import Loaded, load
 from .jobs.rows import Task
 from .plan import Batch, batch_request
 from .records import Outcome, failure, picture_failure, record
@@ -122,7 +122,7 @@ class Renderer:
     def _draw(self, batch: Batch) -> list[_Drawn | Outcome]:
         """The images of a batch that are wanted, or why there is none."""
         start = time.perf_counter()
-        loaded = [Loaded.of(task) for task in batch.tasks]
+        loaded = list(load(batch.tasks))
         readable = [one.task for one in loaded if not one.fault]
         wanted = [(row, one) for row, one in enumerate(loaded) if batch.wanted[row]]
         if not readable:

@@ -1,14 +1,18 @@
-"""An image to render with the pictures that it starts from, which may be gone or changed by now."""
+"""Images to render with the pictures that they start from, which may be gone or changed by now."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...errors import LDMEngineError
 from ...sampling.colours import PictureWarning
 from ...sampling.inputs import in_memory
 from .rows import Task
+
+_PICTURES = ("image", "mask_image")
 
 
 @dataclass(frozen=True)
@@ -17,19 +21,28 @@ class Loaded:
 
     task: Task  #: with them in memory
     source: Task  #: with their places
-    fault: str = ""
-    notice: str = ""  #: what was done to them
+    fault: str
+    notice: str  #: what was done to them
 
-    @classmethod
-    def of(cls, task: Task) -> Loaded:
-        """Read the pictures of `task`, if it has any."""
-        if task.values["image"] is None:
-            return cls(task, task)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", PictureWarning)
-            try:
-                loaded = replace(task, values=in_memory(task.values))
-            except LDMEngineError as error:
-                return cls(task, task, fault=str(error))
-        notices = [str(w.message) for w in caught if isinstance(w.message, PictureWarning)]
-        return cls(loaded, task, notice=" ".join(notices))
+
+def load(tasks: Iterable[Task]) -> Iterator[Loaded]:
+    """Each of `tasks` with its pictures, if it has any; those that several have are read once."""
+    known: dict[Hashable, tuple[Mapping[str, Any], str, str]] = {}
+    for task in tasks:
+        key = tuple(task.values[name] for name in (*_PICTURES, "height", "width"))
+        if key not in known:
+            known[key] = _read(task)
+        pictures, fault, notice = known[key]
+        yield Loaded(replace(task, values={**task.values, **pictures}), task, fault, notice)
+
+
+def _read(task: Task) -> tuple[Mapping[str, Any], str, str]:
+    """The pictures of `task`, what is wrong with them, and what was done to them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PictureWarning)
+        try:
+            values = in_memory(task.values)
+        except LDMEngineError as error:
+            return {}, str(error), ""
+    notices = [str(w.message) for w in caught if isinstance(w.message, PictureWarning)]
+    return {name: values[name] for name in _PICTURES}, "", " ".join(notices)

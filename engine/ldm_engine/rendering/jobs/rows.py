@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +90,7 @@ class RowReader:
             for setting in common_settings():
                 value = common[setting.field]
                 if setting.is_picture and value is not None:  # looked at once for all rows
-                    path = _text(setting.field, _path(value))
+                    path = _text(setting.field, value)
                     self._defaults[setting.field] = setting.checked(path, limits)
                 elif setting.name in PICTURE_SETTINGS:  # which may be for rows with a picture
                     setting.checked(value, limits)
@@ -153,10 +152,6 @@ class RowReader:
     def others(self, fields: Iterable[str]) -> list[str]:
         """Those of `fields` that are not read and go into the record."""
         return [name for name in fields if name not in self._names.known]
-
-
-def _path(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _parsed(setting: Setting, value: Any) -> Any:
