@@ -93,3 +93,26 @@ TEST_CASE("a cached file without its hash is dropped") {
   CHECK_FALSE(fs::exists(*folder / "a.blob"));
   CHECK_FALSE(fs::exists(*folder / "c.blob"));
 }
+
+TEST_CASE("a cached file that was not written since is not read") {
+  const auto folder = cache_folder("test", "two");
+  REQUIRE(folder);
+  const fs::path blob = *folder / "a.blob", seal = *folder / "a.blob.sha256";
+  write_file(blob, "a");
+  seal_files(*folder, ".blob");
+  const std::string before = *read_whole(seal), hash = sha256_of_text("a");
+  CHECK(before.substr(0, 65) == hash + " ");
+  write_file(seal, std::string(64, '0') + before.substr(64));  // reading would refute it
+  drop_unsealed(*folder, ".blob");
+  CHECK(fs::exists(blob));
+  for (const std::string stamp : {"", " 1 2 3 4 5"}) {  // sealed before there were stamps; copied
+    write_file(seal, hash + stamp);
+    drop_unsealed(*folder, ".blob");
+    CHECK(fs::exists(blob));
+    CHECK(read_whole(seal) == before);
+  }
+  write_file(seal, "");
+  drop_unsealed(*folder, ".blob");
+  CHECK_FALSE(fs::exists(blob));
+  CHECK_FALSE(fs::exists(seal));
+}

@@ -24,13 +24,13 @@ from ldm_engine.bundle.bundle import (
     FileInfo,
     FormatInfo,
     ProgramInfo,
-    hash_file,
 )
 from ldm_engine.bundle.formats import INT8_FORMAT, program_file_names
 from ldm_engine.bundle.manifest import save_manifest
 from ldm_engine.bundle.model import ModelInfo, TokenizerInfo
 from ldm_engine.checks.references import References, save_references
 from ldm_engine.errors import BundleError, CheckpointError
+from ldm_engine.machine.files import hash_file
 from ldm_engine.machine.signals import current_handlers, install
 from ldm_engine.runtimes.gpu.tensorrt_build import FORMAT as TENSORRT
 from ldm_engine.runtimes.gpu.tensorrt_build import TensorRTBuild

@@ -1,8 +1,6 @@
 // Files verified and unchanged since; they are not hashed again.
 #include "bundle/stamps.hpp"
 
-#include <sys/stat.h>
-
 #include <optional>
 #include <system_error>
 
@@ -15,18 +13,6 @@
 namespace ldm_engine {
 namespace fs = std::filesystem;
 namespace {
-
-Stamp stamp(const fs::path& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return {};
-  const auto nanoseconds = [](const struct timespec& time) {
-    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
-  };
-  // The time of the last change of the inode cannot be set, unlike that of the content.
-  return {static_cast<std::int64_t>(status.st_size), nanoseconds(status.st_mtim),
-          nanoseconds(status.st_ctim), static_cast<std::int64_t>(status.st_ino),
-          static_cast<std::int64_t>(status.st_dev)};
-}
 
 std::optional<fs::path> place(const fs::path& folder) {
   const std::optional<fs::path> parent = cache_folder("verified");
@@ -55,7 +41,7 @@ std::vector<std::string> changed_files(const fs::path& folder,
   std::vector<std::string> changed;
   for (const auto& [name, hash] : hashes) {
     const auto note = notes.find(name);
-    const Stamp now = stamp(folder / name);
+    const Stamp now = stamp_file(folder / name);
     if (now.empty() || note == notes.end() || *note != Json::array({hash, now})) {
       changed.push_back(name);
     }
@@ -66,7 +52,7 @@ std::vector<std::string> changed_files(const fs::path& folder,
 std::map<std::string, Stamp> stamp_files(const fs::path& folder,
                                          const std::vector<std::string>& names) {
   std::map<std::string, Stamp> stamps;
-  for (const std::string& name : names) stamps[name] = stamp(folder / name);
+  for (const std::string& name : names) stamps[name] = stamp_file(folder / name);
   return stamps;
 }
 

@@ -2,16 +2,14 @@
 // Its twin is engine/ldm_engine/bundle/stamps.py, which keeps the same notes.
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
 
-namespace ldm_engine {
+#include "machine/files.hpp"
 
-/// What a change to a file would change; empty if it is not there.
-using Stamp = std::vector<std::int64_t>;
+namespace ldm_engine {
 
 /// The files among `hashes` in `folder` that were not verified to have these hashes since they last
 /// changed.

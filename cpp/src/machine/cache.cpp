@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <system_error>
 #include <utility>
 #include <vector>
 
+#include "ldm_engine/errors.hpp"
 #include "machine/files.hpp"
 #include "machine/sha256.hpp"
 
@@ -20,6 +20,7 @@ namespace {
 
 constexpr auto kKept = std::chrono::hours(30 * 24);
 constexpr std::size_t kKeptFiles = 8;
+constexpr char kSeal[] = ".sha256";
 
 std::optional<fs::path> root() {
   const auto variable = [](const char* name) {
@@ -59,7 +60,21 @@ std::vector<fs::path> files_with(const fs::path& folder, const std::string& exte
   return paths;
 }
 
-fs::path seal_of(const fs::path& path) { return path.string() + ".sha256"; }
+fs::path seal_of(const fs::path& path) { return path.string() + kSeal; }
+
+void seal(const fs::path& path, const std::string& hash, const std::string& stamp) {
+  try {
+    write_atomically(seal_of(path), hash + stamp);
+  } catch (const OutputError&) {
+    // It is compiled anew next time.
+  }
+}
+
+std::string stamp_of(const fs::path& path) {
+  std::string text;
+  for (const std::int64_t number : stamp_file(path)) text += " " + std::to_string(number);
+  return text;
+}
 
 }  // namespace
 
@@ -78,9 +93,20 @@ std::optional<fs::path> cache_folder(const std::string& kind, const std::string&
 
 void drop_unsealed(const fs::path& folder, const std::string& extension) {
   for (const fs::path& path : files_with(folder, extension)) {
-    const std::optional<std::string> seal = read_whole(seal_of(path));
-    if (!seal || seal != sha256_of_file(path)) {
+    const std::string text = read_whole(seal_of(path)).value_or("");
+    const std::string hash = text.substr(0, text.find(' ')), stamp = stamp_of(path);
+    if (!hash.empty() && text == hash + stamp) continue;
+    // It was copied, or sealed before there were stamps, or written.
+    if (!hash.empty() && hash == sha256_of_file(path)) {
+      seal(path, hash, stamp);
+    } else {
       std::error_code ignored;
+      fs::remove(path, ignored);
+    }
+  }
+  for (const fs::path& path : files_with(folder, kSeal)) {
+    std::error_code ignored;
+    if (fs::path file = path; !fs::exists(file.replace_extension(), ignored)) {
       fs::remove(path, ignored);
     }
   }
@@ -100,7 +126,8 @@ void seal_files(const fs::path& folder, const std::string& extension) {
       fs::remove(path, ignored);
       fs::remove(seal_of(path), ignored);
     } else if (!fs::exists(seal_of(path), ignored)) {
-      if (const auto hash = sha256_of_file(path)) std::ofstream(seal_of(path)) << *hash;
+      const std::string stamp = stamp_of(path);
+      if (const auto hash = sha256_of_file(path)) seal(path, *hash, stamp);
     }
   }
 }

@@ -17,7 +17,8 @@ namespace ldm_engine {
 std::optional<std::filesystem::path> cache_folder(const std::string& kind,
                                                   const std::string& name = "");
 
-/// Remove the files of `folder` with this `extension` that do not have the hash beside them.
+/// Remove the files of `folder` with this `extension` that do not have the hash beside them. One
+/// that was not written since its hash was found is not read.
 void drop_unsealed(const std::filesystem::path& folder, const std::string& extension);
 
 /// Write the hash of each new file of `folder` beside it, and keep only the latest files.

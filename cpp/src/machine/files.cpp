@@ -1,4 +1,4 @@
-// Files read whole, and written so that each appears whole or not at all.
+// Files read whole, and written so that each appears whole or not at all; stamps of files.
 #include "machine/files.hpp"
 
 #include <fcntl.h>
@@ -153,6 +153,18 @@ void make_folder(const fs::path& path) {
     throw OutputError("The folder " + folder.string() + " cannot be written to: " +
                       std::strerror(reason) + ". Choose another folder.");
   }
+}
+
+Stamp stamp_file(const fs::path& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return {};
+  const auto nanoseconds = [](const struct timespec& time) {
+    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+  };
+  // The time of the last change of the inode cannot be set, unlike that of the content.
+  return {static_cast<std::int64_t>(status.st_size), nanoseconds(status.st_mtim),
+          nanoseconds(status.st_ctim), static_cast<std::int64_t>(status.st_ino),
+          static_cast<std::int64_t>(status.st_dev)};
 }
 
 }  // namespace ldm_engine

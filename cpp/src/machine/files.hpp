@@ -1,13 +1,18 @@
-// Files read whole, and written so that each appears whole or not at all.
+// Files read whole, and written so that each appears whole or not at all; stamps of files.
 // Its twin is engine/ldm_engine/machine/files.py.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace ldm_engine {
+
+/// What a change to a file would change; empty if it is not there.
+using Stamp = std::vector<std::int64_t>;
 
 /// Whether a path holds a zero byte, where the system would take it to end.
 bool has_nul(const std::filesystem::path& path);
@@ -27,5 +32,8 @@ std::filesystem::path write_new(const std::filesystem::path& folder, const std::
 /// Create `path` with its parents and make sure that files can be written into it.
 /// Throws OutputError if that is not possible.
 void make_folder(const std::filesystem::path& path);
+
+/// The stamp of a file; take it before reading.
+Stamp stamp_file(const std::filesystem::path& path);
 
 }  // namespace ldm_engine

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import BundleError
 from ..machine.cpu import available_threads
+from ..machine.files import hash_file
 from .contract import OPTIONAL_PROGRAMS, PROGRAMS, TABLE, TensorSpec
 from .formats import FORMAT_FILES
 from .model import ModelInfo, TokenizerInfo
@@ -27,8 +28,6 @@ VOCABULARY = "vocab.txt"
 REFERENCE = "reference.json"
 PROMPTS = "calibration_prompts.txt"
 SOLVERS = "solvers.json"  #: has its own seal, and is no part of the manifest
-
-_HASH_CHUNK_BYTES = 4 << 20
 
 
 #: The error of what failed or gave no finite values; JSON has no infinity.
@@ -243,16 +242,6 @@ def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return status.st_ino, status.st_dev, status.st_size, status.st_mtime_ns
-
-
-def hash_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:
-    """Hex sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-            on_bytes(len(chunk))
-    return digest.hexdigest()
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

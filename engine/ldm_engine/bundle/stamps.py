@@ -13,9 +13,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..machine.cache import cache_folder
-from ..machine.files import write_atomically
-
-Stamp = list[int]
+from ..machine.files import Stamp, stamp_file, write_atomically
 
 
 def unchanged_files(folder: Path, hashes: Mapping[str, str]) -> set[str]:
@@ -27,13 +25,13 @@ def unchanged_files(folder: Path, hashes: Mapping[str, str]) -> set[str]:
     return {
         name
         for name, sha256 in hashes.items()
-        if verified.get(name) == [sha256, _stamp(folder / name)]
+        if verified.get(name) == [sha256, stamp_file(folder / name)]
     }
 
 
 def stamp_files(folder: Path, names: Iterable[str]) -> dict[str, Stamp | None]:
     """The stamp of each of the files `names`, which any write changes; take it before reading."""
-    return {name: _stamp(folder / name) for name in names}
+    return {name: stamp_file(folder / name) for name in names}
 
 
 def remember_files(
@@ -62,12 +60,3 @@ def _place(folder: Path) -> Path | None:
     parent = cache_folder("verified")
     key = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()
     return parent / f"{key[:32]}.json" if parent else None
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    # The time of the last change of the inode cannot be set, unlike that of the content.
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]

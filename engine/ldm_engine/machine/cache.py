@@ -5,16 +5,19 @@ Where it cannot be read or written, the engine works without it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from ..errors import OutputError
+from .files import hash_file, stamp_file, write_atomically
+
 VARIABLE = "LDM_ENGINE_CACHE"
 _KEPT_S = 30 * 24 * 3600.0
 _KEPT_FILES = 8
+_SEAL = ".sha256"
 
 
 def cache_folder(kind: str, name: str | None = None) -> Path | None:
@@ -63,29 +66,48 @@ def _remove_stale(folder: Path) -> None:
 
 
 def drop_unsealed(folder: Path, pattern: str) -> None:
-    """Remove the files of `folder` that do not match the hash in the file beside them."""
+    """Remove the files of `folder` that do not match the hash in the file beside them.
+
+    One that was not written since its hash was found is not read.
+    """
     for path in folder.glob(pattern):
-        with suppress(OSError):
-            seal = _seal_of(path)
-            if not seal.is_file() or seal.read_text() != _hash(path):
+        with suppress(OSError, OutputError):
+            seal = _seal_of(path).read_bytes() if _seal_of(path).is_file() else b""
+            recorded, _, sealed_at = seal.decode(errors="replace").partition(" ")
+            stamp = _stamp_of(path)
+            if sealed_at == stamp:
+                continue
+            # It was copied, or sealed before there were stamps, or written.
+            if recorded and recorded == hash_file(path):
+                _seal(path, recorded, stamp)
+            else:
                 path.unlink()
+    with suppress(OSError):
+        for seal_path in folder.glob(f"{pattern}{_SEAL}"):
+            if not seal_path.with_suffix("").exists():
+                seal_path.unlink(missing_ok=True)
 
 
 def seal_files(folder: Path, pattern: str) -> None:
     """Write the hash of each new file of `folder` beside it; only the latest files are kept."""
-    with suppress(OSError):
+    with suppress(OSError, OutputError):
         paths = sorted(folder.glob(pattern), key=lambda p: p.stat().st_mtime, reverse=True)
         for path in paths[_KEPT_FILES:]:
             path.unlink()
             _seal_of(path).unlink(missing_ok=True)
         for path in paths[:_KEPT_FILES]:
             if not _seal_of(path).is_file():
-                _seal_of(path).write_text(_hash(path))
+                stamp = _stamp_of(path)
+                _seal(path, hash_file(path), stamp)
+
+
+def _seal(path: Path, sha256: str, stamp: str) -> None:
+    write_atomically(_seal_of(path), f"{sha256} {stamp}".encode())
 
 
 def _seal_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
+    return path.with_name(f"{path.name}{_SEAL}")
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _stamp_of(path: Path) -> str:
+    return " ".join(map(str, stamp_file(path) or ()))

@@ -1,11 +1,12 @@
-"""Writing files so that each appears whole or not at all."""
+"""Writing files so that each appears whole or not at all; hashes and stamps of files."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +16,10 @@ _UMASK = os.umask(0)  # can only be read by setting it
 os.umask(_UMASK)
 FOLDER_MODE = 0o777 & ~_UMASK  #: what ``mkdir`` gives and ``mkdtemp`` does not
 _FILE_MODE = 0o666 & ~_UMASK  #: what ``open`` gives and ``mkstemp`` does not
+
+_HASH_CHUNK_BYTES = 4 << 20
+
+Stamp = list[int]  #: what any write to a file changes
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -118,3 +123,23 @@ def held(folder: Path) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """What went wrong, as the system words it."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def hash_file(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:
+    """Hex sha256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+            on_bytes(len(chunk))
+    return digest.hexdigest()
+
+
+def stamp_file(path: Path) -> Stamp | None:
+    """The stamp of a file, or None if there is none; take it before reading."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    # The time of the last change of the inode cannot be set, unlike that of the content.
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]

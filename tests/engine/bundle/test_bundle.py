@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldm_engine import LDMTextToImagePipeline, open_bundle
-from ldm_engine.bundle.bundle import MANIFEST, hash_file
+from ldm_engine.bundle.bundle import MANIFEST
 from ldm_engine.bundle.manifest import FORMAT_VERSION, seal
 from ldm_engine.commands.console import print_bundle
 from ldm_engine.commands.info import _as_json
@@ -22,6 +22,7 @@ from ldm_engine.errors import (
     ConfigError,
     LDMEngineError,
 )
+from ldm_engine.machine.files import hash_file
 from ldm_engine.sampling.fitted import Tables
 
 

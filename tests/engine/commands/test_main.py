@@ -15,12 +15,13 @@ from PIL import Image
 
 from forked import run_command
 from ldm_engine import LDMTextToImagePipeline, __version__
-from ldm_engine.bundle.bundle import FileInfo, hash_file
+from ldm_engine.bundle.bundle import FileInfo
 from ldm_engine.bundle.contract import TABLE
 from ldm_engine.bundle.manifest import save_manifest
 from ldm_engine.commands import main as cli
 from ldm_engine.errors import RuntimeUnavailableError
 from ldm_engine.machine.cpu import supports_bf16
+from ldm_engine.machine.files import hash_file
 from ldm_engine.sampling.recipes import read_recipe
 
 COMMAND = Path(sys.executable).parent / "ldm-engine"

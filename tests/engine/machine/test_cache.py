@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm_engine.machine.cache import VARIABLE, cache_folder
+from ldm_engine.machine.cache import VARIABLE, cache_folder, drop_unsealed, seal_files
 
 DAY_S = 24 * 3600
 
@@ -133,3 +133,56 @@ def test_two_at_once_do_not_disturb_each_other(home, monkeypatch):
 
     monkeypatch.setattr(Path, "stat", gone)
     assert cache_folder("openvino", "mine") == folder
+
+
+def sealed(folder, content=b"compiled"):
+    path = folder / "1.blob"
+    path.write_bytes(content)
+    seal_files(folder, "*.blob")
+    return path, folder / "1.blob.sha256"
+
+
+def kept(folder):
+    drop_unsealed(folder, "*.blob")
+    return (folder / "1.blob").is_file()
+
+
+def test_what_has_no_seal_goes(home):
+    folder = cache_folder("openvino", "mine")
+    (folder / "1.blob").write_bytes(b"half of i")
+    assert not kept(folder)
+
+
+def test_what_was_not_written_is_not_read(home):
+    path, seal = sealed(cache_folder("openvino", "mine"))
+    stamp = seal.read_text().partition(" ")[2]
+    seal.write_text(f"{'0' * 64} {stamp}")  # a hash that reading would refute
+    assert kept(path.parent)
+
+
+@pytest.mark.parametrize("content", [b"Compiled", b"compiled anew", b""])
+def test_what_was_written_goes_also_if_its_time_was_put_back(home, content):
+    path, _ = sealed(cache_folder("openvino", "mine"))
+    times = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert not kept(path.parent)
+
+
+@pytest.mark.parametrize("stamp", ["", " 8 1 2 3 4"], ids=["by an older engine", "elsewhere"])
+def test_what_was_sealed_otherwise_is_read_once(home, stamp):
+    path, seal = sealed(cache_folder("openvino", "mine"))
+    before = seal.read_text()
+    seal.write_text(before.partition(" ")[0] + stamp)
+    assert kept(path.parent)
+    assert seal.read_text() == before
+
+
+@pytest.mark.parametrize("content", [b"", b" ", b"x", b"\0", b"\xff"])
+def test_damaged_seals_are_none_and_go_with_their_files(home, content):
+    path, seal = sealed(cache_folder("openvino", "mine"))
+    seal.write_bytes(content)
+    assert not kept(path.parent)
+    assert not seal.exists()
+    assert sealed(path.parent) == (path, seal)
+    assert kept(path.parent)

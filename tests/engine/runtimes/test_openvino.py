@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from ldm_engine import open_bundle
-from ldm_engine.bundle.bundle import FileInfo, hash_file
+from ldm_engine.bundle.bundle import FileInfo
 from ldm_engine.bundle.manifest import save_manifest
 from ldm_engine.machine.cpu import supports_bf16
+from ldm_engine.machine.files import hash_file
 from ldm_engine.runtimes import base, by_shape
 from ldm_engine.runtimes import openvino as module
 from ldm_engine.runtimes.base import RuntimeOptions

@@ -14,11 +14,12 @@ import pytest
 from paddle import inference
 
 from conftest import without_optional
-from ldm_engine.bundle.bundle import FileInfo, FormatInfo, hash_file
+from ldm_engine.bundle.bundle import FileInfo, FormatInfo
 from ldm_engine.bundle.formats import ENGINE_PLACE, program_file_names
 from ldm_engine.bundle.manifest import open_bundle, save_manifest
 from ldm_engine.errors import BundleError, LDMEngineError, RuntimeUnavailableError, ShapeError
 from ldm_engine.machine.device import Device
+from ldm_engine.machine.files import hash_file
 from ldm_engine.machine.gpu import GPU
 from ldm_engine.runtimes import base
 from ldm_engine.runtimes.base import RuntimeOptions
