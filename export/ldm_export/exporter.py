@@ -39,16 +39,22 @@ from ldm_engine.sampling.solvers_file import load_tables, save_tables
 from ldm_engine.sampling.tokenizer import Tokenizer
 
 from .checkpoint import Checkpoint
-from .formats.writing import NEEDS, check_formats, default_formats, write_program
+from .formats.writing import NEEDS, check_formats, convert_program, default_formats, write_program
 from .loading import load_models, read_configs
 from .models import TextEncoderConfig
 from .precisions import required_precisions
-from .programs import Models, build_programs
+from .programs import Models, ProgramSpec, build_programs
 from .progress import Progress, silent
 from .quantization import add_int8, check_int8, choose_prompts, find_prompts
 from .target import check_target, staging_folder
 from .tensorrt_programs import BuildOptions, add_tensorrt, check_tensorrt, plan_build
-from .verify import compute_references, gate, parity_report
+from .verify import (
+    add_end_to_end,
+    add_references,
+    encode_end_to_end,
+    gate,
+    parity_report,
+)
 
 
 def export_bundle(
@@ -113,7 +119,10 @@ def export_bundle(
             draft, references = _export_into(
                 staging, checkpoint, formats, weights, build_options, encoder, source, progress
             )
-        gc.collect()  # the runtimes need the models' memory
+        gc.collect()  # what follows needs the models' memory
+        for name in draft.programs if "openvino" in formats else ():
+            progress(f"converting {name}")
+            convert_program(staging / name, formats, weights)
         if prompts is not None:
             draft = add_int8(draft, prompts, progress)
         if TENSORRT in draft.format_facts:
@@ -135,7 +144,7 @@ def _export_into(
     source: str | None,
     progress: Progress,
 ) -> tuple[Bundle, References]:
-    """Write all but the manifest, the int8 UNet and TensorRT's programs; nothing is checked yet."""
+    """Write all that is traced, and what surrounds it; nothing is checked yet."""
     configs = read_configs(checkpoint, with_encoder=encoder is not False)
     tokenizer = _write_vocabulary(folder, checkpoint, configs[0])
     models = load_models(checkpoint, configs, progress)
@@ -148,7 +157,7 @@ def _export_into(
     (folder / SCHEDULER_CONFIG).write_text(scheduler_text)
     model = _model_info(checkpoint, models, source)
     facts = {TENSORRT: plan_build(build_options, model).facts()} if TENSORRT in formats else {}
-    programs = build_programs(models, model)
+    programs = {program.name: program for program in build_programs(models, model)}
     traced = [f for f in formats if f != TENSORRT]
     infos = {
         p.name: ProgramInfo(
@@ -156,16 +165,40 @@ def _export_into(
             p.outputs,
             {f: FormatInfo(program_file_names(p.name, f), weights) for f in traced},
         )
-        for p in programs
+        for p in programs.values()
     }
     draft = Bundle(folder, model, tokenizer, infos, files={}, format_facts=facts)
-    references = compute_references(draft, models, programs, progress)
-    save_references(draft, references)
-    for program in programs:
+    return draft, _write_programs(draft, models, programs, traced, weights, progress)
+
+
+def _write_programs(
+    draft: Bundle,
+    models: Models,
+    programs: dict[str, ProgramSpec],
+    formats: Sequence[str],
+    weights: str,
+    progress: Progress,
+) -> References:
+    """Write each of `programs` and what it should give; neither they nor all models are left."""
+    references = References()
+
+    def finish(program: ProgramSpec) -> None:
+        progress(f"reference: {program.name}")
+        add_references(references, draft, program)
         progress(f"writing {program.name}")
-        (folder / program.name).mkdir()
-        write_program(program, folder / program.name, traced, weights)
-    return draft, references
+        (draft.path / program.name).mkdir()
+        write_program(program, draft.path / program.name, formats, weights)
+
+    finish(programs.pop("text_encoder"))
+    context = encode_end_to_end(draft, models.text_encoder)
+    del models.text_encoder  # nothing else needs it, and it is two fifths of the memory
+    gc.collect()
+    for name in list(programs):
+        finish(programs.pop(name))
+    progress("reference: end to end")
+    add_end_to_end(references, draft, models, context)
+    save_references(draft, references)
+    return references
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class VAEEncoder(nn.Layer):
         return self.autoencoder.encode(image)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Models:
     """The dygraph models of a checkpoint."""
 

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import paddle
 from numpy.typing import NDArray
+from paddle import Tensor, nn
 
 from ldm_engine.bundle.bundle import NO_FIGURE, Bundle, Parity
 from ldm_engine.checks.cases import (
@@ -34,36 +35,47 @@ from ldm_engine.sampling.noise import NoiseStream
 from ldm_engine.sampling.schedule import NoiseSchedule
 from ldm_engine.sampling.tokenizer import Tokenizer
 
-from .models import norms_in_two_passes
+from .models import LDMBert, norms_in_two_passes
 from .programs import Models, ProgramSpec
 from .progress import Progress
 from .tensorrt_programs import DEVICE
 
 
-def compute_references(
-    bundle: Bundle, models: Models, programs: tuple[ProgramSpec, ...], progress: Progress
-) -> References:
-    """The dygraph outputs of every case, and the images of the short loop.
+def add_references(references: References, bundle: Bundle, program: ProgramSpec) -> None:
+    """Add the dygraph outputs of every case of `program`."""
+    for case in reference_cases(program.name, bundle.model):
+        key = case.program, case.label
+        _add(references, key, partial(program.run, case.inputs()), program.layer)
 
-    Each is computed in two ways: how far they lie apart is what fp32 leaves open.
+
+def encode_end_to_end(bundle: Bundle, text_encoder: LDMBert) -> Tensor:
+    """What the undivided UNet attends to in the short loop: [2B, T, .], B empty texts first."""
+    texts = [""] * len(END_TO_END_PROMPTS) + list(END_TO_END_PROMPTS)
+    with paddle.no_grad():
+        return text_encoder(paddle.to_tensor(Tokenizer.of(bundle)(texts)))
+
+
+def add_end_to_end(references: References, bundle: Bundle, models: Models, context: Tensor) -> None:
+    """Add the images of the short loop; `context` is that of ``encode_end_to_end``."""
+    _add(
+        references,
+        END_TO_END_KEY,
+        lambda: {"image": _render_undivided(bundle, models, context)},
+        models.unet,
+        models.autoencoder,
+    )
+
+
+def _add(references: References, key: Key, run: Callable[[], Arrays], *layers: nn.Layer) -> None:
+    """Add what `run` returns, and how far it lies from what another way to compute it gives.
+
+    That is what fp32 leaves open.
     """
-    references = References()
-    encoders = () if models.encoder is None else (models.encoder,)
-
-    def compute(key: Key, run: Callable[[], Arrays]) -> None:
-        references[key] = run()
-        with norms_in_two_passes(models.unet, models.autoencoder, *encoders):
-            again = run()
-        apart = [relative_error(again[name], v) for name, v in references[key].items()]
-        references.rounding[key] = min(max(apart), 1.0)
-
-    for program in programs:
-        progress(f"reference: {program.name}")
-        for case in reference_cases(program.name, bundle.model):
-            compute((case.program, case.label), partial(program.run, case.inputs()))
-    progress("reference: end to end")
-    compute(END_TO_END_KEY, lambda: {"image": _render_undivided(bundle, models)})
-    return references
+    references[key] = run()
+    with norms_in_two_passes(*layers):
+        again = run()
+    apart = [relative_error(again[name], v) for name, v in references[key].items()]
+    references.rounding[key] = min(max(apart), 1.0)
 
 
 def gate(
@@ -114,17 +126,14 @@ def _excess(parity: Parity) -> float:
     return parity.relative_l2_error / parity.tolerance
 
 
-def _render_undivided(bundle: Bundle, models: Models) -> NDArray[np.float32]:
+def _render_undivided(bundle: Bundle, models: Models, context: Tensor) -> NDArray[np.float32]:
     model = bundle.model
     schedule = NoiseSchedule.from_config(bundle.scheduler_config)
-    tokenizer = Tokenizer.of(bundle)
     count = len(END_TO_END_PROMPTS)
-    input_ids = tokenizer([""] * count + list(END_TO_END_PROMPTS))
     noise = NoiseStream(range(END_TO_END["seed"], END_TO_END["seed"] + count))
     x = np.empty((count, model.latent_channels, model.sample_size, model.sample_size), np.float32)
     noise.fill(x)
     with paddle.no_grad():
-        context = models.text_encoder(paddle.to_tensor(input_ids))
         for timestep, a, a_prev in _alphas(schedule, END_TO_END["num_inference_steps"]):
             eps = models.unet(
                 paddle.to_tensor(np.concatenate([x, x])),

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from ldm_engine import NoiseSchedule, PromptTruncatedWarning, open_bundle
 from ldm_engine.bundle.bundle import MANIFEST, SOLVERS, FormatInfo
 from ldm_engine.bundle.contract import PROGRAMS, TABLE
+from ldm_engine.checks.references import load_references
 from ldm_engine.errors import (
     BundleError,
     CheckpointError,
@@ -152,6 +153,15 @@ def test_a_corrupted_program_fails_the_export(
     assert named == [damaged]
     assert "tolerance 1e-04" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_changes_no_reference(tiny_bundle, tiny_onnx_bundle):
+    """Paddle's format leaves layers that do not run as dygraph; the models in them still do."""
+    found = [load_references(bundle) for bundle in (tiny_bundle, tiny_onnx_bundle)]
+    assert found[0].keys() == found[1].keys()
+    for key, outputs in found[0].items():
+        for name, values in outputs.items():
+            np.testing.assert_array_equal(values, found[1][key][name])
 
 
 def test_a_bundle_in_the_way_is_kept(tiny_bundle, tiny_checkpoint, tmp_path):

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import openvino
 import pytest
+from openvino import opset13 as operators
 
 from conftest import SHAPES
 from ldm_engine.bundle.formats import INT8_FORMAT
@@ -18,6 +19,7 @@ from ldm_engine.errors import InvalidArgumentError, RuntimeUnavailableError, Ver
 from ldm_engine.machine.cpu import available_threads
 from ldm_engine.runtimes.base import RuntimeOptions
 from ldm_engine.runtimes.choice import choose_runtime
+from ldm_engine.runtimes.openvino import shared_core
 from ldm_export.calibration import (
     DEFAULT_PROMPTS,
     PROMPTS_FILE,
@@ -28,7 +30,7 @@ from ldm_export.calibration import (
 )
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.exporter import export_bundle
-from ldm_export.formats.openvino_int8 import quantize_unet, unquantized_operators
+from ldm_export.formats.openvino_int8 import make_symmetric, quantize_unet, unquantized_operators
 from ldm_export.int8_gate import MAX_NOISE_PRED_ERROR, compare_int8
 from ldm_export.quantization import HELD_OUT, Prompts, choose_prompts, find_prompts
 
@@ -149,6 +151,42 @@ def test_the_gate_lets_a_good_int8_pass_and_refuses_one_calibrated_with_noise(
     quantize_unet(irs[0], noise(samples), files[0])
     with pytest.raises(VerificationError, match="too far from the fp32 one"):
         gate()
+
+
+def test_transposed_convolutions_are_computed_in_int8(irs):
+    """That is, their inputs' ranges are symmetric; the runtime says what it computes them in."""
+    model = shared_core().read_model(irs[1])
+    convolutions = [o for o in model.get_ops() if o.get_type_name() == "ConvolutionBackpropData"]
+    assert len(convolutions) == 3
+    for convolution in convolutions:
+        quantizer = convolution.input_value(0).get_node()
+        low, high, *outputs = (quantizer.input_value(i).get_node().data for i in (1, 2, 3, 4))
+        np.testing.assert_allclose(low, -high * 128 / 127, rtol=1e-6)
+        np.testing.assert_array_equal(outputs, [low, high])
+    compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    precisions = [f["runtimePrecision"] for f in facts if f["layerType"] == "Deconvolution"]
+    assert {p.astype(str) for p in precisions} == {"i8"}
+
+
+def test_only_a_quantized_input_is_made_symmetric():
+    """And for the transposed convolution alone, whoever else reads it."""
+    x = operators.parameter([1, 2, 4, 4], np.float32)
+    ends = [operators.constant(np.float32(end)) for end in (0, 6)]
+    shared = operators.fake_quantize(x, *ends, *ends, 256)
+    kernel = operators.constant(np.ones((2, 2, 4, 4), np.float32))
+    padding = {"pads_begin": [1, 1], "pads_end": [1, 1]}
+    quantized, plain = (
+        operators.convolution_backprop_data(source, kernel, [2, 2], **padding)
+        for source in (shared, x)
+    )
+    model = openvino.Model([operators.result(n) for n in (quantized, plain, shared)], [x])
+    make_symmetric(model)
+    own, untouched = (c.input_value(0).get_node() for c in (quantized, plain))
+    assert [float(own.input_value(i).get_node().data) for i in (2, 4)] == [6.0, 6.0]
+    assert float(own.input_value(1).get_node().data) == pytest.approx(-6 * 128 / 127)
+    assert untouched.get_type_name() == "Parameter"
+    assert float(shared.input_value(1).get_node().data) == 0.0
 
 
 def test_what_the_gate_measured_is_recorded(shapes_bundle):

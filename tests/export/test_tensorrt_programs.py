@@ -151,13 +151,13 @@ def test_the_gate_checks_them_on_the_gpu(gpu_machine, tiny_checkpoint, tmp_path,
 def test_references_are_computed_on_the_cpu(tiny_checkpoint, tmp_path, monkeypatch):
     """Dygraph would take a GPU where there is one, and round to TF32 there."""
     devices = []
-    real = exporter.compute_references
+    real = exporter.add_end_to_end
 
     def compute(*arguments):
         devices.append(paddle.get_device())
         return real(*arguments)
 
-    monkeypatch.setattr(exporter, "compute_references", compute)
+    monkeypatch.setattr(exporter, "add_end_to_end", compute)
     before = paddle.get_device()
     export_bundle(open_checkpoint(tiny_checkpoint), tmp_path / "out", formats=["paddle"])
     assert devices == ["cpu"]

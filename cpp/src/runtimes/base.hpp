@@ -104,7 +104,8 @@ class Runtime {
  public:
   virtual ~Runtime() = default;
   virtual std::string name() const = 0;
-  virtual std::string format() const = 0;  ///< the bundle format it reads
+  virtual std::string version() const = 0;  ///< of the library; nothing if it does not tell
+  virtual std::string format() const = 0;   ///< the bundle format it reads
   virtual std::vector<std::string> precisions() const = 0;
 
   /// The bundle format that `program` is opened in to compute in `precision`.

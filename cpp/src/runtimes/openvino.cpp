@@ -25,6 +25,7 @@ namespace {
 constexpr std::int64_t kKeptBytes = std::int64_t{4} << 30;
 constexpr std::int64_t kKeptShapes = 4;
 constexpr char kBlobs[] = ".blob";  // what OpenVINO calls the compiled models in its cache
+constexpr char kFused[] = "-fused";  // see _FUSED in the twin
 
 /// The version that the Python package of the same libraries has: "2026.4.1".
 std::string library_version() {
@@ -86,7 +87,9 @@ class CompiledModels {
         sizes[name] = ov::PartialShape(shape);
       }
       model->reshape(sizes);
-      return compile_cached(model);
+      ov::AnyMap config = config_;
+      if (would_go_wrong(*model)) config["SNIPPETS_MODE"] = "DISABLE";
+      return compile_cached(model, std::move(config));
     } catch (const std::exception& error) {
       std::vector<std::string> inputs;
       for (const auto& [name, shape] : shapes) inputs.push_back(name + " " + shape_text(shape));
@@ -97,13 +100,27 @@ class CompiledModels {
     }
   }
 
-  ov::CompiledModel compile_cached(const std::shared_ptr<ov::Model>& model) {
-    const auto folder = config_.find(ov::cache_dir.name());
-    if (folder == config_.end()) return core_.compile_model(model, "CPU", config_);
+  /// Whether an attention [B, H, T, S] has as many queries as heads: fused in bf16 its outputs come
+  /// out wrong; see the twin.
+  bool would_go_wrong(const ov::Model& model) const {
+    const auto precision = config_.at(ov::hint::inference_precision.name());
+    if (precision.as<ov::element::Type>() != ov::element::bf16) return false;
+    const auto ops = model.get_ops();
+    return std::any_of(ops.begin(), ops.end(), [](const std::shared_ptr<ov::Node>& op) {
+      const std::string kind = op->get_type_name();
+      if (kind != "ScaledDotProductAttention" && kind != "Softmax") return false;
+      const ov::Shape& queries = op->get_input_shape(0);  // [B, H, T, D], or scores
+      return queries.size() == 4 && queries[1] == queries[2];
+    });
+  }
+
+  ov::CompiledModel compile_cached(const std::shared_ptr<ov::Model>& model, ov::AnyMap config) {
+    const auto folder = config.find(ov::cache_dir.name());
+    if (folder == config.end()) return core_.compile_model(model, "CPU", config);
     const fs::path path = folder->second.as<std::string>();
     drop_unsealed(path, kBlobs);  // OpenVINO takes a damaged one for good
     try {
-      ov::CompiledModel compiled = core_.compile_model(model, "CPU", config_);
+      ov::CompiledModel compiled = core_.compile_model(model, "CPU", config);
       seal_files(path, kBlobs);
       return compiled;
     } catch (const std::exception&) {
@@ -111,8 +128,9 @@ class CompiledModels {
       for (const char* key :
            {ov::cache_dir.name(), ov::cache_mode.name(), ov::weights_path.name()}) {
         config_.erase(key);
+        config.erase(key);
       }
-      return core_.compile_model(model, "CPU", config_);
+      return core_.compile_model(model, "CPU", config);
     }
   }
 
@@ -181,23 +199,26 @@ class OpenVINOProgram : public Program {
   ov::InferRequest request_;
 };
 
+/// Whether that is used, for all or for what is not quantized.
+bool computes_in_bf16(const std::string& precision) {
+  return precision == "bf16" || (precision == "int8" && supports_bf16());
+}
+
 ov::AnyMap settings(const std::string& precision, int threads) {
-  const bool in_bf16 = precision == "bf16" || (precision == "int8" && supports_bf16());
-  ov::AnyMap config = {
+  const bool in_bf16 = computes_in_bf16(precision);
+  return {
       // Left to itself, OpenVINO takes bf16 where the CPU has it.
       ov::hint::inference_precision(in_bf16 ? ov::element::bf16 : ov::element::f32),
       ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
       ov::num_streams(1),
       ov::inference_num_threads(threads),
   };
-  // In bf16 one of its fused attentions comes out wrong for some inputs; see the twin.
-  if (precision == "bf16") config["SNIPPETS_MODE"] = "DISABLE";
-  return config;
 }
 
 class OpenVINORuntime : public Runtime {
  public:
   std::string name() const override { return "openvino"; }
+  std::string version() const override { return library_version(); }
   std::string format() const override { return "openvino"; }
   std::vector<std::string> precisions() const override { return {"fp32", "bf16", "int8"}; }
 
@@ -227,7 +248,8 @@ class OpenVINORuntime : public Runtime {
     const std::string digest =
         bundle.files_digest(bundle.programs.at(program).formats.at(format).files).substr(0, 16);
     const auto folder =
-        cache_folder("openvino", library_version() + "-" + digest + "-" + precision);
+        cache_folder("openvino", library_version() + "-" + digest + "-" + precision +
+                                     (computes_in_bf16(precision) ? kFused : ""));
     if (!folder) return;
     // The cache then holds the graph as optimised, with what of the weights was folded, and maps
     // the bundle's weights for the rest.

@@ -106,6 +106,7 @@ void configure(paddle_infer::Config& config, const std::string& precision, int t
 class PaddleRuntime : public Runtime {
  public:
   std::string name() const override { return "paddle"; }
+  std::string version() const override { return ""; }
   std::string format() const override { return "paddle"; }
   std::vector<std::string> precisions() const override { return {"fp32", "bf16"}; }
 

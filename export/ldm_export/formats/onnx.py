@@ -14,11 +14,12 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import paddle
+from numpy.typing import NDArray
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
@@ -27,6 +28,7 @@ from ldm_engine.bundle.formats import FORMAT_FILES
 from ..programs import ProgramSpec
 from ..tracing import call_with
 from ..weights import halve
+from .onnx_folding import Weight, fold_constants
 from .onnx_graph import GraphFormError, StoredWeight, attach_weights, repair
 
 OPSET = 17  # the first with LayerNormalization
@@ -53,8 +55,9 @@ def write_onnx(spec: ProgramSpec, folder: Path, weights: str = "fp32") -> None:
     except Exception as error:  # protobuf's own, which has no public name in onnx
         raise GraphFormError(f"{spec.name} cannot be read: {error}") from error
     repair(model, spec.inputs, spec.outputs, _norm_epsilons(spec))
-    stored = _write_weights(spec.parameters, data_path, weights)
-    attach_weights(model.graph, stored, data_path.name)
+    parameters = {name: parameter.numpy for name, parameter in spec.parameters.items()}
+    stored = _write_weights(fold_constants(model.graph, parameters), data_path, weights)
+    attach_weights(model.graph, {t.name for t in spec.inputs}, stored, data_path.name)
     onnx.save(model, str(graph_path))
     try:
         onnx.checker.check_model(str(graph_path), full_check=True)
@@ -133,14 +136,14 @@ def _norm_epsilons(spec: ProgramSpec) -> dict[str, float]:
 
 
 def _write_weights(
-    parameters: Mapping[str, Tensor], path: Path, weights: str
+    parameters: Mapping[str, Weight], path: Path, weights: str
 ) -> list[StoredWeight]:
     """Write all values into one file, each at the beginning of a page."""
     stored = []
     with path.open("wb") as file:
-        for name, parameter in parameters.items():
-            values = parameter.numpy()
-            if weights == "fp16" and values.ndim >= 2:
+        for name, weight in parameters.items():
+            values: NDArray[np.floating[Any]] = weight()
+            if weights == "fp16" and sum(size > 1 for size in values.shape) > 1:
                 values = halve(name, values)
             file.write(b"\0" * (-file.tell() % PAGE_BYTES))
             stored.append(

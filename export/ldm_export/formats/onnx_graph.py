@@ -6,7 +6,7 @@ weight is known by its name in the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +75,7 @@ def drop_identities(graph: GraphProto) -> None:
             source[node.output[0]] = node.input[0]
         else:
             kept.append(node)
-    _replace_nodes(graph, kept)
+    replace_nodes(graph, kept)
 
 
 def name_outputs(graph: GraphProto, names: Sequence[str]) -> None:
@@ -159,7 +159,7 @@ def fold_conv_biases(graph: GraphProto) -> None:
         conv.output[0] = add.output[0]
         folded.add(add.output[0])
     kept = [n for n in graph.node if not (n.op_type == "Add" and n.output[0] in folded)]
-    _replace_nodes(graph, kept)
+    replace_nodes(graph, kept)
 
 
 def drop_unused(graph: GraphProto) -> None:
@@ -170,7 +170,7 @@ def drop_unused(graph: GraphProto) -> None:
         if any(name in used for name in node.output):
             used.update(node.input)
             kept.append(node)
-    _replace_nodes(graph, kept[::-1])
+    replace_nodes(graph, kept[::-1])
     unused = [i.name for i in graph.input if i.name not in used]
     if unused:
         raise GraphFormError(f"inputs that nothing uses: {', '.join(unused[:3])}")
@@ -205,8 +205,10 @@ class StoredWeight:
     length: int
 
 
-def attach_weights(graph: GraphProto, weights: Sequence[StoredWeight], location: str) -> None:
-    """Turn the inputs of these names into initializers whose values lie in the file `location`.
+def attach_weights(
+    graph: GraphProto, inputs: Collection[str], weights: Sequence[StoredWeight], location: str
+) -> None:
+    """Make `weights` initializers whose values lie in the file `location`; `inputs` stay such.
 
     Those that are stored as float16 are cast to float32 where they are used.
     """
@@ -219,8 +221,7 @@ def attach_weights(graph: GraphProto, weights: Sequence[StoredWeight], location:
         for key, value in places.items():
             entry = tensor.external_data.add()
             entry.key, entry.value = key, str(value)
-    names = {w.name for w in weights}
-    kept = [i for i in graph.input if i.name not in names]
+    kept = [i for i in graph.input if i.name in inputs]
     del graph.input[:]
     graph.input.extend(kept)
     _cast_to_float32(graph, [w.name for w in weights if w.dtype == "float16"])
@@ -235,7 +236,7 @@ def _cast_to_float32(graph: GraphProto, names: Iterable[str]) -> None:
         helper.make_node("Cast", [name], [result], name=f"Cast.{result}", to=TensorProto.FLOAT)
         for name, result in casts.items()
     ]
-    _replace_nodes(graph, [*nodes, *graph.node])
+    replace_nodes(graph, [*nodes, *graph.node])
 
 
 def _consumers(graph: GraphProto) -> dict[str, list[NodeProto]]:
@@ -256,7 +257,8 @@ def _set_attribute(node: NodeProto, name: str, value: float) -> None:
     node.attribute.extend([*kept, helper.make_attribute(name, value)])
 
 
-def _replace_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
+def replace_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
+    """Make `nodes`, which may be some of its own, all that `graph` has."""
     copies = []
     for node in nodes:
         copy = NodeProto()

@@ -14,6 +14,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ldm_engine.errors import RuntimeUnavailableError
 from ldm_engine.runtimes.openvino import shared_core
 
@@ -71,6 +73,7 @@ def quantize_unet(source: Path, samples: Sequence[Sample], target: Path) -> None
                 ),
             ),
         )
+        make_symmetric(quantized)
         openvino.save_model(quantized, target, compress_to_fp16=False)
     finish_ir(target, target.with_suffix(".bin"))
 
@@ -96,6 +99,28 @@ def _is_shortcut(convolution: Any) -> bool:
     """Whether it is a residual block's 1x1 convolution, which changes the number of channels."""
     outputs, inputs, *kernel = map(int, convolution.input(1).get_partial_shape().to_shape())
     return kernel == [1, 1] and outputs != inputs
+
+
+def make_symmetric(model: Any) -> None:
+    """Have quantized inputs of transposed convolutions reach as far below 0 as above it.
+
+    With asymmetric ranges OpenVINO computes them in bf16 or fp32. `model` is an ``openvino.Model``.
+    """
+    from openvino import opset13 as operators
+
+    for convolution in model.get_ordered_ops():
+        if convolution.get_type_name() != "ConvolutionBackpropData":
+            continue
+        quantizer = convolution.input_value(0).get_node()
+        if quantizer.get_type_name() != "FakeQuantize":
+            continue
+        low, high = (quantizer.input_value(i).get_node().data for i in (1, 2))
+        most = max(abs(low).max(), abs(high).max())
+        ends = [operators.constant(np.full_like(high, end)) for end in (-most * 128 / 127, most)]
+        levels = quantizer.get_attributes()["levels"]
+        # One of its own: others may read the same.
+        own = operators.fake_quantize(quantizer.input_value(0), *ends, *ends, levels)
+        convolution.input(0).replace_source_output(own.output(0))
 
 
 @contextmanager

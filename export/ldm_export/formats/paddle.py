@@ -27,7 +27,7 @@ def write_paddle(spec: ProgramSpec, folder: Path, weights: str = "fp32") -> None
     """Trace the program's layer and write it into `folder`.
 
     Parameters that the program does not use are left out. The layer itself is turned into a static
-    one: it no longer runs as dygraph afterwards.
+    one: it no longer runs as dygraph afterwards, unlike the models that it holds.
 
     Args:
         spec: the program.

@@ -61,29 +61,35 @@ def check_formats(formats: Sequence[str], weights: str) -> None:
 
 
 def write_program(spec: ProgramSpec, folder: Path, formats: Sequence[str], weights: str) -> None:
-    """Write one program into `folder`, which exists, in all `formats`."""
+    """Write one program into `folder`, which exists, in all `formats` but OpenVINO's.
+
+    For that, ``convert_program`` finds what it needs.
+    """
     if "onnx" in formats or "openvino" in formats:
-        _write_onnx_family(spec, folder, formats, weights)
+        from .onnx import write_onnx
+
+        onnx_folder = _onnx_folder(folder, formats)
+        onnx_folder.mkdir(exist_ok=True)
+        write_onnx(spec, onnx_folder, weights)
     if "paddle" in formats:  # last: the layer does not run as dygraph after it
         from .paddle import write_paddle
 
         write_paddle(spec, folder, weights)
 
 
-def _write_onnx_family(
-    spec: ProgramSpec, folder: Path, formats: Sequence[str], weights: str
-) -> None:
-    from .onnx import write_onnx
+def convert_program(folder: Path, formats: Sequence[str], weights: str) -> None:
+    """Write one program as OpenVINO's, which is among `formats`, from its ONNX files."""
+    from .openvino import write_openvino
 
-    onnx_folder = folder if "onnx" in formats else folder / _SCRATCH
-    onnx_folder.mkdir(exist_ok=True)
-    write_onnx(spec, onnx_folder, weights)
-    if "openvino" in formats:
-        from .openvino import write_openvino
-
-        write_openvino(onnx_folder / FORMAT_FILES["onnx"][0], folder, weights)
+    onnx_folder = _onnx_folder(folder, formats)
+    write_openvino(onnx_folder / FORMAT_FILES["onnx"][0], folder, weights)
     if onnx_folder != folder:
         shutil.rmtree(onnx_folder)
+
+
+def _onnx_folder(folder: Path, formats: Sequence[str]) -> Path:
+    """Where ONNX files go: `folder`, or for a time one in it if they are only to be converted."""
+    return folder if "onnx" in formats else folder / _SCRATCH
 
 
 def _missing(format_name: str) -> list[str]:

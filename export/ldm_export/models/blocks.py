@@ -105,12 +105,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 def to_tokens(x: Tensor) -> Tensor:
     """[N, C, h, w] to [N, h * w, C]."""
-    return x.reshape([0, x.shape[1], -1]).transpose([0, 2, 1])
+    # Channels last first: what OpenVINO's convolutions write is in that order already.
+    return x.transpose([0, 2, 3, 1]).reshape([0, -1, x.shape[1]])
 
 
 def to_pixels(tokens: Tensor, like: Tensor) -> Tensor:
     """[N, h * w, C] back to the shape of `like` [N, C, h, w]."""
-    return tokens.transpose([0, 2, 1]).reshape(paddle.shape(like))
+    shape = paddle.gather(paddle.shape(like), paddle.to_tensor([0, 2, 3, 1]))
+    return tokens.reshape(shape).transpose([0, 3, 1, 2])
 
 
 class Downsample(nn.Layer):

@@ -470,7 +470,7 @@ def attached(tmp_path, dtype):
         StoredWeight("w", w.dtype.name, w.shape, 0, w.nbytes),
         StoredWeight("b", "float32", b.shape, 4096, b.nbytes),
     ]
-    attach_weights(model.graph, stored, "data")
+    attach_weights(model.graph, {"x"}, stored, "data")
     described = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])
     model.graph.output[0].CopyFrom(described)  # the checker wants a shape
     onnx.save(model, str(tmp_path / "model.onnx"))
