@@ -87,6 +87,7 @@ def compare(images: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
         "largest_difference": int(difference.max()),
         "psnr_median": float(np.median(psnr)),
         "psnr_p10": float(np.percentile(psnr, 10)),
+        "psnr_least": float(psnr.min()),
     }
 
 
@@ -94,16 +95,16 @@ def to_markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a table."""
     programs = (*PROGRAMS, "end_to_end")
     head = ["runtime", "precision", "device", *(f"`{name}`" for name in programs)]
-    head += ["largest difference", "PSNR median", "PSNR 10 %"]
+    head += ["largest difference", "PSNR median", "PSNR 10 %", "PSNR least"]
     head += ["color and place", "shape", "background"]
     cells = []
     for row in rows:
         errors = [f"{row['programs'][n]:.1e}" if n in row["programs"] else "" for n in programs]
         pictures = [f"{row['largest_difference']}/255"]
-        for name in ("psnr_median", "psnr_p10"):
+        for name in ("psnr_median", "psnr_p10", "psnr_least"):
             pictures.append("> 100 dB" if row[name] > 100 else f"{row[name]:.1f} dB")
         rates = [f"{row['rates'][k]:.3f}" for k in ("color_and_place", "shape", "background")]
-        pictures = [""] * 3 if row is rows[0] else pictures
+        pictures = [""] * 4 if row is rows[0] else pictures
         device = "" if row["device"] == "cpu" else row["device"]
         cells.append([row["runtime"], row["precision"], device, *errors, *pictures, *rates])
     return table(head, cells)

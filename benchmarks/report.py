@@ -36,8 +36,8 @@ STEP, TEN_STEPS, FIFTY_STEPS = (
     Task("image", steps=10),
     Task("image", steps=50),
 )
-#: Of the overview: a step, an image of 50 steps, share, error, first image, memory.
-_README_COLUMNS = (0, 1, 2, 3, 6, 7, 8, 9, 11, 12)
+#: Of the overview: share, a step, an image of 50 steps, error, first image, memory.
+_README_COLUMNS = (0, 1, 2, 3, 4, 7, 8, 9, 11, 12)
 _COMMANDS = {
     "shapes": "make bench",
     "large": "make bench-large",
@@ -104,17 +104,16 @@ def overview(results: Results, columns: Sequence[int] | None = None) -> str:
             [
                 title(results, name),
                 PEERS[name].precision,
-                *(milliseconds(step), ratio(step)),
-                *(seconds(ten), ratio(ten), seconds(fifty), ratio(fifty)),
-                *(share(results, fifty or ten), error(fifty or ten)),
+                *(share(results, fifty or ten), milliseconds(step), ratio(step)),
+                *(seconds(ten), ratio(ten), seconds(fifty), ratio(fifty), error(fifty or ten)),
                 f"{ready['seconds']:.0f} s" if ready else "",
                 f"{start.seconds:.1f} s" if start else "",
                 memory(start),
                 gigabytes(ready["bytes_on_disk"] if ready else None),
             ]
         )
-    head = ["", "", "UNet step", "against ours", "image, 10 steps", "against ours"]
-    head += ["image, 50 steps", "against ours", "share", "error", "once", "first image"]
+    head = ["", "", "share", "UNet step", "against ours", "image, 10 steps", "against ours"]
+    head += ["image, 50 steps", "against ours", "error", "once", "first image"]
     head += ["memory: anonymous / all", "on disk"]
     columns = range(len(head)) if columns is None else columns
     return table([head[c] for c in columns], [[row[c] for c in columns] for row in rows])

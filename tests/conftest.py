@@ -108,6 +108,13 @@ def shapes_bundle(made_once: Callable[..., Path]) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def shapes_fp16_bundle(made_once: Callable[..., Path]) -> Bundle:
+    """The same with weights stored in fp16, as ONNX programs."""
+    export = _export(SHAPES, formats=["onnx"], weights="fp16")
+    return open_bundle(made_once("bundles/shapes-fp16", export))
+
+
+@pytest.fixture(scope="session")
 def shapes_pipe(shapes_bundle: Bundle) -> LDMTextToImagePipeline:
     return LDMTextToImagePipeline.from_pretrained(shapes_bundle.path)
 

@@ -64,6 +64,7 @@ _PPDIFFUSERS = (
 _TITLES = {
     "openvino": "OpenVINO",
     "onnxruntime": "ONNX Runtime",
+    "onnxruntime-mapped": "ONNX Runtime, mapped",
     "paddle": "Paddle Inference",
     "tensorrt": "Paddle with TensorRT",
     "onnxruntime-tensorrt": "ONNX Runtime with TensorRT",

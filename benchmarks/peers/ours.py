@@ -63,6 +63,7 @@ class Ours(Peer):
 
     def image(self, prompts: Sequence[str], latents: Array, steps: int, solver: str) -> Call:
         def render() -> Array:
+            self._pipe.clear_encoded()  # others encode in each call
             return self._pipe(
                 list(prompts),
                 num_inference_steps=steps,
@@ -76,7 +77,7 @@ class Ours(Peer):
 
     def _encode(self, text: str) -> Array:
         program = self._programs["text_encoder"]
-        return encode_text(program, self._model, self._tokenizer, text)
+        return encode_text(program, self._model, self._tokenizer([text]))
 
     @staticmethod
     def files(sources: Sources, setup: Setup) -> list[Path]:

@@ -12,9 +12,12 @@
 
 #include "folders.hpp"
 #include "ldm_engine/pipeline.hpp"
+#include "machine/cache.hpp"
 #include "machine/cpu.hpp"
+#include "machine/files.hpp"
 
 using namespace ldm_engine;
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -55,6 +58,27 @@ TEST_CASE("the same seed gives the same image, alone and in a batch") {
     const Result alone = pipe.generate({kPrompts[i]}, request);
     CHECK(largest_difference(alone.images[0], batch.images[i]) <= 1);
   }
+}
+
+TEST_CASE("the empty text is encoded once for all processes, and damage to it does no harm") {
+  REQUIRE_BUNDLE(bundle);
+  const auto render = [&] { return Pipeline(bundle).generate(kPrompts, short_request()); };
+  const auto texts = cache_folder("texts");
+  REQUIRE(texts);
+  fs::remove_all(*texts);
+  const Result first = render();
+  const fs::path folder = fs::directory_iterator(*texts)->path(), file = folder / "empty.f32";
+  const std::string whole = *read_whole(file), zeros(whole.size(), '\0');
+  CHECK(render().images[0].rgb == first.images[0].rgb);
+  for (const std::string& damaged : {std::string(), zeros}) {
+    write_atomically(file, damaged);
+    CHECK(render().images[0].rgb == first.images[0].rgb);
+  }
+  write_atomically(file, zeros);  // what has its seal is believed
+  fs::remove(file.string() + ".sha256");
+  seal_files(folder, ".f32");
+  CHECK(render().images[0].rgb != first.images[0].rgb);
+  fs::remove(file);
 }
 
 TEST_CASE("a decimal comma changes nothing") {

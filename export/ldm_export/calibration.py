@@ -188,7 +188,7 @@ def _encode_texts(
     """Keys and values [T, .] of each distinct text."""
     tokenizer = Tokenizer.of(bundle)
     with choice.runtime.open(bundle, "text_encoder", options) as program:
-        return {t: encode_text(program, bundle.model, tokenizer, t) for t in dict.fromkeys(texts)}
+        return {t: encode_text(program, bundle.model, tokenizer([t])) for t in dict.fromkeys(texts)}
 
 
 def _encode_time(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -47,7 +48,7 @@ def test_every_runtime_and_precision_draws_its_captions(shapes_bundle, tmp_path)
 
 def test_far_pictures_fail(tiny_bundle, monkeypatch, capsys):
     far = {"runtime": "paddle", "precision": "fp16", "device": "gpu:0", "programs": {}}
-    far |= {"largest_difference": 99, "psnr_median": 34.0, "psnr_p10": 30.0}
+    far |= {"largest_difference": 99, "psnr_median": 34.0, "psnr_p10": 30.0, "psnr_least": 20.0}
     far["rates"] = dict.fromkeys(("color_and_place", "shape", "background"), 1.0)
     near = {**far, "precision": "fp32", "device": "cpu", "psnr_median": 120.0}
     monkeypatch.setattr(agreement, "measure", lambda *_: [near, far])
@@ -67,6 +68,18 @@ def test_far_pictures_fail(tiny_bundle, monkeypatch, capsys):
 def test_rendering_is_measured(tiny_onnx_bundle, script, arguments, printed):
     options = ["--num-inference-steps", "2"] if "throughput" in script else []
     assert printed in run(script, tiny_onnx_bundle.path, *arguments, *options)
+
+
+@pytest.mark.parametrize("program", ["unet", "vae_decoder"])
+def test_two_graphs_are_measured_in_turn(shapes_bundle, program):
+    graph = shapes_bundle.program_files(program, "openvino")[0]
+    settings = f"{graph},SNIPPETS_MODE=DISABLE"
+    shown = run(
+        "two_graphs.py", shapes_bundle.path, graph, settings, "--program", program, "--rounds", "6"
+    )
+    found = json.loads(shown)
+    assert found["second_over_first"] > 0
+    assert found["relative_l2"] < 1e-5
 
 
 def test_the_loop_and_a_process_are_measured(shapes_bundle):

@@ -21,7 +21,7 @@ struct LDM_ENGINE_API Image {
   int width = 0;                  ///< pixels
   int height = 0;                 ///< pixels
   std::vector<std::uint8_t> rgb;  ///< [height, width, 3], rows from the top
-  std::string sha256{};           ///< of the file that it was read from; else empty
+  std::string sha256{};  ///< of the file that it was read from, until `rgb` is changed; else empty
 
   /// Read a PNG file: of 8 bits or less, opaque, upright, and in sRGB as far as it says.
   /// Throws InvalidArgumentError for any other, and Error if it cannot be read.

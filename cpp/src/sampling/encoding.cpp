@@ -21,12 +21,19 @@ std::vector<float> values(const Tensor& tensor) {
 
 }  // namespace
 
-std::vector<float> encode_text(Program& program, const ModelInfo& model, const Tokenizer& tokenizer,
-                               const std::string& text, std::vector<std::string>& warnings) {
+std::vector<std::int64_t> ids_of(const Tokenizer& tokenizer, const ModelInfo& model,
+                                 const std::string& text, std::vector<std::string>& warnings) {
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(model.token_length));
+  const auto cut = tokenizer.encode(text, ids.data());
+  if (cut) warnings.push_back(truncation_warning(text, *cut, model.token_length));
+  return ids;
+}
+
+std::vector<float> encode_text(Program& program, const ModelInfo& model,
+                               const std::vector<std::int64_t>& ids) {
   const std::int64_t tokens = model.token_length;
   program.allocate({{"input_ids", {1, tokens}}, {"text_kv", {1, tokens, model.text_kv_width}}});
-  const auto cut = tokenizer.encode(text, program.input("input_ids").integers());
-  if (cut) warnings.push_back(truncation_warning(text, *cut, model.token_length));
+  std::copy(ids.begin(), ids.end(), program.input("input_ids").integers());
   program.run();
   return values(program.output("text_kv"));
 }

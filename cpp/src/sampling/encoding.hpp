@@ -2,6 +2,7 @@
 // Its twin is engine/ldm_engine/sampling/encoding.py.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,10 +13,13 @@
 
 namespace ldm_engine {
 
-/// Keys and values [T, .] of one text, by the program `text_encoder`. A text that is cut off adds
-/// to `warnings`.
-std::vector<float> encode_text(Program& program, const ModelInfo& model, const Tokenizer& tokenizer,
-                               const std::string& text, std::vector<std::string>& warnings);
+/// The ids [T] of one text. A text that is cut off adds to `warnings`.
+std::vector<std::int64_t> ids_of(const Tokenizer& tokenizer, const ModelInfo& model,
+                                 const std::string& text, std::vector<std::string>& warnings);
+
+/// Keys and values [T, .] of one text's ids, by the program `text_encoder`.
+std::vector<float> encode_text(Program& program, const ModelInfo& model,
+                               const std::vector<std::int64_t>& ids);
 
 /// `time_shift` [S, .] of a schedule, by the program `time_encoder`.
 std::vector<float> encode_time(Program& program, const ModelInfo& model,

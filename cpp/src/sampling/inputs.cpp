@@ -143,7 +143,10 @@ void Input::paste(float* pixels) const {
 }
 
 std::string picture_sha256(const Image& picture) {
-  if (!picture.sha256.empty()) return picture.sha256;
+  return picture.sha256.empty() ? pixels_sha256(picture) : picture.sha256;
+}
+
+std::string pixels_sha256(const Image& picture) {
   return sha256_of_pixels(
       std::to_string(picture.height) + "x" + std::to_string(picture.width) + "x3\n", picture.rgb);
 }

@@ -26,6 +26,9 @@ struct Input {
 /// sha256 of the file that a picture was read from, or of its pixels and their shape.
 std::string picture_sha256(const Image& picture);
 
+/// sha256 of a picture's pixels and their shape.
+std::string pixels_sha256(const Image& picture);
+
 /// Likewise of a mask: without a file, of its values 0 and 255.
 std::string mask_sha256(const Image& mask);
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <exception>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -13,6 +14,9 @@
 #include "ldm_engine_version.hpp"
 #include "machine/clock.hpp"
 #include "sampling/encoding.hpp"
+#include "sampling/inputs.hpp"
+#include "sampling/kept_text.hpp"
+#include "sampling/latest.hpp"
 #include "sampling/loop.hpp"
 #include "sampling/opening.hpp"
 #include "sampling/pixels.hpp"
@@ -22,7 +26,12 @@
 namespace ldm_engine {
 namespace {
 
-using TextKeys = std::map<std::string, std::vector<float>>;  // text -> keys and values [T, .]
+using TextIds = std::vector<std::int64_t>;
+using TextValues = Latest<TextIds>::Values;
+using TextKeys = std::map<std::string, TextValues>;  // text -> keys and values [T, .]
+
+constexpr std::size_t kKeptTextBytes = std::size_t{64} << 20;
+constexpr std::size_t kKeptPictureBytes = std::size_t{4} << 20;
 
 /// What a pipeline and its clones have in common.
 struct Shared {
@@ -48,8 +57,10 @@ struct Shared {
   const Opened opened;
   const Tokenizer tokenizer;
   const Info info;
-  std::mutex mutex;
-  std::vector<float> unconditional_kv;  // [T, .], encoded at most once
+  std::mutex mutex;             // of whoever encodes
+  TextValues unconditional_kv;  // [T, .], encoded at most once
+  Latest<TextIds> texts{kKeptTextBytes};
+  Latest<std::string> pictures{kKeptPictureBytes};  // by the sha256 of their pixels
 };
 
 Acceptance acceptance_of(const Opened& opened) {
@@ -171,7 +182,7 @@ class Pipeline::Impl {
     unet.allocate(unet_shapes(model(), resolved.latents_shape, texts.size()));
     float* row_kv = unet.input("text_kv").floats();
     for (const std::string& text : texts) {
-      const std::vector<float>& kv = encoded.at(text);
+      const std::vector<float>& kv = *encoded.at(text);
       row_kv = std::copy(kv.begin(), kv.end(), row_kv);
     }
     const Tensor& latents = unet.input("latents");
@@ -192,39 +203,43 @@ class Pipeline::Impl {
     return {latents.floats(), latents.floats() + latents.count()};
   }
 
-  /// Keys and values [T, .] of each distinct text.
+  /// Keys and values [T, .] of each distinct text; the latest ones are kept.
   ///
   /// One text at a time, so that an image does not depend on what else is in the batch.
   TextKeys encode_texts(const std::vector<std::string>& texts, std::vector<std::string>& warnings) {
     TextKeys encoded;
     for (const std::string& text : texts) {
       if (encoded.count(text)) continue;
-      encoded[text] = text.empty() ? encode_unconditional(warnings) : encode_text(text, warnings);
+      const TextIds ids = ids_of(shared_->tokenizer, model(), text, warnings);
+      const std::lock_guard lock(shared_->mutex);
+      encoded[text] = text.empty() ? encode_unconditional(ids) : shared_->texts.get(ids, [&] {
+        return encode_text(programs_["text_encoder"], model(), ids);
+      });
     }
     return encoded;
   }
 
-  /// The keys and values of the empty text; one encoding serves all clones.
-  const std::vector<float>& encode_unconditional(std::vector<std::string>& warnings) {
-    const std::lock_guard lock(shared_->mutex);
-    if (shared_->unconditional_kv.empty()) shared_->unconditional_kv = encode_text("", warnings);
+  /// The keys and values of the empty text; one encoding serves all clones. Holds the lock.
+  TextValues encode_unconditional(const TextIds& ids) {
+    if (!shared_->unconditional_kv) {
+      shared_->unconditional_kv =
+          std::make_shared<const std::vector<float>>(unconditional_kv(shared_->opened, [&] {
+            return encode_text(programs_["text_encoder"], model(), ids);
+          }));
+    }
     return shared_->unconditional_kv;
   }
 
-  std::vector<float> encode_text(const std::string& text, std::vector<std::string>& warnings) {
-    return ldm_engine::encode_text(programs_["text_encoder"], model(), shared_->tokenizer, text,
-                                   warnings);
-  }
-
-  /// One picture at a time, each distinct one once.
+  /// One picture at a time; the latest ones are kept.
   Encoded encode_pictures(const std::vector<Input>& inputs) {
     Encoded encoded;
-    std::map<const Image*, std::vector<float>> found;
     for (const Input& input : inputs) {
-      if (!found.count(input.picture)) {
-        found[input.picture] = encode_picture(programs_["vae_encoder"], model(), *input.picture);
-      }
-      const std::vector<float>& latents = found[input.picture];
+      const Image& picture = *input.picture;
+      const std::lock_guard lock(shared_->mutex);
+      const auto values = shared_->pictures.get(pixels_sha256(picture), [&] {
+        return encode_picture(programs_["vae_encoder"], model(), picture);
+      });
+      const std::vector<float>& latents = *values;
       encoded.latents.insert(encoded.latents.end(), latents.begin(), latents.end());
       encoded.keep.insert(encoded.keep.end(), input.keep.begin(), input.keep.end());
     }

@@ -29,8 +29,8 @@ def start_worker(cache: Path, shows_log: bool = False) -> WorkerProcess:
 
 
 def prompts(count: int) -> list[str]:
-    """Different texts, each of which has to be encoded."""
-    return [f"{PROMPT}, number {i}" for i in range(count)]
+    """Different texts, each of which has to be encoded, also where their ends are cut off."""
+    return [f"{i} {PROMPT}" for i in range(count)]
 
 
 def measure(

@@ -44,6 +44,7 @@ class _Bench:
     def call(self) -> dict[str, Any]:
         """One call, and the seconds of every run of every program in it."""
         self._times.clear()
+        self._pipe.clear_encoded()  # as if its texts were others than those of the last one
         began = time.perf_counter()
         self._pipe(self._prompts, seed=0, **self._call)
         elapsed_s = time.perf_counter() - began

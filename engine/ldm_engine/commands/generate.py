@@ -9,18 +9,18 @@ from typing import Any
 import click
 from PIL.Image import Image
 
-from ..runtimes.choice import MAX_THREADS
+from ..runtimes.choice import MAX_THREADS, mapped_runtime, require
 from ..sampling.opening import open_to_run
 from ..sampling.outpainting import outpainting
 from ..sampling.pictures import read_mask, read_picture
 from ..sampling.pipeline import LDMTextToImagePipeline
-from ..sampling.programs import MEMORY_MODES
+from ..sampling.programs import MEMORY_CHOICES
 from ..sampling.recipes import Recipe
 from ..sampling.request import MAX_BATCH, Request
 from . import console
 from .from_image import check_given, generate_from_image
 from .images import contact_sheet, file_stem, save_png
-from .memory import opened_pipeline
+from .memory import opened_pipeline, prefer_mapped
 from .options import Margins, runtime_options, settings_options
 
 MAX_IMAGES = 100_000  #: a prompt; `render` is for more
@@ -68,11 +68,13 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option(
     "--memory",
-    type=click.Choice(("auto", *MEMORY_MODES)),
+    type=click.Choice(("auto", *MEMORY_CHOICES)),
     default="auto",
     show_default=True,
-    help="sequential holds one program at a time, which takes less memory and more time; auto "
-    "does so where the programs' weights are larger than half of the free memory.",
+    help="sequential holds one program at a time, which takes less memory and more time; mapped "
+    "computes straight from the files, in fp32 by ONNX Runtime, with least memory and slower "
+    "steps; auto takes mapped for few steps of a large model, or where its weights are larger than "
+    "the free memory, and sequential where they are larger than half of it.",
 )
 @console.debug_option
 def generate(
@@ -105,11 +107,15 @@ def generate(
         return
     if not prompts:
         raise click.UsageError("Missing argument 'PROMPT...'.")
+    wanted, conflicts = mapped_runtime(runtime) if memory == "mapped" else (runtime, [])
+    require(conflicts)
     opened = open_to_run(
-        bundle, runtime=runtime, precision=precision, device=device, threads=threads
+        bundle, runtime=wanted, precision=precision, device=device, threads=threads
     )
     texts = [prompt for prompt in prompts for _ in range(num_images)]
     request = opened.request({**settings, "prompt": texts, "seed": seed})
+    if (memory, runtime) == ("auto", "auto"):
+        opened = prefer_mapped(opened, len(request) * len(request.rows))
     images = []
     with (
         opened_pipeline(opened, output, memory) as pipe,

@@ -112,7 +112,7 @@ class Images:
     def _encode(self, text: str) -> Array:
         model = self._pipe.bundle.model
         program = self._pipe.programs["text_encoder"]
-        return encode_text(program, model, self._tokenizer, text)
+        return encode_text(program, model, self._tokenizer([text]))
 
     def _shift(self, timestep: int) -> Array:
         if timestep not in self._shifts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import os
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from . import cgroups
 
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+#: What the lines are called that tell kinds apart, of x86 and of ARM.
+_KIND = ("model name", "flags", "CPU implementer", "CPU part", "Features")
 
 
 def available_threads() -> int:
@@ -28,9 +31,23 @@ def available_threads() -> int:
 @functools.cache
 def supports_bf16() -> bool:
     """Whether the CPU has instructions for bfloat16."""
+    return not _BF16_FLAGS.isdisjoint(_fact("flags").split())
+
+
+@functools.cache
+def processor() -> str:
+    """Eight hex digits that tell kinds of processors apart, whose results may differ, or nothing.
+
+    Nothing if the system does not tell.
+    """
+    facts = "".join(map(_fact, _KIND))
+    return hashlib.sha256(facts.encode()).hexdigest()[:8] if facts else ""
+
+
+def _fact(name: str) -> str:
+    """The line of /proc/cpuinfo with this name, or nothing; all cores are listed alike."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return not _BF16_FLAGS.isdisjoint(flags.split())
+        return ""
+    return next((line for line in text.splitlines() if line.startswith(name)), "")

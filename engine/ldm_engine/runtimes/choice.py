@@ -15,7 +15,11 @@ from ..machine.cpu import available_threads
 from ..machine.device import Device
 from .base import Program, Runtime, RuntimeOptions, program_precision, weight_bytes
 from .gpu.tensorrt import TensorRTRuntime
-from .onnxruntime import ONNXRuntimeRuntime, ONNXRuntimeTensorRTRuntime
+from .onnxruntime import (
+    ONNXRuntimeMappedRuntime,
+    ONNXRuntimeRuntime,
+    ONNXRuntimeTensorRTRuntime,
+)
 from .openvino import OpenVINORuntime
 from .paddle import PaddleRuntime
 
@@ -46,11 +50,13 @@ RUNTIMES: dict[str, Runtime] = {
     for r in (
         OpenVINORuntime(),
         ONNXRuntimeRuntime(),
+        ONNXRuntimeMappedRuntime(),
         PaddleRuntime(),
         TensorRTRuntime(),
         ONNXRuntimeTensorRTRuntime(),
     )
 }
+MAPPED = ONNXRuntimeMappedRuntime.name  #: the runtime of ``memory="mapped"``
 #: For each kind of device the order in which ``runtime="auto"`` prefers runtimes:
 #: docs/runtimes.md and docs/gpu.md give reasons.
 PREFERENCE = {
@@ -105,6 +111,15 @@ def choose_runtime(
     )
 
 
+def mapped_runtime(name: object) -> tuple[str, list[str]]:
+    """The runtime that takes the place of `name` for ``memory="mapped"``, and what is wrong."""
+    if name in ("auto", "onnxruntime", MAPPED):
+        return MAPPED, []
+    return MAPPED, [
+        f"`memory` is 'mapped' and `runtime` {name!r}; auto and onnxruntime are accepted with it."
+    ]
+
+
 def usable_runtimes(bundle: Bundle, device: str = "cpu") -> list[tuple[Choice, str]]:
     """Every runtime and precision that can run `bundle` on this machine's `device`."""
     return _sort_runtimes(bundle, "all", "all", device)[0]
@@ -142,7 +157,8 @@ def _sort_runtimes(
     usable: list[tuple[Choice, str]] = []
     refusals: list[str] = []
     where = Device.parse(device)
-    for name in PREFERENCE[where.kind] if runtime == "all" else [runtime]:
+    names = [*PREFERENCE[where.kind], MAPPED] if where.kind == "cpu" else PREFERENCE[where.kind]
+    for name in names if runtime == "all" else [runtime]:
         refused: dict[tuple[str, ...], list[str]] = {}
         for used in _offered_on(where.kind) if precision == "all" else [precision]:
             obstacles = _obstacles(bundle, RUNTIMES[name], used, where)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from ..bundle.bundle import Bundle
 from ..errors import BundleError, RuntimeUnavailableError
+from ..machine.allocation import return_freed_memory
 from ..machine.cpu import available_threads
 from ..machine.device import Device
 from ..machine.gpu import find_gpu
@@ -120,6 +121,7 @@ class ONNXRuntimeRuntime(_ONNXRuntimeLibrary):
 
     name = "onnxruntime"
     precisions: ClassVar[dict[str, tuple[str, ...]]] = {"cpu": ("fp32",), "gpu": ("fp32", "fp16")}
+    _not_applied: tuple[str, ...] = ()  #: of the library's optimisations
 
     def _missing_for_gpu(self, precision: str, device: Device) -> list[str]:
         lacks = super()._missing_for_gpu(precision, device)
@@ -135,20 +137,56 @@ class ONNXRuntimeRuntime(_ONNXRuntimeLibrary):
             return self._open_on_gpu(bundle, program, options, plan)
         onnxruntime = self._import(CPU)
         graph = bundle.program_files(program, self.format)[0]
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        if options.threads > available_threads():  # threads that spin would starve the others
-            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.inter_op_num_threads = 1
-        settings.log_severity_level = FATAL_ONLY
+        settings = self._settings(onnxruntime, options)
         try:
-            session = onnxruntime.InferenceSession(str(graph), settings, providers=[CPU])
+            session = onnxruntime.InferenceSession(
+                str(graph), settings, providers=[CPU], disabled_optimizers=self._not_applied
+            )
         except Exception as error:
             raise BundleError(
                 f"ONNX Runtime {self.version()} cannot load {graph}: {reason(error)} "
                 "Run `ldm-engine verify` on the bundle; if it is whole, export it again."
             ) from error
         return ONNXRuntimeProgram(program, bundle, session)
+
+    def _settings(self, onnxruntime: Any, options: RuntimeOptions) -> Any:
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        if options.threads > available_threads():  # threads that spin would starve the others
+            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = FATAL_ONLY
+        return settings
+
+
+class ONNXRuntimeMappedRuntime(ONNXRuntimeRuntime):
+    """Opens ``model.onnx`` programs without reading them: weights are used where they are mapped.
+
+    Nothing is packed for faster steps, and no memory is kept between them.
+    """
+
+    name = "onnxruntime-mapped"
+    precisions: ClassVar[dict[str, tuple[str, ...]]] = {"cpu": ("fp32",)}
+    _not_applied = ("ConstantFolding",)  # it would widen all weights that are stored in fp16
+
+    def rounds_alike(self, device: str) -> bool:
+        """No: without packed weights sums are ordered by the batch size (1e-5 on a small model)."""
+        return False
+
+    def mismatch(self, bundle: Bundle, precision: str, device: Device) -> str | None:
+        """A bundle of before there was this runtime, whose graphs compute much from weights."""
+        if not bundle.files or self.name in bundle.parity:  # none: an export still checking
+            return None
+        return "the bundle was exported before this could be done with it; export it again"
+
+    def _settings(self, onnxruntime: Any, options: RuntimeOptions) -> Any:
+        return_freed_memory()
+        settings = super()._settings(onnxruntime, options)
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+        settings.enable_cpu_mem_arena = False
+        # The next level would write weights in layouts of its own.
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        return settings
 
 
 class ONNXRuntimeTensorRTRuntime(_ONNXRuntimeLibrary):

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..bundle.bundle import Bundle
+from ..machine.allocation import keep_freed_memory
 from ..machine.device import Device
 from .base import Array, RuntimeOptions, program_precision
 from .gpu.paddle import PaddleGPUProgram, open_on_gpu
@@ -20,7 +21,6 @@ from .paddle_predictor import (
     PredictorProgram,
     dynamic_mode,
     import_inference,
-    keep_freed_memory,
     open_predictor,
 )
 

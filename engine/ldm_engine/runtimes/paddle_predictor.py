@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
@@ -17,10 +16,6 @@ from ..errors import BundleError, LDMEngineError, RuntimeUnavailableError, last_
 from ..machine.locales import decimal_points
 from ..machine.signals import handlers_kept
 from .base import Array, Program, Runtime
-
-# glibc's malloc.h has these; there is no header here to read them from.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_MAX_INT = 2**31 - 1
 
 
 class PaddleLibrary(Runtime):
@@ -150,21 +145,3 @@ def import_remedy(error: ImportError, install: str) -> str:
     if "libgomp" in str(error):
         return "It needs a library of the system. Install it with: apt-get install libgomp1"
     return f"Install it with: {install}"
-
-
-def keep_freed_memory() -> None:
-    """Let this process's malloc reuse large blocks instead of returning them to the system.
-
-    Paddle allocates each large tensor anew in every run. By default glibc maps such a block and
-    unmaps it when it is freed, so every page of it is faulted in and cleared again: 140,000 faults
-    in each step of the full-size UNet, an eighth of its time. Up to 2 GB are kept at the end of
-    the heap, and what lies between blocks in use; an application can return it with glibc's
-    ``malloc_trim(0)``. Without glibc this does nothing, and in threads other than the main one
-    glibc goes on mapping blocks above 64 MB.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, _MAX_INT)

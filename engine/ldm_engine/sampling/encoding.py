@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 from ..bundle.contract import shapes
 from ..bundle.model import ModelInfo
 from ..runtimes.base import Program
-from .tokenizer import Tokenizer
 
 
 def encode_text(
-    program: Program, model: ModelInfo, tokenizer: Tokenizer, text: str
+    program: Program, model: ModelInfo, input_ids: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Keys and values [T, .] of one text, by the program ``text_encoder``."""
+    """Keys and values [T, .] of one text's ids [1, T], by the program ``text_encoder``."""
     program.allocate(shapes("text_encoder", model, N=1))
-    np.copyto(program.inputs["input_ids"], tokenizer([text]))
+    np.copyto(program.inputs["input_ids"], input_ids)
     program.run()
     return np.array(program.outputs["text_kv"][0])
 

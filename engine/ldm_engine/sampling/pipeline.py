@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,20 +19,23 @@ from ..bundle.bundle import Bundle
 from ..bundle.contract import OPTIONAL_PROGRAMS, PROGRAMS
 from ..errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, NonFiniteError
 from ..runtimes.base import RuntimeOptions
-from ..runtimes.choice import check_options, require
+from ..runtimes.choice import check_options, mapped_runtime, require
 from .encoding import encode_picture, encode_text, encode_time, unet_shapes
 from .inputs import Input
+from .kept_text import unconditional_kv
+from .latest import Latest
 from .loop import Known, denoise
 from .noise import NoiseStream
 from .opening import Opened, open_to_run
 from .pixels import is_flat, non_finite_rows, to_pil
-from .programs import MEMORY_MODES, Programs
+from .programs import MEMORY_CHOICES, MEMORY_MODES, Programs
 from .request import Request
 from .schedule import NoiseSchedule
 from .tokenizer import Tokenizer
 
 OUTPUT_TYPES = ("pil", "np")
-_KEPT_PICTURES = 64  #: whose latents, 16 kB at 256x256, are not encoded again
+_KEPT_TEXT_BYTES = 64 << 20  #: of texts that are not encoded again; one has 7.7 MB at full size
+_KEPT_PICTURE_BYTES = 4 << 20  #: likewise of pictures, which have 16 kB each at 256x256
 #: Called after each step with (step index, timestep, latents); True stops the run.
 StepCallback = Callable[[int, int, NDArray[np.float32]], object]
 _OVERFLOW = "fp16 ends at 65504, which this model may exceed: use bf16 or fp32. "
@@ -53,12 +56,16 @@ class ImagePipelineOutput:
 
 @dataclass
 class _Shared:
-    """What a pipeline and its clones have in common."""
+    """What a pipeline and its clones have in common; who holds the lock encodes."""
 
     opened: Opened
     tokenizer: Tokenizer
     lock: threading.Lock = field(default_factory=threading.Lock)
     unconditional_kv: NDArray[np.float32] | None = None  # [T, .], encoded at most once
+    texts: Latest[bytes] = field(default_factory=lambda: Latest(_KEPT_TEXT_BYTES))
+    pictures: Latest[tuple[str, tuple[int, ...]]] = field(
+        default_factory=lambda: Latest(_KEPT_PICTURE_BYTES)
+    )
 
 
 class LDMTextToImagePipeline:
@@ -75,7 +82,6 @@ class LDMTextToImagePipeline:
         self._programs = programs
         self._in_use = threading.Lock()
         self._time_shift: tuple[tuple[int, ...], NDArray[np.float32]] | None = None
-        self._encoded: OrderedDict[tuple[str, tuple[int, ...]], NDArray[np.float32]] = OrderedDict()
 
     @classmethod
     def from_pretrained(
@@ -100,7 +106,9 @@ class LDMTextToImagePipeline:
                 int8 the UNet alone is quantized, and the rest runs in bf16 where the CPU has it.
             threads: cores to use; None for all that this process may use.
             memory: "resident" keeps all programs loaded; "sequential" loads each when it is its
-                turn and frees it after, which needs less memory and more time for every call.
+                turn and frees it after, which needs less memory and more time for every call;
+                "mapped" loads none, and computes straight from the files, in fp32 by ONNX Runtime:
+                least memory, the first step soonest, and slower ones.
             check_hashes: compare every file's sha256 with the manifest before it is opened; a file
                 that was whole is read again only when its size or times have changed.
 
@@ -111,10 +119,12 @@ class LDMTextToImagePipeline:
             RuntimeUnavailableError: if the runtime, device or precision is not available here.
         """
         violations = check_options(runtime, precision, device, threads)
-        if not isinstance(memory, str) or memory not in MEMORY_MODES:
-            violations.append(
-                f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
-            )
+        if not isinstance(memory, str) or memory not in MEMORY_CHOICES:
+            accepted = " or ".join(map(repr, MEMORY_CHOICES))
+            violations.append(f"`memory` is {memory!r}; {accepted} is accepted.")
+        elif memory == "mapped":
+            (runtime, conflicts), memory = mapped_runtime(runtime), "resident"
+            violations += conflicts
         require(violations)
         opened = open_to_run(
             path, runtime=runtime, precision=precision, device=device, threads=threads
@@ -126,7 +136,15 @@ class LDMTextToImagePipeline:
 
     @classmethod
     def from_opened(cls, opened: Opened, memory: str = "resident") -> LDMTextToImagePipeline:
-        """Load the programs of a bundle that was opened, and hashed if it is to be, before."""
+        """Load the programs of a bundle that was opened, and hashed if it is to be, before.
+
+        Raises:
+            InvalidArgumentError: if `memory` is not one of ``MEMORY_MODES``.
+        """
+        if memory not in MEMORY_MODES:
+            raise InvalidArgumentError(
+                f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
+            )
         shared = _Shared(opened, Tokenizer.of(opened.bundle))
         programs = Programs(PROGRAMS, opened.open_program, memory, OPTIONAL_PROGRAMS)
         return cls(shared, programs)
@@ -134,7 +152,8 @@ class LDMTextToImagePipeline:
     def clone(self) -> LDMTextToImagePipeline:
         """Another pipeline for another thread.
 
-        Weights are shared by the clones of OpenVINO and ONNX Runtime; Paddle's copy them. With
+        Weights are shared by the clones of OpenVINO and ONNX Runtime, mapped or not; Paddle's copy
+        them. With
         ``memory="sequential"`` each clone loads its own. Make clones in one thread, before the
         threads that use them start.
         """
@@ -151,6 +170,15 @@ class LDMTextToImagePipeline:
         if not self._programs.are_inherited:
             with self._used():
                 self._programs.close()
+
+    def clear_encoded(self) -> None:
+        """Encode anew, here and in clones, what comes again of texts and pictures.
+
+        The latest are kept otherwise, up to 64 and 4 MiB. The empty text stays.
+        """
+        with self._shared.lock:
+            self._shared.texts.clear()
+            self._shared.pictures.clear()
 
     def __enter__(self) -> LDMTextToImagePipeline:
         self._programs.require_open()
@@ -404,26 +432,33 @@ class LDMTextToImagePipeline:
         return latents, len(request.rows)
 
     def _encode_texts(self, request: Request) -> dict[str, NDArray[np.float32]]:
-        """Keys and values [T, .] of each distinct text of the request.
+        """Keys and values [T, .] of each distinct text of the request; the latest ones are kept.
 
         One text at a time, so that an image does not depend on what else is in the batch.
         """
-        return {
-            text: self._encode_unconditional() if text == "" else self._encode_text(text)
-            for text in dict.fromkeys(request.texts)
-        }
+        found = {}
+        for text in dict.fromkeys(request.texts):
+            if text == "":
+                found[text] = self._encode_unconditional()
+                continue
+            ids = self._shared.tokenizer([text])  # which warns each time if it cuts the text
+            with self._shared.lock:
+                found[text] = self._shared.texts.get(ids.tobytes(), partial(self._encode_ids, ids))
+        return found
 
     def _encode_unconditional(self) -> NDArray[np.float32]:
         """The keys and values of the empty text; one encoding serves all clones."""
         with self._shared.lock:
             if self._shared.unconditional_kv is None:
-                self._shared.unconditional_kv = self._encode_text("")
+                ids = self._shared.tokenizer([""])
+                self._shared.unconditional_kv = unconditional_kv(
+                    self.opened, partial(self._encode_ids, ids)
+                )
             return self._shared.unconditional_kv
 
-    def _encode_text(self, text: str) -> NDArray[np.float32]:
-        """Keys and values [T, .] of one text."""
-        program = self._programs["text_encoder"]
-        return encode_text(program, self.bundle.model, self._shared.tokenizer, text)
+    def _encode_ids(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Keys and values [T, .] of one text's ids [1, T]."""
+        return encode_text(self._programs["text_encoder"], self.bundle.model, ids)
 
     def _encode_pictures(self, inputs: Sequence[Input]) -> NDArray[np.float32] | None:
         """Latents [B, 4, h, w] of the pictures, or None without any; the latest ones are kept.
@@ -432,16 +467,20 @@ class LDMTextToImagePipeline:
         """
         if not inputs:
             return None
-        keys = [(given.sha256, given.picture.shape) for given in inputs]
-        for key, given in zip(keys, inputs, strict=True):
-            if key not in self._encoded:
-                program = self._programs["vae_encoder"]
-                self._encoded[key] = encode_picture(program, self.bundle.model, given.picture)
-            self._encoded.move_to_end(key)
-        latents = np.stack([self._encoded[key] for key in keys])
-        while len(self._encoded) > _KEPT_PICTURES:
-            self._encoded.popitem(last=False)
-        return latents
+        kept = self._shared.pictures
+        with self._shared.lock:
+            return np.stack(
+                [
+                    kept.get(
+                        (given.sha256, given.picture.shape), partial(self._encode_picture, given)
+                    )
+                    for given in inputs
+                ]
+            )
+
+    def _encode_picture(self, given: Input) -> NDArray[np.float32]:
+        """Latents [4, h, w]."""
+        return encode_picture(self._programs["vae_encoder"], self.bundle.model, given.picture)
 
     def _encode_time(self, timesteps: tuple[int, ...]) -> NDArray[np.float32]:
         """`time_shift` [S, .]; kept for as long as the schedule stays the same."""

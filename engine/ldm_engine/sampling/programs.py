@@ -9,6 +9,7 @@ from ..machine import forks
 from ..runtimes.base import Program, inherited
 
 MEMORY_MODES = ("resident", "sequential")
+MEMORY_CHOICES = (*MEMORY_MODES, "mapped")  #: the last by a runtime of its own, that is resident
 
 
 class Programs:

@@ -157,8 +157,8 @@ def test_mistakes_end_in_one_paragraph(
         ("openvino", "fp32", 1, 0),
         ("openvino", "bf16", 1, 0),
         ("onnxruntime", "all", 1, 1),
-        ("all", "fp32", 2, 1),
-        ("all", "all", 3, 4),
+        ("all", "fp32", 3, 1),
+        ("all", "all", 4, 5),
     ],
 )
 def test_verify_checks_what_was_asked_for(
@@ -224,3 +224,12 @@ def test_an_output_folder_that_cannot_be_written_is_told_before_rendering(tiny_b
     done = run("generate", tiny_bundle.path, "a", "-o", tmp_path / "file", code=1)
     assert "Choose another folder" in done.stderr
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_recipe_of_another_runtime_is_not_rendered_from_mapped_weights(shapes_bundle, tmp_path):
+    arguments = ("--seed", "0", "--num-inference-steps", "2", "--runtime", "openvino")
+    run("generate", shapes_bundle.path, "a word", *arguments, "--output", tmp_path)
+    (picture,) = tmp_path.glob("*.png")
+    arguments = ("--from-image", picture, "--memory", "mapped", "--output", tmp_path)
+    shown = run("generate", shapes_bundle.path, *arguments, code=2)
+    assert "rendered by openvino" in shown.stderr

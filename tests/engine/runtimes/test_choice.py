@@ -23,6 +23,7 @@ from ldm_engine.machine.cpu import available_threads, supports_bf16
 from ldm_engine.runtimes import base
 from ldm_engine.runtimes.base import RuntimeOptions, program_precision
 from ldm_engine.runtimes.choice import (
+    MAPPED,
     PREFERENCE,
     RUNTIMES,
     check_options,
@@ -59,10 +60,11 @@ FP32, BF16 = 1e-4, 3e-2  # relative L2 of a program's outputs, the gate's own
 
 
 def test_every_runtime_has_a_place_in_an_order_of_preference():
-    assert {name for names in PREFERENCE.values() for name in names} == set(RUNTIMES)
+    """Or is what one asks for by ``memory="mapped"``."""
+    assert {name for names in PREFERENCE.values() for name in names} == set(RUNTIMES) - {MAPPED}
 
 
-@pytest.fixture(params=PREFERENCE["cpu"])
+@pytest.fixture(params=[*PREFERENCE["cpu"], MAPPED])
 def runtime(request):
     return RUNTIMES[request.param]
 
@@ -386,6 +388,7 @@ def test_usable_are_all_that_can_be_chosen(shapes_bundle, monkeypatch):
         ("onnxruntime", "fp32"),
         ("paddle", "fp32"),
         ("paddle", "bf16"),
+        ("onnxruntime-mapped", "fp32"),
     ]
 
 

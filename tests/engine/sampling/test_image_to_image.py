@@ -15,7 +15,6 @@ from PIL import Image
 from conftest import SHAPES, without_optional
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.errors import InvalidArgumentError
-from ldm_engine.sampling import pipeline
 from ldm_engine.sampling.noise import NoiseStream
 from ldm_engine.sampling.rules import check_image
 from ldm_engine.sampling.settings import SETTINGS
@@ -77,14 +76,6 @@ def test_each_distinct_picture_is_encoded_once(tiny_bundle, monkeypatch):
     assert len(runs) == 2
     render(pipe, "a", image=PIXELS[0], height=128, width=128)
     assert len(runs) == 3
-
-
-def test_so_many_pictures_are_kept_encoded(tiny_pipe, monkeypatch):
-    monkeypatch.setattr(pipeline, "_KEPT_PICTURES", 1)
-    options = {"image": list(PIXELS), "seed": [1, 1]}
-    both = render(tiny_pipe, ["a", "a"], **options)
-    np.testing.assert_array_equal(render(tiny_pipe, ["a", "a"], **options), both)
-    assert len(tiny_pipe._encoded) == 1
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])

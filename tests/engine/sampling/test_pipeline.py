@@ -156,7 +156,8 @@ def test_a_long_prompt_is_cut_with_a_warning(tiny_pipe):
         render(tiny_pipe, "word " * 200)
 
 
-def test_the_unconditional_text_is_encoded_once(tiny_bundle):
+def test_the_unconditional_text_is_encoded_once(tiny_bundle, monkeypatch):
+    monkeypatch.setenv("LDM_ENGINE_CACHE", "off")
     pipe = LDMTextToImagePipeline.from_pretrained(tiny_bundle.path)
     program, encoded = pipe._programs["text_encoder"], []
     run = program.run
