@@ -9,7 +9,7 @@ from typing import Any
 import click
 from PIL.Image import Image
 
-from ..runtimes.choice import MAX_THREADS, mapped_runtime, require
+from ..runtimes.choice import MAPPED, MAX_THREADS, check_mapped, require
 from ..sampling.opening import open_to_run
 from ..sampling.outpainting import outpainting
 from ..sampling.pictures import read_mask, read_picture
@@ -107,8 +107,10 @@ def generate(
         return
     if not prompts:
         raise click.UsageError("Missing argument 'PROMPT...'.")
-    wanted, conflicts = mapped_runtime(runtime) if memory == "mapped" else (runtime, [])
-    require(conflicts)
+    wanted = runtime
+    if memory == "mapped":
+        require(check_mapped(runtime))
+        wanted = MAPPED
     opened = open_to_run(
         bundle, runtime=wanted, precision=precision, device=device, threads=threads
     )

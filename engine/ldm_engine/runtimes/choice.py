@@ -111,12 +111,13 @@ def choose_runtime(
     )
 
 
-def mapped_runtime(name: object) -> tuple[str, list[str]]:
-    """The runtime that takes the place of `name` for ``memory="mapped"``, and what is wrong."""
-    if name in ("auto", "onnxruntime", MAPPED):
-        return MAPPED, []
-    return MAPPED, [
-        f"`memory` is 'mapped' and `runtime` {name!r}; auto and onnxruntime are accepted with it."
+def check_mapped(runtime: object) -> list[str]:
+    """What is wrong with a `runtime` whose place ``MAPPED`` is to take."""
+    if runtime in ("auto", "onnxruntime", MAPPED):
+        return []
+    return [
+        f"`memory` is 'mapped' and `runtime` {runtime!r}; auto and onnxruntime are accepted with "
+        "it."
     ]
 
 

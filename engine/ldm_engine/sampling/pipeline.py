@@ -19,7 +19,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.contract import OPTIONAL_PROGRAMS, PROGRAMS
 from ..errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, NonFiniteError
 from ..runtimes.base import RuntimeOptions
-from ..runtimes.choice import check_options, mapped_runtime, require
+from ..runtimes.choice import MAPPED, check_mapped, check_options, require
 from .encoding import encode_picture, encode_text, encode_time, unet_shapes
 from .inputs import Input
 from .kept_text import unconditional_kv
@@ -123,8 +123,8 @@ class LDMTextToImagePipeline:
             accepted = " or ".join(map(repr, MEMORY_CHOICES))
             violations.append(f"`memory` is {memory!r}; {accepted} is accepted.")
         elif memory == "mapped":
-            (runtime, conflicts), memory = mapped_runtime(runtime), "resident"
-            violations += conflicts
+            violations += check_mapped(runtime)
+            runtime, memory = MAPPED, "resident"
         require(violations)
         opened = open_to_run(
             path, runtime=runtime, precision=precision, device=device, threads=threads
@@ -153,9 +153,8 @@ class LDMTextToImagePipeline:
         """Another pipeline for another thread.
 
         Weights are shared by the clones of OpenVINO and ONNX Runtime, mapped or not; Paddle's copy
-        them. With
-        ``memory="sequential"`` each clone loads its own. Make clones in one thread, before the
-        threads that use them start.
+        them. With ``memory="sequential"`` each clone loads its own. Make clones in one thread,
+        before the threads that use them start.
         """
         return LDMTextToImagePipeline(self._shared, self._programs.clone())
 

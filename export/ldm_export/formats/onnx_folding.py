@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from .onnx_graph import replace_nodes
+from .onnx_graph import drop_unused_nodes, replace_nodes
 
 #: Gives a weight when it is written: of a large model only one is in memory at a time.
 Weight = Callable[[], NDArray[np.float32]]
@@ -51,12 +51,8 @@ def fold_constants(graph: GraphProto, weights: Mapping[str, Weight]) -> dict[str
         if names <= constants.keys():  # small: shapes, axes, and what is made of them
             results = _results(node, {name: constants[name] for name in names})
             constants |= dict(zip(node.output, results, strict=True))
-    used, needed = set(outputs), []
-    for node in reversed(kept):
-        if not used.isdisjoint(node.output):
-            used.update(node.input)
-            needed.append(node)
-    replace_nodes(graph, needed[::-1])
+    replace_nodes(graph, kept)
+    used = drop_unused_nodes(graph)
     small = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(small)

@@ -164,6 +164,14 @@ def fold_conv_biases(graph: GraphProto) -> None:
 
 def drop_unused(graph: GraphProto) -> None:
     """Remove nodes whose results nothing uses."""
+    used = drop_unused_nodes(graph)
+    unused = [i.name for i in graph.input if i.name not in used]
+    if unused:
+        raise GraphFormError(f"inputs that nothing uses: {', '.join(unused[:3])}")
+
+
+def drop_unused_nodes(graph: GraphProto) -> set[str]:
+    """Remove nodes whose results nothing uses, and return the names of all that is used."""
     used = {o.name for o in graph.output}
     kept = []
     for node in reversed(graph.node):
@@ -171,9 +179,7 @@ def drop_unused(graph: GraphProto) -> None:
             used.update(node.input)
             kept.append(node)
     replace_nodes(graph, kept[::-1])
-    unused = [i.name for i in graph.input if i.name not in used]
-    if unused:
-        raise GraphFormError(f"inputs that nothing uses: {', '.join(unused[:3])}")
+    return used
 
 
 def describe_tensors(
