@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
+from numpy.typing import NDArray
 from paddle import Tensor, nn
 
 from .blocks import (
@@ -317,15 +319,21 @@ class UNet(nn.Layer):
 
     def encode_time(self, timesteps: Tensor) -> Tensor:
         """`timesteps` [S] float32 to `time_shift` [S, time_shift_width], float32 throughout."""
-        half = self.config.block_out_channels[0] // 2
-        exponent = -math.log(MAX_PERIOD) / (half - self.config.freq_shift)
-        frequencies = paddle.exp(paddle.arange(half, dtype="float32") * exponent)
+        # A constant of the graph: ONNX Runtime's WebGPU has no Range of floats.
+        frequencies = paddle.to_tensor(self._frequencies())
         angles = timesteps.unsqueeze(1) * frequencies.unsqueeze(0)  # [S, half]
         waves = [paddle.sin(angles), paddle.cos(angles)]
         if self.config.flip_sin_to_cos:
             waves = waves[::-1]
         embedding = F.silu(self.time_embedding(paddle.concat(waves, axis=1)))
         return paddle.concat([r.time_emb_proj(embedding) for r in self._resnets], axis=1)
+
+    def _frequencies(self) -> NDArray[np.float32]:
+        """[half the width of the sinusoidal embedding], what timesteps are multiplied by."""
+        half = self.config.block_out_channels[0] // 2
+        exponents = np.arange(half, dtype=np.float32) * np.float32(-math.log(MAX_PERIOD))
+        frequencies: NDArray[np.float32] = np.exp(exponents / (half - self.config.freq_shift))
+        return frequencies
 
     def project_text(self, hidden_states: Tensor) -> Tensor:
         """Text `hidden_states` [N, T, D] to `text_kv` [N, T, text_kv_width]."""
