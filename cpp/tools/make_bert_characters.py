@@ -1,4 +1,4 @@
-"""Writes src/sampling/bert_characters.inc: how the ``tokenizers`` library classes each code point.
+"""Writes how the ``tokenizers`` library classes each code point, for C++ and for the browser.
 
 That library, which the Python engine uses, carries Unicode tables of several ages. Asking it is
 the one way to agree with it on every character. Run this again when the Python engine moves to a
@@ -7,9 +7,9 @@ version that gives other tables; tests/data/tokenizer.json then changes too.
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import tokenizers
 from tokenizers import AddedToken, Tokenizer
@@ -17,7 +17,9 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import NFD, BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-TARGET = Path(__file__).parent.parent / "src" / "sampling" / "bert_characters.inc"
+ROOT = Path(__file__).parents[2]
+CPP = ROOT / "cpp/src/sampling/bert_characters.inc"
+BROWSER = ROOT / "examples/browser/characters.mjs"
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 _SEPARATOR = "|"
 
@@ -61,6 +63,20 @@ def word_characters() -> list[int]:
     return [c for c, e in zip(CODE_POINTS, encoded, strict=True) if 1 not in e.ids]
 
 
+def reordered() -> list[int]:
+    """The code points that canonical decomposition changes, or puts in another order."""
+    nfd = NFD()
+    last, first = "\u0345", "\u0334"  # of the highest combining class, and of the lowest
+    alone = {c: nfd.normalize_str(chr(c)) for c in CODE_POINTS}
+    return [
+        c
+        for c, text in alone.items()
+        if text != chr(c)
+        or nfd.normalize_str(last + chr(c)) != last + text
+        or nfd.normalize_str(chr(c) + first) != text + first
+    ]
+
+
 def ranges(code_points: Iterable[int]) -> list[tuple[int, int]]:
     """First and last of each run."""
     runs: list[tuple[int, int]] = []
@@ -72,49 +88,97 @@ def ranges(code_points: Iterable[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def table(name: str, comment: str, pairs: Sequence[tuple[int, int]]) -> str:
-    """A C++ array of `pairs`."""
-    cells = [f"{{0x{a:X}, 0x{b:X}}}," for a, b in pairs]
-    lines = [" ".join(cells[i : i + 5]) for i in range(0, len(cells), 5)]
+class Letters(NamedTuple):
+    """Capitals at even distances, each as far from its small letter."""
+
+    first: int
+    last: int
+    step: int
+    shift: int
+
+
+def letters(small: Mapping[int, int]) -> list[Letters]:
+    """The capitals of `small`, which maps them to their small letters, in as few runs as can be."""
+    runs: list[Letters] = []
+    for c, other in sorted(small.items()):
+        before = runs[-1] if runs else Letters(c, -2, 1, 0)
+        step = c - before.last
+        is_one = before.first == before.last
+        if before.shift == other - c and (step == before.step or (is_one and step <= 2)):
+            runs[-1] = Letters(before.first, c, step, before.shift)
+        else:
+            runs.append(Letters(c, c, 1, other - c))
+    return runs
+
+
+def camel(name: str) -> str:
+    """The C++ name of a table."""
+    return "k" + "".join(word.capitalize() for word in name.split("_"))
+
+
+def cpp_table(name: str, comment: str, rows: Sequence[Sequence[int]]) -> str:
+    """A C++ array."""
+    kind = "Letters" if len(rows[0]) > 2 else "CodePointRange"
+    cells = ["{" + ", ".join(hex_of(n) for n in row) + "}," for row in rows]
+    lines = [" ".join(cells[i : i + 4]) for i in range(0, len(cells), 5)]
     body = "\n".join(f"    {line}" for line in lines)
-    return f"// {comment}\ninline constexpr CodePointPair {name}[] = {{\n{body}\n}};\n"
+    return f"// {comment}\ninline constexpr {kind} {camel(name)}[] = {{\n{body}\n}};\n"
+
+
+def hex_of(number: int) -> str:
+    """As C++ writes it."""
+    return f"{'-' if number < 0 else ''}0x{abs(number):X}"
+
+
+def browser_table(name: str, comment: str, rows: Sequence[Sequence[int]]) -> str:
+    """A JavaScript text: numbers in hex, all of letters, of ranges the last where it differs."""
+    cells = [
+        " ".join(f"{n:x}" for n in row)
+        if len(row) > 2
+        else "-".join(f"{n:x}" for n in dict.fromkeys(row))
+        for row in rows
+    ]
+    return f'/** {comment} */\nexport const {name} =\n  "{",".join(cells)}";\n'
 
 
 def main() -> None:
-    """Write the file."""
+    """Write both files."""
     cleaned = dict(zip(CODE_POINTS, normalized(clean_text=True), strict=True))
     spaced = dict(zip(CODE_POINTS, normalized(handle_chinese_chars=True), strict=True))
     stripped = dict(zip(CODE_POINTS, normalized(strip_accents=True), strict=True))
     lowered = dict(zip(CODE_POINTS, normalized(lowercase=True), strict=True))
     spaces = {c for c, text in cleaned.items() if text == " "}
-    decomposable = [c for c in CODE_POINTS if unicodedata.decomposition(chr(c))]
-    decomposed = {c: NFD().normalize_str(chr(c)) for c in decomposable}
-    whole = [c for c, text in decomposed.items() if text != unicodedata.normalize("NFD", chr(c))]
-    assert all(decomposed[c] == chr(c) for c in whole)
     # With accents left on, small letters of one capital are two characters.
     assert [c for c, text in lowered.items() if len(text) > 1] == [0x130]
-    unlike = [c for c, text in lowered.items() if text != chr(c).lower() and len(text) == 1]
-    tables = [
-        table("kRemoved", "dropped: control, format and private characters, and U+FFFD",
-              ranges(c for c, text in cleaned.items() if not text)),
-        table("kSpaces", "white space", ranges(spaces)),
-        table("kIdeographs", "words of their own: CJK",
-              ranges(c for c, text in spaced.items() if text == f" {chr(c)} ")),
-        table("kAccents", "dropped after decomposition where the tokenizer lower-cases",
-              ranges(c for c, text in stripped.items() if not text)),
-        table("kPunctuation", "words of their own: punctuation", ranges(punctuation(spaces))),
-        table("kLowercase", "capital and small letters that Unicode 14 does not pair so",
-              [(c, ord(lowered[c])) for c in unlike]),
-        table("kUndecomposed", "left whole, though Unicode decomposes them",
-              ranges(whole)),
-        table("kWordCharacters", "beside which a token that must stand alone is not found",
-              ranges(word_characters())),
-    ]  # fmt: skip
-    TARGET.write_text(
-        "// How tokenizers classes each code point; written by tools/make_bert_characters.py with\n"
-        f"// tokenizers {tokenizers.__version__} and Unicode {unicodedata.unidata_version}.\n\n"
-        + "\n".join(tables)
+    small = {c: ord(text) for c, text in lowered.items() if len(text) == 1 and text != chr(c)}
+    tables: dict[str, tuple[str, Sequence[Sequence[int]]]] = {
+        "REMOVED": (
+            "dropped: control, format and private characters, and U+FFFD",
+            ranges(c for c, text in cleaned.items() if not text),
+        ),
+        "SPACES": ("white space", ranges(spaces)),
+        "IDEOGRAPHS": (
+            "words of their own: CJK",
+            ranges(c for c, text in spaced.items() if text == f" {chr(c)} "),
+        ),
+        "ACCENTS": (
+            "dropped after decomposition where the tokenizer lower-cases",
+            ranges(c for c, text in stripped.items() if not text),
+        ),
+        "PUNCTUATION": ("words of their own: punctuation", ranges(punctuation(spaces))),
+        "NORMALIZED": ("what canonical decomposition changes or reorders", ranges(reordered())),
+        "LOWERCASE": ("capitals: first, last, step, distance to the small letter", letters(small)),
+        "WORD_CHARACTERS": (
+            "beside which a token that must stand alone is not found",
+            ranges(word_characters()),
+        ),
+    }
+    origin = (
+        "// How tokenizers classes each code point; written by\n"
+        f"// cpp/tools/make_bert_characters.py with tokenizers {tokenizers.__version__}.\n\n"
     )
+    for target, write in ((CPP, cpp_table), (BROWSER, browser_table)):
+        target.write_text(origin + "\n".join(write(n, *rest) for n, rest in tables.items()))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,23 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <iterator>
 
 namespace ldm_engine {
 namespace {
 
-/// First and last of a range, or a letter and another.
-struct CodePointPair {
+struct CodePointRange {
   char32_t first;
-  char32_t second;
+  char32_t last;
+};
+
+/// Capitals at even distances, each as far from its small letter.
+struct Letters {
+  char32_t first;
+  char32_t last;
+  char32_t step;
+  std::int32_t shift;
 };
 
 #include "bert_characters.inc"
@@ -21,28 +29,33 @@ struct CodePointPair {
 /// Canonical decompositions have at most four characters.
 constexpr int kMaxDecomposition = 32;
 
-/// The first entry of a sorted table whose `second` is not below `code_point`, if it begins there.
-template <std::size_t kCount>
-bool is_in(const CodePointPair (&table)[kCount], char32_t code_point) {
+/// The entry of a sorted table whose range holds `code_point`, if one does.
+template <typename Range, std::size_t kCount>
+const Range* find_range(const Range (&table)[kCount], char32_t code_point) {
   const auto found = std::lower_bound(
       std::begin(table), std::end(table), code_point,
-      [](const CodePointPair& range, char32_t value) { return range.second < value; });
-  return found != std::end(table) && found->first <= code_point;
+      [](const Range& range, char32_t value) { return range.last < value; });
+  return found != std::end(table) && found->first <= code_point ? found : nullptr;
+}
+
+template <std::size_t kCount>
+bool is_in(const CodePointRange (&table)[kCount], char32_t code_point) {
+  return find_range(table, code_point) != nullptr;
 }
 
 char32_t small_letter(char32_t code_point) {
-  const auto found = std::lower_bound(
-      std::begin(kLowercase), std::end(kLowercase), code_point,
-      [](const CodePointPair& pair, char32_t value) { return pair.first < value; });
-  if (found != std::end(kLowercase) && found->first == code_point) return found->second;
-  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code_point)));
+  const Letters* const letters = find_range(kLowercase, code_point);
+  if (!letters || (code_point - letters->first) % letters->step != 0) return code_point;
+  return static_cast<char32_t>(static_cast<std::int32_t>(code_point) + letters->shift);
 }
 
+/// 0 for what the tokenizer's Unicode does not reorder, whatever utf8proc's says.
 int combining_class(char32_t code_point) {
+  if (!is_in(kNormalized, code_point)) return 0;
   return utf8proc_get_property(static_cast<utf8proc_int32_t>(code_point))->combining_class;
 }
 
-/// Unicode's canonical decomposition (NFD).
+/// Unicode's canonical decomposition (NFD), of what the tokenizer's Unicode knows.
 std::vector<Character> decompose(const std::vector<Character>& text) {
   std::vector<Character> result;
   result.reserve(text.size());
@@ -50,10 +63,10 @@ std::vector<Character> decompose(const std::vector<Character>& text) {
   for (const Character& character : text) {
     int boundary = 0;
     const utf8proc_ssize_t count =
-        is_in(kUndecomposed, character.code_point)
-            ? 0
-            : utf8proc_decompose_char(static_cast<utf8proc_int32_t>(character.code_point), parts,
-                                      kMaxDecomposition, UTF8PROC_DECOMPOSE, &boundary);
+        is_in(kNormalized, character.code_point)
+            ? utf8proc_decompose_char(static_cast<utf8proc_int32_t>(character.code_point), parts,
+                                      kMaxDecomposition, UTF8PROC_DECOMPOSE, &boundary)
+            : 0;
     if (count < 1 || count > kMaxDecomposition) {
       result.push_back(character);
       continue;
