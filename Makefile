@@ -27,10 +27,13 @@ FIT = $(BIN)/ldm-engine fit $(@D) --guidance 6 --steps 17 --floor -1000 \
 # C++: the build tree, what is installed from it, and a project that uses what is installed.
 CPP := build/cpp
 
+PAGE := examples/browser
+PAGE_TESTS := tests/examples/browser
+
 # Processes beside each other, of compilers and of tests.
 JOBS ?= 2
 
-.PHONY: demo test cpp cpp-packages lint types bench bench-large bench-fewest ppdiffusers clean
+.PHONY: demo test cpp cpp-packages browser-packages lint types bench bench-large bench-fewest ppdiffusers clean
 
 demo: $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
@@ -47,14 +50,23 @@ demo: $(VENV)/.export
 		--guidance-scale 2 --seed 0 --output $(DEMO)/images
 	@echo "Look at the contact sheet, grid.png, and at the picture named last, made from one of it."
 
-# The tests in tests/cpp need a compiler and libraries of the distribution, which are installed where
-# that can be done (as root, with apt) and named where not; LDM_ENGINE_SKIP_CPP=1 passes them over.
+# The tests of C++ need a compiler and libraries of the distribution, those of the page Node and
+# Chromium. They are installed where that can be done (as root, with apt) and named where not;
+# LDM_ENGINE_SKIP_CPP=1 and LDM_ENGINE_SKIP_BROWSER=1 pass these tests over.
 # Tests share the cores: a thread that waits for others of its library lets go of its core.
-test: lint types $(if $(LDM_ENGINE_SKIP_CPP),,cpp-packages)
+test: lint types $(if $(LDM_ENGINE_SKIP_CPP),,cpp-packages) $(if $(LDM_ENGINE_SKIP_BROWSER),,browser-packages)
 	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal --durations 15
 
 cpp-packages:
-	cpp/install_packages.sh --tests
+	tools/install_packages.sh cpp/packages.txt cpp/packages-tests.txt
+
+browser-packages:
+	tools/install_packages.sh $(PAGE_TESTS)/packages.txt
+	$(MAKE) $(PAGE)/node_modules/.package-lock.json
+
+$(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json
+	cd $(@D)/.. && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 # Library, command, tests and the consumer example: built, run and installed into $(CPP)/install.
 cpp: $(DEMO)/bundle/bundle.json

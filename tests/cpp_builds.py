@@ -62,7 +62,7 @@ def require_tools(*names):
     if missing:
         pytest.fail(
             f"The C++ tests need {', '.join(missing)}. On Debian, as root: "
-            f"cpp/install_packages.sh --tests. To pass them over: {SKIP}=1.",
+            f"tools/install_packages.sh cpp/packages*.txt. To pass them over: {SKIP}=1.",
             pytrace=False,
         )
 

@@ -120,7 +120,7 @@ def cpp_table(name: str, comment: str, rows: Sequence[Sequence[int]]) -> str:
     """A C++ array."""
     kind = "Letters" if len(rows[0]) > 2 else "CodePointRange"
     cells = ["{" + ", ".join(hex_of(n) for n in row) + "}," for row in rows]
-    lines = [" ".join(cells[i : i + 4]) for i in range(0, len(cells), 5)]
+    lines = [" ".join(cells[i : i + 4]) for i in range(0, len(cells), 4)]
     body = "\n".join(f"    {line}" for line in lines)
     return f"// {comment}\ninline constexpr {kind} {camel(name)}[] = {{\n{body}\n}};\n"
 

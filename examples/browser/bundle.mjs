@@ -22,11 +22,11 @@ const SIZES = [
 ];
 /** What a bundle may say of its tokenizer, and what is so where it does not. */
 const TOKENIZER = {
-  kind: "wordpiece", lowercase: undefined, strip_accents: null, handle_chinese_chars: true,
+  kind: "wordpiece", lowercase: false, strip_accents: null, handle_chinese_chars: true,
   clean_text: true, max_input_chars_per_word: 100, continuing_subword_prefix: "##",
   unk_token: "[UNK]", cls_token: "[CLS]", sep_token: "[SEP]", pad_token: "[PAD]", added_tokens: null,
 };
-const TOKEN = { special: false, normalized: true, single_word: false, lstrip: false, rstrip: false };
+const TOKEN = { content: "", id: 0, special: false, normalized: true, single_word: false, lstrip: false, rstrip: false };
 
 /** What a person is told: what was given, what is accepted, what to do. */
 export class LDMError extends Error {
@@ -39,6 +39,7 @@ function require(holds, text) {
 
 export const utf8 = (bytes) => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
 export const isCount = (value) => Number.isInteger(value) && value > 0 && value < 2 ** 31;
+export const isUnicode = (text) => !/\p{Surrogate}/u.test(text); // half a character is not
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 
 /** Of a Uint8Array or of text. */
@@ -107,7 +108,7 @@ export class Bundle {
       require(String(formats.onnx.files) === `${name}/model.onnx,${name}/model.onnx.data`, `the files of ${name} are ${formats.onnx.files}`);
     }
     for (const name of ["scheduler_config.json", "vocab.txt", ...filesOf(programs)]) {
-      require(/^[0-9a-f]{64}$/.test(files[name]?.sha256) && Number.isInteger(files[name].bytes), `\`files\` lacks ${name}`);
+      require(typeof files[name]?.sha256 === "string" && Number.isInteger(files[name].bytes), `\`files\` lacks ${name}`);
     }
     for (const [name, { relative_l2_error: error, tolerance }] of Object.entries(this.parity)) {
       if (!(error <= tolerance || name === "vae_encoder")) {
@@ -141,15 +142,24 @@ const filesOf = (programs) => PROGRAMS.flatMap((name) => Object.values(programs[
 
 /** All of it is known, since what is ignored here would change ids. */
 function readTokenizer(raw) {
-  const refuse = (what) => new LDMError(`The bundle's tokenizer has ${what}, which this page does not know. A newer page reads newer bundles.`);
-  const known = (given, keys) => {
-    for (const key of Object.keys(given)) if (!(key in keys)) throw refuse(`\`${key}\``);
-    return { ...keys, ...given };
+  const isLike = {
+    boolean: (value) => typeof value === "boolean",
+    number: (value) => Number.isInteger(value) && value >= 0 && value < 2 ** 31,
+    string: (value) => typeof value === "string" && value !== "" && isUnicode(value),
+    object: (value) => value === null || typeof value === "boolean", // strip_accents
   };
-  const info = known(raw, TOKENIZER);
-  if (raw.kind !== "wordpiece") throw refuse(`the kind ${raw.kind}`);
-  const tokens = info.added_tokens?.map((token) => known(token, { content: "", id: 0, ...TOKEN }));
-  return { ...info, added_tokens: tokens ?? null };
+  const known = (given, defaults, required) => {
+    const wrong = Object.entries(given).find(([key, value]) => !isLike[typeof defaults[key]]?.(value));
+    if (wrong) throw new LDMError(`The bundle's tokenizer has \`${wrong[0]}\`: ${JSON.stringify(wrong[1])}, which is not known here. A newer page reads newer bundles.`);
+    if (!required.every((key) => key in given)) throw new TypeError(`\`tokenizer\` lacks ${required}`);
+    return { ...defaults, ...given };
+  };
+  const { added_tokens: tokens, ...rest } = raw;
+  const info = known(rest, TOKENIZER, ["kind", "lowercase"]);
+  const added = "added_tokens" in raw ? tokens.map((token) => known(token, TOKEN, ["content", "id"])) : null;
+  const isDistinct = ["content", "id"].every((key) => new Set(added?.map((token) => token[key])).size === (added?.length ?? 0));
+  if (info.kind !== "wordpiece" || !isDistinct) throw new TypeError("`tokenizer` is not WordPiece, or adds a token twice");
+  return { ...info, added_tokens: added };
 }
 
 /** As Python's json.dumps with sorted keys and no blanks. */

@@ -1,5 +1,5 @@
 // A bundle's ONNX programs as a text-to-image pipeline, over onnxruntime-web, in a browser or in Node.
-import { LDMError, PROGRAMS, utf8 } from "./bundle.mjs";
+import { LDMError, PROGRAMS, isUnicode, utf8 } from "./bundle.mjs";
 import { Tables, fittedRows, tableDigest } from "./fitted.mjs";
 import { NoiseStream } from "./noise.mjs";
 import { encodePng } from "./png.mjs";
@@ -27,6 +27,24 @@ export class Pipeline {
       pipe.sessions[name] = await ort.InferenceSession.create(graph, options);
     }
     return pipe;
+  }
+
+  /** Compare two programs with samples of the original model's outputs; throws if they are wrong here. */
+  async check() {
+    const { samples, references } = JSON.parse(utf8(await this.bundle.read("reference.json")));
+    const { latent_channels, sample_size, time_shift_width, text_kv_width, token_length } = this.model;
+    const latents = [1, latent_channels, sample_size, sample_size];
+    const cases = { unet: { latents, time_shift: [1, time_shift_width], text_kv: [2, token_length, text_kv_width] }, vae_decoder: { latents } };
+    for (const [name, shapes] of Object.entries(cases)) {
+      const noise = new NoiseStream(0);
+      const inputs = Object.entries(shapes).map(([input, shape]) => [input, [noise.fill(new Float32Array(sizeOf(shape))), shape]]);
+      const found = await this.#run(name, Object.fromEntries(inputs));
+      const [wanted] = Object.values(references.find(({ program }) => program === name).outputs);
+      const at = (i) => found[Math.floor((i * (found.length - 1)) / (samples - 1))];
+      const error = Math.hypot(...wanted.map((value, i) => at(i) - value)) / Math.hypot(...wanted);
+      const tolerance = this.bundle.parity[name]?.tolerance ?? 1e-3;
+      if (!(error <= tolerance)) throw new LDMError(`${name} is wrong here: its error is ${error.toPrecision(2)}, and ${tolerance} is allowed. Choose the CPU.`);
+    }
   }
 
   /** Free the programs' memory. */
@@ -75,7 +93,7 @@ export class Pipeline {
       });
     };
     const noise = new NoiseStream(request.seed);
-    const latents = noise.fill(new Float32Array(shape.reduce((a, b) => a * b)));
+    const latents = noise.fill(new Float32Array(sizeOf(shape)));
     await denoise(predict, rows, latents, isGuided ? request.guidance_scale : null, noise, async (done) => {
       onStep(done, rows.length);
       await new Promise((resolve) => setTimeout(resolve)); // lets messages in, one to stop perhaps
@@ -99,7 +117,7 @@ export class Pipeline {
     const require = (name, holds, accepted) => {
       if (!holds) throw new LDMError(`\`${name}\` is ${JSON.stringify(request[name])}; ${accepted} is accepted.`);
     };
-    const isText = (text) => typeof text === "string" && text.isWellFormed() && !text.includes("\0");
+    const isText = (text) => typeof text === "string" && isUnicode(text) && !text.includes("\0");
     const isWithin = (value, low, high) => typeof value === "number" && value >= low && value <= high;
     const isSize = (side) => Number.isInteger(side) && side > 0 && side <= MAX_PIXELS && side % multiple === 0;
     const { num_inference_steps: steps, solver, eta } = request;
@@ -135,6 +153,8 @@ export class Pipeline {
     };
   }
 }
+
+const sizeOf = (shape) => shape.reduce((a, b) => a * b);
 
 /** What `generate` gave as a PNG file, a Uint8Array. */
 export const pngOf = ({ rgb, width, height, recipe }) =>

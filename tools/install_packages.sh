@@ -1,19 +1,16 @@
 #!/bin/sh
-# Installs the Debian packages that building cpp/ needs, and with --tests what its sanitizers and
-# fuzz targets need too. Without root or apt it says which are missing, and fails.
+# Installs the Debian packages that the given lists name, but for those that are there as packages or
+# as commands: install_packages.sh LIST... Without root or apt it says which are missing, and fails.
 set -eu
-cd "$(dirname "$0")"
-lists=packages.txt
-[ "${1:-}" != --tests ] || lists="packages.txt packages-tests.txt"
 missing=
-# shellcheck disable=SC2086  # lists
-for package in $(cat $lists); do
+# shellcheck disable=SC2013  # words
+for package in $(cat "$@"); do
   dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
-    missing="$missing $package"
+    command -v "$package" >/dev/null || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-  echo "cpp/ needs these Debian packages, or what they are called elsewhere:$missing" >&2
+  echo "These Debian packages are missing, or what they are called elsewhere:$missing" >&2
   echo "Install them, as root: apt-get install$missing" >&2
   exit 1
 fi

@@ -1,0 +1,129 @@
+"""The page of examples/browser: its modules by the shared vectors, its pixels by Python's."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import DATA, ROOT
+from ldm_engine import LDMTextToImagePipeline, open_bundle
+from ldm_engine.commands.main import cli
+from ldm_engine.sampling.recipes import read_recipe
+
+PAGE = ROOT / "examples/browser"
+TESTS = ROOT / "tests/examples/browser"
+OLD = DATA / "bundle-v1"
+SKIP = "LDM_ENGINE_SKIP_BROWSER"
+BUDGET_BYTES = 25_000  # of what the page loads of ours, compressed as servers send it
+#: onnxruntime-web has other kernels for convolutions than ONNX Runtime: rounding may tip a value.
+TOLERANCE = 1
+
+REQUESTS = [
+    {
+        "prompt": "a large blue circle on the right, white background",
+        "guidance_scale": 2, "num_inference_steps": 10, "seed": 7,
+    },
+    {
+        "prompt": "a small red star at the top and a large green square at the bottom",
+        "negative_prompt": "a blue circle", "guidance_scale": 3.5, "num_inference_steps": 12,
+        "solver": "dpmsolver++", "width": 128, "height": 64, "seed": 4294967295,
+    },
+    {
+        "prompt": "Ein großer BLAUER Kreis, naïve café 红色",
+        "guidance_scale": 2, "num_inference_steps": 8, "eta": 0.5, "seed": 11,
+    },
+]  # fmt: skip
+OLD_REQUEST = {
+    "prompt": "a red circle", "guidance_scale": 2, "num_inference_steps": 3, "seed": 5,
+}  # fmt: skip
+
+
+def _node(test, **environment):
+    """Run a file of Node's tests."""
+    if os.environ.get(SKIP) == "1":
+        pytest.skip(f"{SKIP}=1")
+    needed = [name for name in ("node", "chromium") if shutil.which(name) is None]
+    if needed or not (PAGE / "node_modules").is_dir():
+        pytest.fail(
+            f"The tests of the page need {', '.join(needed) or 'its npm packages'}: "
+            f"make browser-packages. To pass them over: {SKIP}=1.",
+            pytrace=False,
+        )
+    done = subprocess.run(
+        ["node", "--test", "--test-reporter", "spec", TESTS / test],
+        env={**os.environ, **{name: str(value) for name, value in environment.items()}},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.fail(done.stdout[-10_000:], pytrace=False)
+
+
+def test_the_shared_vectors():
+    _node("vectors.test.mjs")
+
+
+@pytest.fixture(scope="module")
+def rendered(shapes_fp16_bundle, tmp_path_factory):
+    """A folder with the pictures that Node and Chromium made."""
+    folder = tmp_path_factory.mktemp("pictures")
+    requests = folder / "requests.json"
+    requests.write_text(json.dumps({"requests": REQUESTS, "old": OLD_REQUEST}))
+    _node(
+        "page.test.mjs",
+        LDM_BUNDLE=shapes_fp16_bundle.path,
+        LDM_OLD_BUNDLE=OLD,
+        LDM_REQUESTS=requests,
+        LDM_OUTPUT=folder,
+        LDM_CHROMIUM=shutil.which("chromium"),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(shapes_fp16_bundle):
+    """Python's pictures by the names of the others'."""
+    pipe = LDMTextToImagePipeline.from_pretrained(shapes_fp16_bundle.path, runtime="onnxruntime")
+    images = [pipe(**request).images[0] for request in REQUESTS]
+    names = {f"node-{i}.png": image for i, image in enumerate(images)}
+    # The page's form has no eta.
+    names |= {f"chromium-{i}.png": images[i] for i, r in enumerate(REQUESTS) if "eta" not in r}
+    old = LDMTextToImagePipeline.from_pretrained(OLD, runtime="onnxruntime")
+    return {**names, "old.png": old(**OLD_REQUEST).images[0]}
+
+
+def test_pixels_are_pythons(rendered, expected):
+    assert {path.name for path in rendered.glob("*.png")} == set(expected)
+    for name, image in expected.items():
+        found, wanted = (np.asarray(i).astype(int) for i in (Image.open(rendered / name), image))
+        assert np.abs(found - wanted).max() <= TOLERANCE, name
+
+
+def test_a_saved_picture_carries_its_recipe(rendered, shapes_fp16_bundle, tmp_path):
+    recipe = read_recipe(rendered / "chromium-1.png")
+    assert {name: recipe.settings[name] for name in REQUESTS[1]} == REQUESTS[1]
+    assert recipe.bundle == shapes_fp16_bundle.digest
+    assert read_recipe(rendered / "old.png").bundle == open_bundle(OLD).digest
+    cli(
+        ["generate", str(shapes_fp16_bundle.path), "--from-image", str(rendered / "node-2.png"),
+         "--output", str(tmp_path)],
+        standalone_mode=False,
+    )  # fmt: skip
+    (again,) = (np.asarray(Image.open(path)).astype(int) for path in tmp_path.iterdir())
+    assert np.abs(again - np.asarray(Image.open(rendered / "node-2.png"))).max() <= TOLERANCE
+
+
+def test_what_the_page_loads_is_small():
+    loaded = [*PAGE.glob("*.mjs"), PAGE / "index.html"]
+    own = [p for p in loaded if p.name not in ("characters.mjs", "generate.mjs")]
+    assert len(own) == 11
+    assert sum(len(gzip.compress(path.read_bytes())) for path in own) <= BUDGET_BYTES
