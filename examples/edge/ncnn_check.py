@@ -55,7 +55,7 @@ def convert(bundle: Bundle, folder: Path) -> None:
             for t in TABLE[program].inputs
         ]
         command = [pnnx.EXEC_PATH, source.name, f"inputshape={','.join(given)}", "fp16=0"]
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 class NCNNProgram(Program):
