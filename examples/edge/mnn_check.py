@@ -25,9 +25,11 @@ from ldm_engine.runtimes.base import Program, Runtime, RuntimeOptions
 def convert(bundle: Bundle, folder: Path, *options: str) -> None:
     """Write the `.mnn` files."""
     for program in bundle.programs:
-        source, target = folder / f"{program}.onnx", folder / f"{program}.mnn"
-        # MNN 3.6.1 reads fp16 weights beside a graph wrongly, and reports nothing.
-        onnx.save(weights_inside(bundle, program), source)
+        source, target = bundle.path / program / "model.onnx", folder / f"{program}.mnn"
+        if bundle.programs[program].formats["onnx"].weights == "fp16":
+            # MNN 3.6.1 reads these wrongly where they lie beside a graph, and reports nothing.
+            source = folder / f"{program}.onnx"
+            onnx.save(weights_inside(bundle, program), source)
         words = ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target)]
         _tools.mnnconvert(["mnnconvert", *words, "--bizCode", "ldm", *options])
         print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
@@ -49,9 +51,8 @@ class MNNProgram(Program):
     def _run(self, unchanged: Collection[str]) -> None:
         expr, given = MNN.expr, []
         for array in self.inputs.values():
-            kind = expr.int if array.dtype == np.int64 else expr.float
-            values = array.astype(np.int32) if array.dtype == np.int64 else array
-            given.append(expr.const(values, list(values.shape), expr.NCHW, kind))
+            kind, dtype = (expr.int, "i4") if array.dtype == np.int64 else (expr.float, "f4")
+            given.append(expr.const(array.astype(dtype), list(array.shape), expr.NCHW, kind))
         computed = self._module.forward(given)
         for array, output in zip(self.outputs.values(), computed, strict=True):
             np.copyto(array, expr.convert(output, expr.NCHW).read())
