@@ -26,12 +26,12 @@ install(FILES
   ${CMAKE_CURRENT_BINARY_DIR}/ldm_engine-config-version.cmake
   DESTINATION ${package_dir} COMPONENT development)
 
-# OpenVINO loads its plugin and its reader of graphs by name, from the folder that it lies in, and
-# TBB its allocator.
+# OpenVINO loads its plugin (intel_cpu or arm_cpu) and its reader of graphs by name, from the folder
+# that it lies in, and TBB its allocator.
 get_target_property(openvino_library openvino::runtime LOCATION)
 get_filename_component(openvino_libraries ${openvino_library} DIRECTORY)
 file(GLOB standalone_modules
-  ${openvino_libraries}/libopenvino_intel_cpu_plugin.so
+  ${openvino_libraries}/libopenvino_*_cpu_plugin.so
   ${openvino_libraries}/libopenvino_ir_frontend.so*
   ${openvino_libraries}/libtbbmalloc.so*)
 # Where the Python package has its licences.
