@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .errors import LDMEngineError
     from .rendering.run import render
     from .sampling.outpainting import outpainting
-    from .sampling.pipeline import FlatImageWarning, ImagePipelineOutput, LDMTextToImagePipeline
+    from .sampling.pipeline import ImagePipelineOutput, LDMTextToImagePipeline
+    from .sampling.pixels import FlatImageWarning
     from .sampling.schedule import NoiseSchedule
     from .sampling.tokenizer import PromptTruncatedWarning
 else:  # later, so that the command handles signals before it imports anything that takes time
@@ -25,7 +26,7 @@ else:  # later, so that the command handles signals before it imports anything t
         __name__,
         {
             "Bundle": "bundle.bundle",
-            "FlatImageWarning": "sampling.pipeline",
+            "FlatImageWarning": "sampling.pixels",
             "ImagePipelineOutput": "sampling.pipeline",
             "LDMEngineError": "errors",
             "LDMTextToImagePipeline": "sampling.pipeline",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,32 +15,23 @@ from PIL import Image
 
 from ..bundle.bundle import Bundle
 from ..bundle.contract import OPTIONAL_PROGRAMS, PROGRAMS
-from ..errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError, NonFiniteError
+from ..errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError
 from ..runtimes.base import RuntimeOptions
 from ..runtimes.choice import MAPPED, check_mapped, check_options, require
+from .encoded import Encoded
 from .encoding import encode_picture, encode_text, encode_time, unet_shapes
 from .inputs import Input
-from .kept_text import unconditional_kv
-from .latest import Latest
 from .loop import Known, denoise
 from .noise import NoiseStream
 from .opening import Opened, open_to_run
-from .pixels import is_flat, non_finite_rows, to_pil
+from .pixels import check_finite, to_pil, warn_of_flat_images
 from .programs import MEMORY_CHOICES, MEMORY_MODES, Programs
 from .request import Request
 from .schedule import NoiseSchedule
-from .tokenizer import Tokenizer
 
 OUTPUT_TYPES = ("pil", "np")
-_KEPT_TEXT_BYTES = 64 << 20  #: of texts that are not encoded again; one has 7.7 MB at full size
-_KEPT_PICTURE_BYTES = 4 << 20  #: likewise of pictures, which have 16 kB each at 256x256
 #: Called after each step with (step index, timestep, latents); True stops the run.
 StepCallback = Callable[[int, int, NDArray[np.float32]], object]
-_OVERFLOW = "fp16 ends at 65504, which this model may exceed: use bf16 or fp32. "
-
-
-class FlatImageWarning(UserWarning):
-    """An image came out in a single colour."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +43,6 @@ class ImagePipelineOutput:
     num_steps_run: int  #: fewer than requested if a callback stopped the run
 
 
-@dataclass
-class _Shared:
-    """What a pipeline and its clones have in common; who holds the lock encodes."""
-
-    opened: Opened
-    tokenizer: Tokenizer
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    unconditional_kv: NDArray[np.float32] | None = None  # [T, .], encoded at most once
-    texts: Latest[bytes] = field(default_factory=lambda: Latest(_KEPT_TEXT_BYTES))
-    pictures: Latest[tuple[str, tuple[int, ...]]] = field(
-        default_factory=lambda: Latest(_KEPT_PICTURE_BYTES)
-    )
-
-
 class LDMTextToImagePipeline:
     """Renders images from text with the programs of a bundle.
 
@@ -76,9 +51,10 @@ class LDMTextToImagePipeline:
     another thread its own handles. ``close()``, or leaving a ``with`` block, frees the programs.
     """
 
-    def __init__(self, shared: _Shared, programs: Programs) -> None:
+    def __init__(self, opened: Opened, encoded: Encoded, programs: Programs) -> None:
         """Use ``from_pretrained``."""
-        self._shared = shared
+        self._opened = opened
+        self._encoded = encoded
         self._programs = programs
         self._in_use = threading.Lock()
         self._time_shift: tuple[tuple[int, ...], NDArray[np.float32]] | None = None
@@ -145,9 +121,9 @@ class LDMTextToImagePipeline:
             raise InvalidArgumentError(
                 f"`memory` is {memory!r}; {' or '.join(map(repr, MEMORY_MODES))} is accepted."
             )
-        shared = _Shared(opened, Tokenizer.of(opened.bundle))
+        encoded = Encoded(opened)  # which fails before any weights are loaded
         programs = Programs(PROGRAMS, opened.open_program, memory, OPTIONAL_PROGRAMS)
-        return cls(shared, programs)
+        return cls(opened, encoded, programs)
 
     def clone(self) -> LDMTextToImagePipeline:
         """Another pipeline for another thread.
@@ -156,7 +132,7 @@ class LDMTextToImagePipeline:
         them. With ``memory="sequential"`` each clone loads its own. Make clones in one thread,
         before the threads that use them start.
         """
-        return LDMTextToImagePipeline(self._shared, self._programs.clone())
+        return LDMTextToImagePipeline(self._opened, self._encoded, self._programs.clone())
 
     def close(self) -> None:
         """Free this pipeline's programs; its clones keep theirs. A second call does nothing.
@@ -175,9 +151,7 @@ class LDMTextToImagePipeline:
 
         The latest are kept otherwise, up to 64 and 4 MiB. The empty text stays.
         """
-        with self._shared.lock:
-            self._shared.texts.clear()
-            self._shared.pictures.clear()
+        self._encoded.clear()
 
     def __enter__(self) -> LDMTextToImagePipeline:
         self._programs.require_open()
@@ -191,17 +165,17 @@ class LDMTextToImagePipeline:
     @property
     def bundle(self) -> Bundle:
         """The bundle that this pipeline runs."""
-        return self._shared.opened.bundle
+        return self._opened.bundle
 
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise schedule that the bundle's model was trained with."""
-        return self._shared.opened.schedule
+        return self._opened.schedule
 
     @property
     def opened(self) -> Opened:
         """The bundle with all that was decided when it was opened."""
-        return self._shared.opened
+        return self._opened
 
     @property
     def programs(self) -> Programs:
@@ -211,12 +185,12 @@ class LDMTextToImagePipeline:
     @property
     def runtime(self) -> str:
         """The name of the runtime in use."""
-        return self._shared.opened.choice.runtime.name
+        return self._opened.choice.runtime.name
 
     @property
     def options(self) -> RuntimeOptions:
         """Device, precision and threads in use."""
-        return self._shared.opened.options
+        return self._opened.options
 
     def __call__(
         self,
@@ -343,10 +317,10 @@ class LDMTextToImagePipeline:
         """
         with self._used():
             latents, steps_run = self._denoise(request, callback_on_step_end)
-            _check_finite(latents, request, "the UNet", self.options.precision)
+            check_finite(latents, request.seeds, "the UNet", self.options.precision)
             pixels = self._decode(latents, request.inputs)
-        _check_finite(pixels, request, "the decoder", self.options.precision)
-        _warn_of_flat_images(pixels, request.seeds)
+        check_finite(pixels, request.seeds, "the decoder", self.options.precision)
+        warn_of_flat_images(pixels, request.seeds)
         images = pixels if output_type == "np" else to_pil(pixels)
         return ImagePipelineOutput(images, request.seeds, steps_run)
 
@@ -407,9 +381,9 @@ class LDMTextToImagePipeline:
         self, request: Request, callback: StepCallback | None
     ) -> tuple[NDArray[np.float32], int]:
         """The final latents [B, 4, h, w], owned by the UNet program, and the steps run."""
-        texts = self._encode_texts(request)
+        texts = self._encoded.texts(request.texts, self._encode_ids)
         time_shift = self._encode_time(tuple(row.timestep for row in request.rows))
-        pictures = self._encode_pictures(request.inputs)
+        pictures = self._encoded.pictures(request.inputs, self._encode_picture)
         unet = self._programs["unet"]
         unet.allocate(unet_shapes(self.bundle.model, request.latents_shape, len(request.texts)))
         for row, text in enumerate(request.texts):
@@ -430,52 +404,9 @@ class LDMTextToImagePipeline:
                     return latents, step + 1
         return latents, len(request.rows)
 
-    def _encode_texts(self, request: Request) -> dict[str, NDArray[np.float32]]:
-        """Keys and values [T, .] of each distinct text of the request; the latest ones are kept.
-
-        One text at a time, so that an image does not depend on what else is in the batch.
-        """
-        found = {}
-        for text in dict.fromkeys(request.texts):
-            if text == "":
-                found[text] = self._encode_unconditional()
-                continue
-            ids = self._shared.tokenizer([text])  # which warns each time if it cuts the text
-            with self._shared.lock:
-                found[text] = self._shared.texts.get(ids.tobytes(), partial(self._encode_ids, ids))
-        return found
-
-    def _encode_unconditional(self) -> NDArray[np.float32]:
-        """The keys and values of the empty text; one encoding serves all clones."""
-        with self._shared.lock:
-            if self._shared.unconditional_kv is None:
-                ids = self._shared.tokenizer([""])
-                self._shared.unconditional_kv = unconditional_kv(
-                    self.opened, partial(self._encode_ids, ids)
-                )
-            return self._shared.unconditional_kv
-
     def _encode_ids(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Keys and values [T, .] of one text's ids [1, T]."""
         return encode_text(self._programs["text_encoder"], self.bundle.model, ids)
-
-    def _encode_pictures(self, inputs: Sequence[Input]) -> NDArray[np.float32] | None:
-        """Latents [B, 4, h, w] of the pictures, or None without any; the latest ones are kept.
-
-        One at a time, likewise.
-        """
-        if not inputs:
-            return None
-        kept = self._shared.pictures
-        with self._shared.lock:
-            return np.stack(
-                [
-                    kept.get(
-                        (given.sha256, given.picture.shape), partial(self._encode_picture, given)
-                    )
-                    for given in inputs
-                ]
-            )
 
     def _encode_picture(self, given: Input) -> NDArray[np.float32]:
         """Latents [4, h, w]."""
@@ -518,27 +449,3 @@ def _check_call(output_type: str, callback: object) -> None:
             f"`callback_on_step_end` is {callback!r}; a function of (step, timestep, latents) "
             "is accepted."
         )
-
-
-def _check_finite(
-    values: NDArray[np.float32], request: Request, where: str, precision: str
-) -> None:
-    bad = non_finite_rows(values)
-    if bad:
-        seeds = ", ".join(str(request.seeds[i]) for i in bad)
-        raise NonFiniteError(
-            f"{len(bad)} of {len(values)} images came out of {where} as NaN or infinity "
-            f"(seeds {seeds}). {_OVERFLOW if precision == 'fp16' else ''}Check the bundle with "
-            "`ldm-engine verify`; a very large guidance_scale can cause this too."
-        )
-
-
-def _warn_of_flat_images(pixels: NDArray[np.float32], seeds: Sequence[int]) -> None:
-    for image, seed in zip(pixels, seeds, strict=True):
-        if is_flat(image):
-            warnings.warn(
-                f"The image of seed {seed} has a single colour; something is likely wrong with "
-                "the model, the prompt or the guidance.",
-                FlatImageWarning,
-                stacklevel=4,
-            )

@@ -20,7 +20,7 @@ from ldm_engine.errors import (
 )
 from ldm_engine.sampling.loop import denoise
 from ldm_engine.sampling.noise import NoiseStream
-from ldm_engine.sampling.pipeline import _check_finite, _warn_of_flat_images
+from ldm_engine.sampling.pixels import check_finite, warn_of_flat_images
 from ldm_engine.sampling.settings import SETTINGS
 from ldm_engine.sampling.solvers import ddim_rows, join_rows
 
@@ -166,7 +166,7 @@ def test_the_unconditional_text_is_encoded_once(tiny_bundle, monkeypatch):
         render(pipe, prompt, guidance_scale=3.0)
     twin = pipe.clone()
     twin._programs["text_encoder"].run = lambda: pytest.fail("encoded again")
-    twin._encode_unconditional()
+    render(twin, "d", guidance_scale=3.0)
     assert len(encoded) == 1 + 4  # the empty text once, then each distinct prompt
 
 
@@ -338,11 +338,10 @@ def test_nan_is_an_error_and_not_an_image(tiny_pipe):
 
 
 @pytest.mark.parametrize(("precision", "is_named"), [("fp16", True), ("bf16", False)])
-def test_in_fp16_nan_may_be_an_overflow(tiny_pipe, precision, is_named):
-    request = tiny_pipe.opened.request({"prompt": ["a"], "seed": 0})
+def test_in_fp16_nan_may_be_an_overflow(precision, is_named):
     values = np.full((1, 4, 8, 8), np.inf, np.float32)
     with pytest.raises(NonFiniteError) as caught:
-        _check_finite(values, request, "the UNet", precision)
+        check_finite(values, [0], "the UNet", precision)
     assert ("use bf16 or fp32" in str(caught.value)) is is_named
 
 
@@ -350,7 +349,7 @@ def test_a_flat_image_is_warned_about():
     pixels = np.full((2, 8, 8, 3), (0.2, 0.5, 0.9), np.float32)
     pixels[0, 0, 0] = 0
     with pytest.warns(FlatImageWarning, match="seed 5") as caught:
-        _warn_of_flat_images(pixels, [4, 5])
+        warn_of_flat_images(pixels, [4, 5])
     assert len(caught) == 1
 
 
