@@ -116,14 +116,17 @@ def test_the_command_handles_signals_before_it_imports():
 
 
 def test_the_engine_never_imports_the_exporter():
-    """Data moves from export to engine; only the command names it, and loads it when asked to."""
+    """Data moves from export to engine; one module names it, and loads it when asked to.
+
+    That serves the command ``export``, and checkpoints that are named in a bundle's place.
+    """
     assert not {
         name
         for name, path in MODULES.items()
         if any(n.startswith("ldm_export") for n in _imports(path))
     }
     naming = {name for name, path in MODULES.items() if '"ldm_export' in path.read_text()}
-    assert naming == {"ldm_engine.commands.main"}
+    assert naming == {"ldm_engine.bundle.exporter"}
 
 
 def test_rendering_stays_small():

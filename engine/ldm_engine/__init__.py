@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from .bundle.bundle import Bundle
     from .bundle.manifest import open_bundle
     from .errors import LDMEngineError
-    from .rendering.run import render
+    from .rendering.call import render
     from .sampling.outpainting import outpainting
-    from .sampling.pipeline import ImagePipelineOutput, LDMTextToImagePipeline
+    from .sampling.output import ImagePipelineOutput
+    from .sampling.pipeline import LDMTextToImagePipeline
     from .sampling.pixels import FlatImageWarning
     from .sampling.schedule import NoiseSchedule
     from .sampling.tokenizer import PromptTruncatedWarning
@@ -27,7 +28,7 @@ else:  # later, so that the command handles signals before it imports anything t
         {
             "Bundle": "bundle.bundle",
             "FlatImageWarning": "sampling.pixels",
-            "ImagePipelineOutput": "sampling.pipeline",
+            "ImagePipelineOutput": "sampling.output",
             "LDMEngineError": "errors",
             "LDMTextToImagePipeline": "sampling.pipeline",
             "NoiseSchedule": "sampling.schedule",
@@ -35,7 +36,7 @@ else:  # later, so that the command handles signals before it imports anything t
             "errors": "",
             "open_bundle": "bundle.manifest",
             "outpainting": "sampling.outpainting",
-            "render": "rendering.run",
+            "render": "rendering.call",
         },
     )
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT
-from ldm_engine.commands.images import slug
+from ldm_engine.sampling.saving import slug
 
 BENCHMARK = ROOT / "benchmarks/cpp_beside_python.py"
 PYTHON = [sys.executable, "-c", "from ldm_engine.commands.main import main; main()", "generate"]

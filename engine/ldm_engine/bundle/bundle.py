@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import BundleError
 from ..machine.cpu import available_threads
+from ..machine.events import timed
 from ..machine.files import hash_file
 from .contract import OPTIONAL_PROGRAMS, PROGRAMS, TABLE, TensorSpec
 from .formats import FORMAT_FILES
@@ -209,8 +210,12 @@ class Bundle:
                 "Copy it again from its source, or export it again."
             )
 
-    def check_changed_files(self, names: Iterable[str]) -> None:
+    def check_changed_files(
+        self, names: Iterable[str], on_bytes: Callable[[int, int], None] = lambda count, total: None
+    ) -> None:
         """``check_files`` for the files that changed since they were last verified.
+
+        `on_bytes` is called with each count of bytes that were read, and how many there are in all.
 
         Raises:
             BundleError: naming every missing or altered file.
@@ -219,7 +224,9 @@ class Bundle:
         changed = hashes.keys() - unchanged_files(self.path, hashes)
         if changed:
             stamps = stamp_files(self.path, changed)
-            self.check_files(sorted(changed))
+            total = sum(self.files[name].bytes for name in changed)
+            with timed("hashed %d files of %s, %d bytes,", len(changed), self.path, total):
+                self.check_files(sorted(changed), lambda count: on_bytes(count, total))
             remember_files(self.path, hashes, stamps)
 
     def _fault(self, name: str, on_bytes: Callable[[int], None]) -> str | None:

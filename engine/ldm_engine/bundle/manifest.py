@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import ArgumentTypeError, BundleError, BundleNotFoundError
+from ..machine.events import LOG
 from ..machine.files import write_atomically
 from .bundle import (
     MANIFEST,
@@ -115,7 +116,9 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         )
     _check_seal(folder / MANIFEST, content, raw.get(_SEAL))
     # Files are opened later, by then perhaps from another working folder.
-    return replace(_parse(folder, raw, version), path=folder.absolute(), manifest_stamp=stamp)
+    bundle = replace(_parse(folder, raw, version), path=folder.absolute(), manifest_stamp=stamp)
+    LOG.info("opened the bundle %s of %s", bundle.path, bundle.model.source)
+    return bundle
 
 
 def _is_folder(path: Path) -> bool:

@@ -18,10 +18,11 @@ from ..sampling.opening import Opened, choose_for
 from ..sampling.pictures import Picture
 from ..sampling.recipes import Recipe, encoder_of, read_recipe
 from ..sampling.request import MAX_BATCH, Request
+from ..sampling.saving import file_stem, save_image
 from ..sampling.settings import SETTINGS, as_call
 from ..sampling.values import is_number, is_whole, shown
 from . import console
-from .images import file_stem, save_png
+from .bundles import bundle_folder
 from .memory import opened_pipeline
 
 
@@ -68,7 +69,7 @@ def generate_from_image(
         RuntimeUnavailableError: if its runtime or precision is not available here.
     """
     recipe = read_recipe(image_path)
-    bundle = open_bundle(bundle_path)
+    bundle = open_bundle(bundle_folder(bundle_path))
     _check_origin(image_path, recipe, bundle, device)
     _check_pictures(image_path, recipe, pictures)
     try:
@@ -86,7 +87,8 @@ def generate_from_image(
         console.step_bar(len(request.rows)) as advance,
     ):
         rendered = pipe.render(request, callback_on_step_end=lambda *_: advance("rendering again"))
-    return save_png(rendered.images[0], output, file_stem(recipe), recipe)
+    stem = file_stem(recipe.settings["prompt"], recipe.settings["seed"])
+    return save_image(rendered.images[0], output, stem, recipe)
 
 
 def _check_origin(path: Path, recipe: Recipe, bundle: Bundle, device: str) -> None:

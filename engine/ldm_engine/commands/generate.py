@@ -17,9 +17,11 @@ from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.programs import MEMORY_CHOICES
 from ..sampling.recipes import Recipe
 from ..sampling.request import MAX_BATCH, Request
+from ..sampling.saving import file_stem, save_image
 from . import console
+from .bundles import bundle_folder
 from .from_image import check_given, generate_from_image
-from .images import contact_sheet, file_stem, save_png
+from .images import contact_sheet
 from .memory import opened_pipeline, prefer_mapped
 from .options import Margins, runtime_options, settings_options
 
@@ -112,7 +114,11 @@ def generate(
         require(check_mapped(runtime))
         wanted = MAPPED
     opened = open_to_run(
-        bundle, runtime=wanted, precision=precision, device=device, threads=threads
+        bundle_folder(bundle),
+        runtime=wanted,
+        precision=precision,
+        device=device,
+        threads=threads,
     )
     texts = [prompt for prompt in prompts for _ in range(num_images)]
     request = opened.request({**settings, "prompt": texts, "seed": seed})
@@ -124,13 +130,14 @@ def generate(
         console.step_bar(len(request) * len(request.rows)) as advance,
     ):
         for image, recipe in _rendered(pipe, request, batch_size, advance):
-            path = save_png(image, output, file_stem(recipe), recipe)
+            stem = file_stem(recipe.settings["prompt"], recipe.settings["seed"])
+            path = save_image(image, output, stem, recipe)
             console.out.print(str(path), markup=False)
             if grid:
                 images.append(image)
     if grid:
         sheet = contact_sheet(images, columns=num_images if num_images > 1 else None)
-        console.out.print(str(save_png(sheet, output, "grid")), markup=False)
+        console.out.print(str(save_image(sheet, output, "grid")), markup=False)
 
 
 def _pictures(settings: Mapping[str, Any], margins: Mapping[str, int] | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..sampling.fitted import Tables
 from ..sampling.schedule import NoiseSchedule
 from ..sampling.solvers_file import load_tables
 from . import console
+from .bundles import bundle_folder
 from .solver_tables import print_tables
 
 
@@ -29,7 +30,7 @@ def info(bundle: Path, as_json: bool) -> None:
     it was made with, which runtime would be chosen on this machine and why, and the solvers that
     were fitted to it.
     """
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle_folder(bundle))
     tables = load_tables(opened, NoiseSchedule.from_config(opened.scheduler_config))
     if as_json:
         print(json.dumps(_as_json(opened, tables), indent=2))

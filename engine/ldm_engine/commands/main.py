@@ -1,7 +1,4 @@
-"""The command ``ldm-engine``: its subcommands, each loaded from its own file when it is used.
-
-The name of ``ldm_export`` stands here and nowhere else in the engine.
-"""
+"""The command ``ldm-engine``: its subcommands, each loaded from its own file when it is used."""
 
 from __future__ import annotations
 
@@ -9,12 +6,13 @@ from importlib import import_module
 
 import click
 
+from ..bundle.exporter import EXPORTER
 from ..version import __version__
 from . import console
 
 #: Where each subcommand is defined, in the order in which ``--help`` lists them.
 COMMANDS = {
-    "export": "ldm_export.command",
+    "export": f"{EXPORTER}.command",
     "fit": "ldm_engine.commands.fit",
     "info": "ldm_engine.commands.info",
     "verify": "ldm_engine.commands.verify",

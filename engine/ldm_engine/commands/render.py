@@ -20,6 +20,7 @@ from ..sampling.recipes import IMAGE_FORMATS, QUALITY
 from ..sampling.request import MAX_BATCH
 from ..sampling.settings import common_settings
 from . import console
+from .bundles import bundle_folder
 from .display import print_summary, shown
 from .options import runtime_options, settings_options
 
@@ -128,6 +129,7 @@ def render(
             run_options = replace(run_options, jobs_format=jobs_format)
             folder = ""
         defaults = Defaults(num_images, settings)
+        bundle = str(bundle_folder(bundle))
         _render(bundle, jobs, defaults, run_options, json_progress, spool, folder)
 
 

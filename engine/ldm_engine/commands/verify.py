@@ -18,6 +18,7 @@ from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.schedule import NoiseSchedule
 from ..sampling.solvers_file import load_tables
 from . import console
+from .bundles import bundle_folder
 
 
 @click.command()
@@ -38,7 +39,7 @@ def verify(bundle: Path, runtime: str, precision: str, device: str, golden: bool
     outputs that the export left in the bundle, in every runtime and precision that this machine
     has. The checkpoint is not needed.
     """
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle_folder(bundle))
     checks, refusals = select_runtimes(opened, runtime, precision, device)
     with console.byte_bar("hashing", sum(f.bytes for f in opened.files.values())) as on_bytes:
         opened.check_files(on_bytes=on_bytes)

@@ -23,6 +23,7 @@ from ..errors import ClosedError, LDMEngineError, RuntimeUnavailableError, Shape
 from ..machine import forks
 from ..machine.cpu import supports_bf16
 from ..machine.device import Device
+from ..machine.events import timed
 from ..machine.gpu import find_gpu
 from .by_shape import describe
 
@@ -133,7 +134,8 @@ class Program(ABC):
         arrays = {s.name: np.zeros(wanted[s.name], dtype=s.dtype) for s in self._specs}
         self.inputs = {n: a for n, a in arrays.items() if n not in self._output_names}
         self.outputs = {n: a for n, a in arrays.items() if n in self._output_names}
-        self._bind()
+        with timed("prepared the program %s for %s", self.name, describe(wanted)):
+            self._bind()
         self._shapes = wanted
 
     @abstractmethod

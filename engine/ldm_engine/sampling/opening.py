@@ -6,7 +6,7 @@ Whoever runs a bundle begins here and hands on what was opened.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..bundle.bundle import SCHEDULER_CONFIG, Bundle
 from ..bundle.contract import OPTIONAL_PROGRAMS, PROGRAMS
 from ..bundle.manifest import open_bundle
 from ..errors import LDMEngineError, RuntimeUnavailableError
+from ..machine.events import LOG, timed
 from ..runtimes.base import Program, RuntimeOptions
 from ..runtimes.choice import (
     RUNTIMES,
@@ -66,7 +67,8 @@ class Opened:
             self._require(name)
             if self.checks_hashes:
                 self.bundle.check_changed_files(self._files_of(name))
-        return self.choice.runtime.open(self.bundle, name, self.options)
+        with timed("loaded the program %s", name):
+            return self.choice.runtime.open(self.bundle, name, self.options)
 
     def _require(self, optional: str) -> None:
         """What was looked at of the programs that every bundle has when it was opened."""
@@ -80,8 +82,12 @@ class Opened:
                 "such as fp32."
             )
 
-    def check_hashes(self) -> None:
+    def check_hashes(
+        self, on_bytes: Callable[[int, int], None] = lambda count, total: None
+    ) -> None:
         """Compare the files that are needed with the manifest's hashes.
+
+        `on_bytes` is as of ``Bundle.check_changed_files``.
 
         A file that had its hash is read again only when its size or times have changed. Those of
         optional programs are looked at when these are opened.
@@ -91,7 +97,7 @@ class Opened:
         """
         programs = [file for program in PROGRAMS for file in self._files_of(program)]
         others = [name for name in self.bundle.files if "/" not in name]
-        self.bundle.check_changed_files(programs + others)
+        self.bundle.check_changed_files(programs + others, on_bytes)
 
     def _files_of(self, program: str) -> tuple[str, ...]:
         """The files that a program is run from."""
@@ -130,7 +136,12 @@ def choose_for(
     require(check_options(runtime, precision, device, threads))
     choice = choose_runtime(bundle, runtime, precision, device)
     bundle.check_files([SCHEDULER_CONFIG])  # before it is believed
-    return prepare(bundle, choice, resolve_options(choice.runtime, device, precision, threads))
+    options = resolve_options(choice.runtime, device, precision, threads)
+    LOG.info(
+        "the runtime is %s, in %s on %s with %s threads: %s",
+        choice.runtime.name, precision, device, options.threads, choice.reason,
+    )  # fmt: skip
+    return prepare(bundle, choice, options)
 
 
 def prepare(bundle: Bundle, choice: Choice, options: RuntimeOptions) -> Opened:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +13,27 @@ from PIL import Image
 
 from ..bundle.bundle import Bundle
 from ..bundle.contract import OPTIONAL_PROGRAMS, PROGRAMS
-from ..errors import ArgumentTypeError, InvalidArgumentError, LDMEngineError
+from ..bundle.exporter import exported, is_checkpoint
+from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..machine.bars import HIDDEN, Bar, BarOptions, drawn_bar
+from ..machine.events import LOG, timed
 from ..runtimes.base import RuntimeOptions
 from ..runtimes.choice import MAPPED, check_mapped, check_options, require
+from .call import CallKeywords, OwnKeywords
 from .encoded import Encoded
-from .encoding import encode_picture, encode_text, encode_time, unet_shapes
 from .inputs import Input
-from .loop import Known, denoise
-from .noise import NoiseStream
 from .opening import Opened, open_to_run
-from .pixels import check_finite, to_pil, warn_of_flat_images
+from .output import OUTPUT_TYPES, ArrayType, ImagePipelineOutput, as_images
+from .pixels import check_finite, warn_of_flat_images
 from .programs import MEMORY_CHOICES, MEMORY_MODES, Programs
+from .recipes import Recipe
 from .request import Request
+from .sampler import Denoised, Sampler, StepCallback
 from .schedule import NoiseSchedule
+from .values import is_whole, list_texts
 
-OUTPUT_TYPES = ("pil", "np")
-#: Called after each step with (step index, timestep, latents); True stops the run.
-StepCallback = Callable[[int, int, NDArray[np.float32]], object]
-
-
-@dataclass(frozen=True)
-class ImagePipelineOutput:
-    """What a call returns."""
-
-    images: list[Image.Image] | NDArray[np.float32]  #: PIL images, or [B, H, W, 3] in [0, 1]
-    seeds: tuple[int, ...]  #: the seed of each image, also when none was given
-    num_steps_run: int  #: fewer than requested if a callback stopped the run
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class LDMTextToImagePipeline:
@@ -51,13 +44,11 @@ class LDMTextToImagePipeline:
     another thread its own handles. ``close()``, or leaving a ``with`` block, frees the programs.
     """
 
-    def __init__(self, opened: Opened, encoded: Encoded, programs: Programs) -> None:
+    def __init__(self, opened: Opened, sampler: Sampler, bars: BarOptions = HIDDEN) -> None:
         """Use ``from_pretrained``."""
         self._opened = opened
-        self._encoded = encoded
-        self._programs = programs
-        self._in_use = threading.Lock()
-        self._time_shift: tuple[tuple[int, ...], NDArray[np.float32]] | None = None
+        self._sampler = sampler
+        self._bars = bars
 
     @classmethod
     def from_pretrained(
@@ -70,11 +61,14 @@ class LDMTextToImagePipeline:
         threads: int | None = None,
         memory: str = "resident",
         check_hashes: bool = True,
+        progress_bar: bool = True,
     ) -> LDMTextToImagePipeline:
-        """Open a bundle folder.
+        """Open a bundle folder, or a checkpoint, which is exported the first time.
 
         Args:
-            path: what ``ldm-engine export`` wrote.
+            path: what ``ldm-engine export`` wrote. Or a checkpoint, as a path or an id of the
+                Hugging Face hub such as "CompVis/ldm-text2im-large-256": its bundle, of the default
+                formats, is made once and kept in the user's cache folder.
             device: "cpu", or "gpu:0" for the first GPU, "gpu:1", ...
             runtime: "auto" or the name of a runtime; ``ldm-engine info`` shows which and why.
             precision: "fp32", "fp16" (GPUs), "bf16" or "int8" (the CPU); never another than the one
@@ -87,12 +81,15 @@ class LDMTextToImagePipeline:
                 least memory, the first step soonest, and slower ones.
             check_hashes: compare every file's sha256 with the manifest before it is opened; a file
                 that was whole is read again only when its size or times have changed.
+            progress_bar: draw progress bars on stderr, here and in calls, where that is a terminal;
+                ``set_progress_bar_config`` changes those of calls.
 
         Raises:
             BundleNotFoundError: if there is no such folder.
             BundleError: if the bundle is unfinished, damaged or of another format version.
             ConfigError: if its scheduler config is not supported.
-            RuntimeUnavailableError: if the runtime, device or precision is not available here.
+            RuntimeUnavailableError: if the runtime, device or precision is not available here, or
+                what an export needs is not installed.
         """
         violations = check_options(runtime, precision, device, threads)
         if not isinstance(memory, str) or memory not in MEMORY_CHOICES:
@@ -102,13 +99,23 @@ class LDMTextToImagePipeline:
             violations += check_mapped(runtime)
             runtime, memory = MAPPED, "resident"
         require(violations)
+        bars = BarOptions(disable=not progress_bar)
+        if is_checkpoint(path):
+            with drawn_bar(replace(bars, leave=False)) as bar:
+                path = exported(path, bar.begin, LOG.info)
         opened = open_to_run(
             path, runtime=runtime, precision=precision, device=device, threads=threads
         )
         opened = replace(opened, checks_hashes=check_hashes)
         if check_hashes:
-            opened.check_hashes()
-        return cls.from_opened(opened, memory)
+            with drawn_bar(replace(bars, leave=False), of_bytes=True) as bar:
+                bar.begin("hashing")
+                opened.check_hashes(bar.advance)
+        with drawn_bar(replace(bars, leave=False)) as bar:
+            bar.begin("opening the programs")
+            pipe = cls.from_opened(opened, memory)
+        pipe._bars = bars
+        return pipe
 
     @classmethod
     def from_opened(cls, opened: Opened, memory: str = "resident") -> LDMTextToImagePipeline:
@@ -123,7 +130,7 @@ class LDMTextToImagePipeline:
             )
         encoded = Encoded(opened)  # which fails before any weights are loaded
         programs = Programs(PROGRAMS, opened.open_program, memory, OPTIONAL_PROGRAMS)
-        return cls(opened, encoded, programs)
+        return cls(opened, Sampler(opened.bundle.model, encoded, programs))
 
     def clone(self) -> LDMTextToImagePipeline:
         """Another pipeline for another thread.
@@ -132,7 +139,7 @@ class LDMTextToImagePipeline:
         them. With ``memory="sequential"`` each clone loads its own. Make clones in one thread,
         before the threads that use them start.
         """
-        return LDMTextToImagePipeline(self._opened, self._encoded, self._programs.clone())
+        return LDMTextToImagePipeline(self._opened, self._sampler.clone(), self._bars)
 
     def close(self) -> None:
         """Free this pipeline's programs; its clones keep theirs. A second call does nothing.
@@ -142,25 +149,64 @@ class LDMTextToImagePipeline:
         Raises:
             LDMEngineError: if the pipeline is rendering.
         """
-        if not self._programs.are_inherited:
-            with self._used():
-                self._programs.close()
+        self._sampler.close()
+
+    def set_progress_bar_config(
+        self, *, disable: bool = False, desc: str | None = None, leave: bool = True
+    ) -> None:
+        """How the bars of calls are drawn; there are none where stderr is no terminal.
+
+        Args:
+            disable: draw none.
+            desc: text in front of them.
+            leave: leave them on the screen when they are full.
+        """
+        self._bars = BarOptions(disable, desc, leave)
 
     def clear_encoded(self) -> None:
         """Encode anew, here and in clones, what comes again of texts and pictures.
 
         The latest are kept otherwise, up to 64 and 4 MiB. The empty text stays.
         """
-        self._encoded.clear()
+        self._sampler.clear_encoded()
 
     def __enter__(self) -> LDMTextToImagePipeline:
-        self._programs.require_open()
+        self.programs.require_open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._programs.are_inherited:
-            with self._in_use:  # another thread may be rendering still
-                self._programs.close()
+        self._sampler.close(wait=True)  # for another thread that may be rendering still
+
+    def __repr__(self) -> str:
+        if self.programs.is_closed:
+            return f"<LDMTextToImagePipeline of {self.bundle.path}, closed>"
+        options, size = self.options, self.bundle.model.default_size
+        return (
+            f"<LDMTextToImagePipeline of {self.bundle.path}: {self.runtime} {self.precision} on "
+            f"{options.device}, {options.threads} threads, {size}x{size} pixels by default>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise ArgumentTypeError(
+            "A pipeline is given to copy or pickle; it holds programs of this process, and cannot "
+            "be copied. Use pipe.clone() for another thread; in another process open the bundle: "
+            f"LDMTextToImagePipeline.from_pretrained({str(self.bundle.path)!r})."
+        )
+
+    def to(self, device: object) -> LDMTextToImagePipeline:
+        """This pipeline, if `device` is where it runs: it cannot be moved.
+
+        Raises:
+            InvalidArgumentError: if `device` is another one, or a precision.
+        """
+        if str(device) == self.options.device:
+            return self
+        raise InvalidArgumentError(
+            f"`device` is {str(device)!r}; a pipeline stays where it was opened, here on "
+            f"{self.options.device!r} in {self.precision}. Open the bundle anew for another device "
+            "or precision: LDMTextToImagePipeline.from_pretrained(path, device='gpu:0', "
+            "precision='fp16')."
+        )
 
     @property
     def bundle(self) -> Bundle:
@@ -180,7 +226,7 @@ class LDMTextToImagePipeline:
     @property
     def programs(self) -> Programs:
         """The programs by name, opened when they are used."""
-        return self._programs
+        return self._sampler.programs
 
     @property
     def runtime(self) -> str:
@@ -188,10 +234,72 @@ class LDMTextToImagePipeline:
         return self._opened.choice.runtime.name
 
     @property
+    def precision(self) -> str:
+        """The precision in use."""
+        return self._opened.options.precision
+
+    @property
     def options(self) -> RuntimeOptions:
         """Device, precision and threads in use."""
         return self._opened.options
 
+    @overload
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        height: int | None = ...,
+        width: int | None = ...,
+        num_inference_steps: int | Literal["auto"] = ...,
+        guidance_scale: float | Sequence[float] = ...,
+        eta: float | Sequence[float] = ...,
+        generator: None = ...,
+        latents: Any = ...,
+        output_type: Literal["pil"] = ...,
+        return_dict: Literal[True] = ...,
+        **keywords: Unpack[OwnKeywords],
+    ) -> ImagePipelineOutput[list[Image.Image]]: ...
+    @overload
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        output_type: ArrayType,
+        return_dict: Literal[True] = ...,
+        **keywords: Unpack[CallKeywords],
+    ) -> ImagePipelineOutput[NDArray[np.float32]]: ...
+    @overload
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        output_type: Literal["pil"] = ...,
+        return_dict: Literal[False],
+        **keywords: Unpack[CallKeywords],
+    ) -> tuple[list[Image.Image]]: ...
+    @overload
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        output_type: ArrayType,
+        return_dict: Literal[False],
+        **keywords: Unpack[CallKeywords],
+    ) -> tuple[NDArray[np.float32]]: ...
+    @overload
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        height: int | None = ...,
+        width: int | None = ...,
+        num_inference_steps: int | Literal["auto"] = ...,
+        guidance_scale: float | Sequence[float] = ...,
+        eta: float | Sequence[float] = ...,
+        generator: None = ...,
+        latents: Any = ...,
+        output_type: str = ...,
+        return_dict: bool = ...,
+        **keywords: Unpack[OwnKeywords],
+    ) -> ImagePipelineOutput[Any] | tuple[Any]: ...
     def __call__(
         self,
         prompt: str | Sequence[str],
@@ -205,6 +313,7 @@ class LDMTextToImagePipeline:
         output_type: str = "pil",
         return_dict: bool = True,
         *,
+        num_images_per_prompt: int = 1,
         seed: int | Sequence[int] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         solver: str = "ddim",
@@ -216,8 +325,8 @@ class LDMTextToImagePipeline:
         image_sha256: str | Sequence[str] | None = None,
         mask_sha256: str | Sequence[str] | None = None,
         callback_on_step_end: StepCallback | None = None,
-    ) -> ImagePipelineOutput:
-        """Render one image a prompt.
+    ) -> ImagePipelineOutput[Any] | tuple[Any]:
+        """Render one image a prompt, or several.
 
         Args:
             prompt: one text or a list of B texts. Text beyond the token length is cut off with a
@@ -232,8 +341,12 @@ class LDMTextToImagePipeline:
             eta: 0 (deterministic) to 1 (as noisy as DDPM), one number or one an image.
             generator: not accepted; it holds the place it has in diffusers. Use `seed`.
             latents: [B, 4, h, w] initial noise in place of the seeds' first draw.
-            output_type: "pil" for PIL images, "np" for one float32 array [B, H, W, 3] in [0, 1].
+            output_type: "pil" for PIL images, which carry their recipes (``image.save`` puts
+                them into PNG, JPEG and WebP files); "np" for one float32 array [B, H, W, 3] in
+                [0, 1]; "latent" for the latents [B, 4, h, w] float32, which are not decoded.
             return_dict: False returns the tuple ``(images,)``.
+            num_images_per_prompt: images of each prompt, which follow each other. What takes one
+                an image is then a list of as many as there are images in all.
             seed: one whole number s for the seeds s, s + 1, ...; a list of one an image; or None
                 for random ones, which the output holds. 0 to 2**32 - 1.
             negative_prompt: what to guide away from, one text or one an image; default: "".
@@ -279,7 +392,7 @@ class LDMTextToImagePipeline:
             )
         _check_call(output_type, callback_on_step_end)
         settings = {
-            "prompt": prompt,
+            "prompt": _each(prompt, num_images_per_prompt),
             "negative_prompt": negative_prompt,
             "seed": seed,
             "num_inference_steps": num_inference_steps,
@@ -297,15 +410,30 @@ class LDMTextToImagePipeline:
             "width": width,
         }
         request = self.opened.request(settings, latents)
-        output = self.render(request, output_type, callback_on_step_end)
-        return output if return_dict else (output.images,)  # type: ignore[return-value]
+        with drawn_bar(self._bars) as bar:
+            bar.begin("rendering", len(request.rows))
+            callback = _advancing(bar, len(request.rows), callback_on_step_end)
+            output = self.render(request, output_type, callback)
+            bar.describe("rendered")
+        return output if return_dict else (output.images,)
 
+    @overload
+    def render(
+        self,
+        request: Request,
+        output_type: Literal["pil"] = ...,
+        callback_on_step_end: StepCallback | None = ...,
+    ) -> ImagePipelineOutput[list[Image.Image]]: ...
+    @overload
+    def render(
+        self, request: Request, output_type: str, callback_on_step_end: StepCallback | None = ...
+    ) -> ImagePipelineOutput[Any]: ...
     def render(
         self,
         request: Request,
         output_type: str = "pil",
         callback_on_step_end: StepCallback | None = None,
-    ) -> ImagePipelineOutput:
+    ) -> ImagePipelineOutput[Any]:
         """The images of a request that was checked before; else as a call.
 
         Raises:
@@ -315,14 +443,38 @@ class LDMTextToImagePipeline:
         Warns:
             FlatImageWarning: if an image has a single colour.
         """
-        with self._used():
-            latents, steps_run = self._denoise(request, callback_on_step_end)
-            check_finite(latents, request.seeds, "the UNet", self.options.precision)
-            pixels = self._decode(latents, request.inputs)
-        check_finite(pixels, request.seeds, "the decoder", self.options.precision)
-        warn_of_flat_images(pixels, request.seeds)
-        images = pixels if output_type == "np" else to_pil(pixels)
-        return ImagePipelineOutput(images, request.seeds, steps_run)
+        LOG.info(
+            "rendering %d images of %dx%d pixels in %d steps, seeds %s",
+            len(request), request.width, request.height, len(request.rows), request.seeds,
+        )  # fmt: skip
+        with self._sampler.used(), timed("rendered %d images", len(request)):
+            done = self._sampler.denoise(request, callback_on_step_end)
+            check_finite(done.latents, request.seeds, "the UNet", self.precision)
+            if output_type == "latent":
+                values = np.array(done.latents)
+            else:
+                values = self._sampler.decode(done.latents, request.inputs)
+        if output_type != "latent":
+            check_finite(values, request.seeds, "the decoder", self.precision)
+            warn_of_flat_images(values, request.seeds)
+        recipes = self._recipes(request, done)
+        return ImagePipelineOutput(
+            as_images(values, output_type, recipes),
+            request.seeds,
+            done.steps_run,
+            tuple(request.columns["prompt"]),
+            recipes,
+            output_type,
+        )
+
+    def _recipes(self, request: Request, done: Denoised) -> tuple[Recipe, ...] | None:
+        """The recipe of each image, if recipes lead to these images."""
+        is_own = request.latents is None and not done.is_altered
+        is_complete = done.steps_run == len(request.rows)
+        if not (is_own and is_complete and self.bundle.files):  # none: an export still checking
+            return None
+        count = len(request)
+        return tuple(Recipe.of(request.values(i), self.opened, count) for i in range(count))
 
     def denoise(self, request: Request) -> NDArray[np.float32]:
         """The final latents [B, 4, h, w] of a request, the first half of a call.
@@ -332,9 +484,8 @@ class LDMTextToImagePipeline:
         Raises:
             LDMEngineError: as ``render``.
         """
-        with self._used():
-            latents, _ = self._denoise(request, None)
-            return np.array(latents)
+        with self._sampler.used():
+            return np.array(self._sampler.denoise(request, None).latents)
 
     def decode(
         self, latents: NDArray[np.float32], inputs: Sequence[Input] = ()
@@ -346,97 +497,34 @@ class LDMTextToImagePipeline:
         Raises:
             LDMEngineError: as ``render``.
         """
-        with self._used():
-            return self._decode(latents, inputs)
-
-    def _decode(self, latents: NDArray[np.float32], inputs: Sequence[Input]) -> NDArray[np.float32]:
-        program = self._programs["vae_decoder"]
-        height, width = (side * self.bundle.model.scale_factor for side in latents.shape[2:])
-        program.allocate({"latents": (1, *latents.shape[1:]), "image": (1, height, width, 3)})
-        pixels = np.empty((len(latents), height, width, 3), dtype=np.float32)
-        for image_latents, image in zip(latents, pixels, strict=True):
-            np.copyto(program.inputs["latents"][0], image_latents)
-            program.run()
-            np.copyto(image, program.outputs["image"][0])
-        for given, image in zip(inputs, pixels, strict=bool(inputs)):
-            given.paste(image)
-        return pixels
-
-    @contextmanager
-    def _used(self) -> Iterator[None]:
-        """Hold the pipeline for one thread and one call."""
-        if self._programs.are_inherited:  # its locks may be held by threads that are not here
-            self._programs.require_open()
-        if not self._in_use.acquire(blocking=False):
-            raise LDMEngineError(
-                "This pipeline is already rendering, in another thread or for the call whose "
-                "callback this is. Give each its own with pipe.clone()."
-            )
-        try:
-            yield
-        finally:
-            self._in_use.release()
-
-    def _denoise(
-        self, request: Request, callback: StepCallback | None
-    ) -> tuple[NDArray[np.float32], int]:
-        """The final latents [B, 4, h, w], owned by the UNet program, and the steps run."""
-        texts = self._encoded.texts(request.texts, self._encode_ids)
-        time_shift = self._encode_time(tuple(row.timestep for row in request.rows))
-        pictures = self._encoded.pictures(request.inputs, self._encode_picture)
-        unet = self._programs["unet"]
-        unet.allocate(unet_shapes(self.bundle.model, request.latents_shape, len(request.texts)))
-        for row, text in enumerate(request.texts):
-            np.copyto(unet.inputs["text_kv"][row], texts[text])
-        noise = NoiseStream(request.seeds)
-        latents = unet.inputs["latents"]
-        noise.fill(latents)
-        if request.latents is not None:
-            np.copyto(latents, request.latents)
-        known = None
-        if pictures is not None:
-            known = _known(request, pictures, latents)
-            _begin_at(request.start_level, pictures, latents)
-        for step in denoise(unet, request.rows, time_shift, request.guidance, noise, known):
-            if callback is not None:
-                stop = callback(step, request.rows[step].timestep, latents)
-                if isinstance(stop, (bool, np.bool_)) and stop:
-                    return latents, step + 1
-        return latents, len(request.rows)
-
-    def _encode_ids(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Keys and values [T, .] of one text's ids [1, T]."""
-        return encode_text(self._programs["text_encoder"], self.bundle.model, ids)
-
-    def _encode_picture(self, given: Input) -> NDArray[np.float32]:
-        """Latents [4, h, w]."""
-        return encode_picture(self._programs["vae_encoder"], self.bundle.model, given.picture)
-
-    def _encode_time(self, timesteps: tuple[int, ...]) -> NDArray[np.float32]:
-        """`time_shift` [S, .]; kept for as long as the schedule stays the same."""
-        if self._time_shift is None or self._time_shift[0] != timesteps:
-            program = self._programs["time_encoder"]
-            self._time_shift = timesteps, encode_time(program, self.bundle.model, timesteps)
-        return self._time_shift[1]
+        with self._sampler.used():
+            return self._sampler.decode(latents, inputs)
 
 
-def _begin_at(
-    level: tuple[float, float], pictures: NDArray[np.float32], latents: NDArray[np.float32]
-) -> None:
-    """Make of the noise in `latents` noised pictures."""
-    latents *= level[1]
-    latents += pictures * np.float32(level[0])
+def _each(prompt: Any, count: Any) -> list[Any]:
+    """The prompt of each image, `count` of them for each prompt."""
+    if not is_whole(count):
+        raise ArgumentTypeError(
+            f"`num_images_per_prompt` is {count!r} ({type(count).__name__}); a whole number is "
+            "accepted."
+        )
+    if count < 1:
+        raise InvalidArgumentError(f"`num_images_per_prompt` is {count}; 1 or more is accepted.")
+    return [text for text in list_texts("prompt", prompt) for _ in range(count)]
 
 
-def _known(
-    request: Request, pictures: NDArray[np.float32], noise: NDArray[np.float32]
-) -> Known | None:
-    """What stays of the latents of `pictures`, if they have masks."""
-    masks = [given.keep for given in request.inputs if given.keep is not None]
-    if not masks:  # all have one, or none
-        return None
-    keep = np.stack(masks)[:, None]
-    return Known(keep, pictures, np.array(noise), request.levels)
+def _advancing(bar: Bar, steps: int, callback: StepCallback | None) -> StepCallback | None:
+    """`callback`, after which a `bar` that someone sees moves on."""
+    if not bar.is_drawn:
+        return callback
+
+    def on_step(step: int, timestep: int, latents: NDArray[np.float32]) -> object:
+        bar.advance()
+        if step + 1 == steps:
+            bar.describe("decoding")
+        return None if callback is None else callback(step, timestep, latents)
+
+    return on_step
 
 
 def _check_call(output_type: str, callback: object) -> None:

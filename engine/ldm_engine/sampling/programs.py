@@ -50,6 +50,11 @@ class Programs:
         return self._opened[name]
 
     @property
+    def is_closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._is_closed
+
+    @property
     def are_inherited(self) -> bool:
         """Whether this process was forked from the one that made them; nothing can be used."""
         return self._process != forks.number()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, PngImagePlugin
 
@@ -104,14 +105,18 @@ def encode_image(
 
     PNG holds it in a text chunk, the others in the user comment of their Exif data.
     """
-    content = io.BytesIO()
-    if image_format == "png":
-        image.save(content, format="PNG", pnginfo=_png_text(recipe))
-    else:
-        subsampling = {"subsampling": 0} if image_format == "jpeg" else {}
-        exif = _exif(recipe).tobytes()
-        image.save(content, format=image_format, quality=quality, exif=exif, **subsampling)
+    content, options = io.BytesIO(), metadata(recipe, image_format)
+    if image_format != "png":
+        options["quality"] = quality
+    if image_format == "jpeg":
+        options["subsampling"] = 0
+    image.save(content, format=image_format, **options)
     return content.getvalue()
+
+
+def metadata(recipe: Recipe | None, image_format: str) -> dict[str, Any]:
+    """What PIL's ``save`` is to be given so that a file of `image_format` carries `recipe`."""
+    return {"pnginfo": _png_text(recipe)} if image_format == "png" else {"exif": _exif(recipe)}
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from ldm_engine.commands.images import contact_sheet, save_png, slug
+from ldm_engine.commands.images import contact_sheet
 from ldm_engine.errors import InvalidArgumentError
 from ldm_engine.sampling.recipes import IMAGE_FORMATS, RECIPE_KEY, Recipe, encode_image, read_recipe
+from ldm_engine.sampling.saving import save_image, slug
 from ldm_engine.sampling.settings import PICTURE_SETTINGS
 
 RECIPE = Recipe(
@@ -42,7 +43,7 @@ RECIPE = Recipe(
 def test_a_picture_carries_its_recipe(tmp_path):
     pixels = np.random.RandomState(0).randint(0, 256, (64, 128, 3)).astype(np.uint8)
     path = tmp_path / "a.png"
-    assert save_png(Image.fromarray(pixels), tmp_path, "a", RECIPE) == path
+    assert save_image(Image.fromarray(pixels), tmp_path, "a", RECIPE) == path
     assert read_recipe(path) == RECIPE
     with Image.open(path) as image:
         assert image.info["Description"] == RECIPE.settings["prompt"]
@@ -66,7 +67,7 @@ def test_a_plain_picture_is_refused(tmp_path):
 def test_no_picture_is_overwritten(tmp_path):
     names = []
     for _ in range(3):
-        names.append(save_png(Image.new("RGB", (8, 8)), tmp_path, "a-cat-7", RECIPE).name)
+        names.append(save_image(Image.new("RGB", (8, 8)), tmp_path, "a-cat-7", RECIPE).name)
     assert names == ["a-cat-7.png", "a-cat-7-2.png", "a-cat-7-3.png"]
     assert sorted(names) == sorted(p.name for p in tmp_path.iterdir())
 

@@ -28,8 +28,9 @@ def render(bundle, **options):
     """The image of one prompt, and how many texts were encoded for it."""
     path = getattr(bundle, "path", bundle)
     with LDMTextToImagePipeline.from_pretrained(path, **options) as pipe:
-        encode, encoded = pipe._encode_ids, []
-        pipe._encode_ids = lambda ids: encoded.append(ids) or encode(ids)
+        sampler, encoded = pipe._sampler, []
+        encode = sampler.encode_ids
+        sampler.encode_ids = lambda ids: encoded.append(ids) or encode(ids)
         return pipe("a word", **SETTINGS).images, len(encoded)
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import threading
 import tracemalloc
+from typing import get_type_hints
 
 import diffusers
 import numpy as np
@@ -18,6 +21,7 @@ from ldm_engine.errors import (
     RuntimeUnavailableError,
     ShapeError,
 )
+from ldm_engine.sampling.call import CallKeywords, OwnKeywords
 from ldm_engine.sampling.loop import denoise
 from ldm_engine.sampling.noise import NoiseStream
 from ldm_engine.sampling.pixels import check_finite, warn_of_flat_images
@@ -159,13 +163,13 @@ def test_a_long_prompt_is_cut_with_a_warning(tiny_pipe):
 def test_the_unconditional_text_is_encoded_once(tiny_bundle, monkeypatch):
     monkeypatch.setenv("LDM_ENGINE_CACHE", "off")
     pipe = LDMTextToImagePipeline.from_pretrained(tiny_bundle.path)
-    program, encoded = pipe._programs["text_encoder"], []
+    program, encoded = pipe.programs["text_encoder"], []
     run = program.run
     program.run = lambda: (encoded.append(program.inputs["input_ids"].copy()), run())
     for prompt in ("a", "b", ["c", "c", "d"]):
         render(pipe, prompt, guidance_scale=3.0)
     twin = pipe.clone()
-    twin._programs["text_encoder"].run = lambda: pytest.fail("encoded again")
+    twin.programs["text_encoder"].run = lambda: pytest.fail("encoded again")
     render(twin, "d", guidance_scale=3.0)
     assert len(encoded) == 1 + 4  # the empty text once, then each distinct prompt
 
@@ -194,7 +198,7 @@ def test_sequential_memory_holds_one_program_and_renders_the_same(tiny_bundle, t
         given = render(candidate, ["a", "b"], guidance_scale=3.0, eta=0.5)
         expected = render(tiny_pipe, ["a", "b"], guidance_scale=3.0, eta=0.5)
         np.testing.assert_array_equal(given, expected)
-        assert list(candidate._programs._opened) == ["vae_decoder"]
+        assert list(candidate.programs._opened) == ["vae_decoder"]
 
 
 def test_numpy_scalars_are_numbers_too(tiny_pipe):
@@ -224,7 +228,7 @@ def test_a_pipeline_in_use_refuses_a_second_call(tiny_pipe):
 
 def _loop_peak_bytes(pipe, size, steps, eta):
     """The most that Python allocated at a time inside the loop body, after a first round."""
-    unet, model = pipe._programs["unet"], pipe.bundle.model
+    unet, model = pipe.programs["unet"], pipe.bundle.model
     unet.allocate(
         {
             "latents": (2, 4, size, size),
@@ -294,6 +298,10 @@ def test_the_loop_allocates_nothing_that_grows(tiny_pipe, eta):
         ({"output_type": "pt"}, InvalidArgumentError, "output_type"),
         ({"output_type": np.array(["pil"])}, InvalidArgumentError, "output_type"),
         ({"generator": object()}, ArgumentTypeError, "seed="),
+        ({"num_images_per_prompt": 0}, InvalidArgumentError, "1 or more"),
+        ({"num_images_per_prompt": 2.0}, ArgumentTypeError, "whole number"),
+        ({"num_images_per_prompt": True}, ArgumentTypeError, "whole number"),
+        ({"num_images_per_prompt": 2, "seed": [1]}, InvalidArgumentError, "1 seeds for 2"),
         ({"callback_on_step_end": 3}, ArgumentTypeError, "callback_on_step_end"),
     ],
 )
@@ -417,3 +425,53 @@ def test_the_call_takes_every_setting():
         assert setting.name in parameters, setting.name
         default = parameters[setting.name].default
         assert default in (setting.default, None, inspect.Parameter.empty), setting.name
+
+
+def test_type_checkers_read_the_keywords_of_the_call():
+    parameters = inspect.signature(LDMTextToImagePipeline.__call__).parameters.values()
+    own = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert OwnKeywords.__annotations__.keys() == own
+    decided = {"self", "prompt", "output_type", "return_dict"}
+    assert get_type_hints(CallKeywords).keys() == {p.name for p in parameters} - decided
+
+
+def test_images_of_a_prompt_follow_each_other(tiny_pipe):
+    found = tiny_pipe(["a", "b"], num_images_per_prompt=2, **CALL)
+    assert (found.prompts, found.seeds) == (("a", "a", "b", "b"), (0, 1, 2, 3))
+    np.testing.assert_array_equal(found.images, render(tiny_pipe, ["a", "a", "b", "b"]))
+    chosen = tiny_pipe("a", num_images_per_prompt=np.int64(2), **{**CALL, "seed": [7, 3]})
+    assert chosen.seeds == (7, 3)
+
+
+def test_latents_are_not_decoded(tiny_bundle, monkeypatch):
+    with LDMTextToImagePipeline.from_pretrained(tiny_bundle.path) as pipe:
+        images = render(pipe, ["a", "b"])
+        monkeypatch.setattr(pipe.programs["vae_decoder"], "run", lambda: pytest.fail("decoded"))
+        latents = render(pipe, ["a", "b"], output_type="latent")
+        monkeypatch.undo()
+        assert (latents.shape, latents.dtype) == ((2, 4, 8, 8), np.float32)
+        np.testing.assert_array_equal(pipe.decode(latents), images)
+        render(pipe, "c")  # in other arrays: what was returned is the caller's own
+        np.testing.assert_array_equal(pipe.decode(latents), images)
+
+
+def test_a_pipeline_says_what_it_is(tiny_bundle):
+    pipe = LDMTextToImagePipeline.from_pretrained(tiny_bundle.path, threads=1)
+    assert (pipe.runtime, pipe.precision) == ("paddle", "fp32")
+    for said in (str(tiny_bundle.path), "paddle", "fp32", "cpu", "1 threads", "64x64"):
+        assert said in repr(pipe)
+    pipe.close()
+    assert "closed" in repr(pipe)
+
+
+def test_a_pipeline_stays_where_it_is(tiny_pipe):
+    assert tiny_pipe.to("cpu") is tiny_pipe
+    for elsewhere in ("cuda", "gpu:0", np.float16):
+        with pytest.raises(InvalidArgumentError, match="from_pretrained"):
+            tiny_pipe.to(elsewhere)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_pipeline_is_not_copied(tiny_pipe, copied):
+    with pytest.raises(ArgumentTypeError, match=r"clone\(\).*from_pretrained"):
+        copied(tiny_pipe)

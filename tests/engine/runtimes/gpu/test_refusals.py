@@ -187,15 +187,15 @@ def test_a_picture_from_a_gpu_is_not_rendered_again_on_the_cpu(tiny_bundle, tmp_
     from dataclasses import replace
 
     from ldm_engine.commands.from_image import generate_from_image
-    from ldm_engine.commands.images import save_png
     from ldm_engine.sampling.opening import open_to_run
     from ldm_engine.sampling.recipes import Recipe
+    from ldm_engine.sampling.saving import save_image
 
     opened = open_to_run(tiny_bundle.path)
     request = opened.request({"prompt": "a", "num_inference_steps": 1, "seed": 0})
     recipe = Recipe.of(request.values(0), opened, 1)
     with LDMTextToImagePipeline.from_opened(opened) as pipe:
         (image,) = pipe("a", num_inference_steps=1, seed=0).images
-    path = save_png(image, tmp_path, "a", replace(recipe, device="gpu"))
+    path = save_image(image, tmp_path, "a", replace(recipe, device="gpu"))
     with pytest.raises(InvalidArgumentError, match=r"rendered on a gpu.*--device"):
         generate_from_image(tiny_bundle.path, path, {}, tmp_path, "cpu", "resident")
