@@ -15,6 +15,7 @@ from pathlib import Path
 from ldm_engine.bundle.bundle import MANIFEST
 from ldm_engine.errors import DownloadError, OutputError, RuntimeUnavailableError
 from ldm_engine.machine.cache import cache_folder
+from ldm_engine.machine.cache_entries import BUNDLES
 from ldm_engine.machine.files import held, stamp_file
 from ldm_engine.runtimes.paddle_predictor import import_remedy
 from ldm_engine.sampling.saving import slug
@@ -22,7 +23,6 @@ from ldm_engine.version import __version__
 
 from .progress import Progress
 
-KIND = "bundles"
 #: What the default formats, and the files in them, depend on.
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "onnx", "paddle2onnx", "openvino")
 
@@ -42,7 +42,7 @@ def exported(source: str, begin: Progress, note: Progress) -> Path:
         RuntimeUnavailableError: if what an export needs is not installed.
         LDMEngineError: if the checkpoint cannot be fetched, read or exported.
     """
-    folder = cache_folder(KIND, _name(source))
+    folder = cache_folder(BUNDLES, _name(source))
     if folder is None:
         raise OutputError(
             f"`{source}` is a checkpoint, and its bundle would be kept in the cache folder, which "

@@ -238,7 +238,7 @@ def print_bundle(bundle: Bundle) -> None:
         f"multiples of {model.pixel_multiple}",
         "tokens": f"{model.token_length} a prompt, vocabulary of {model.vocab_size}",
         "formats": ", ".join(bundle.formats),
-        "on disk": _size(total),
+        "on disk": size_text(total),
         "digest": bundle.digest,
         "made with": ", ".join(f"{n} {v}" for n, v in bundle.versions.items()),
         "runtime here": _describe_choice(bundle),
@@ -267,7 +267,7 @@ def _program_table(bundle: Bundle) -> Table:
     table = plain_table("program", "format", "weights", "size")
     for name, info in bundle.programs.items():
         for format_name, written in info.formats.items():
-            size = _size(sum(bundle.files[f].bytes for f in written.files))
+            size = size_text(sum(bundle.files[f].bytes for f in written.files))
             table.add_row(name, *map(plain, (format_name, written.weights)), size)
     return table
 
@@ -396,7 +396,8 @@ def _shape(shape: Sequence[int]) -> str:
     return escape(f"[{', '.join('any' if s == -1 else str(s) for s in shape)}]")
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """`count` bytes in a unit that suits them."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"

@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": "ldm_engine.commands.generate",
     "render": "ldm_engine.commands.render",
     "bench": "ldm_engine.commands.bench",
+    "cache": "ldm_engine.commands.cache",
 }
 
 

@@ -27,7 +27,7 @@ def cache_folder(kind: str, name: str | None = None) -> Path | None:
     ``ldm-engine`` of ``$LDM_ENGINE_CACHE``, ``$XDG_CACHE_HOME`` or ``~/.cache``;
     ``LDM_ENGINE_CACHE=off`` turns caching off.
     """
-    root = _root()
+    root = cache_root()
     if root is None:
         return None
     folder = root / kind / name if name else root / kind
@@ -41,7 +41,8 @@ def cache_folder(kind: str, name: str | None = None) -> Path | None:
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
-def _root() -> Path | None:
+def cache_root() -> Path | None:
+    """Where the cache lies; None if it is switched off."""
     chosen = os.environ.get(VARIABLE)
     if chosen == "off":
         return None

@@ -109,12 +109,20 @@ def synced_file(
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep others who ask for `folder` here waiting, on file systems that know locks."""
+def held(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Keep others who ask for `folder` here waiting, on file systems that know locks.
+
+    Raises:
+        BlockingIOError: if another holds it, and this is not to `wait`.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
         yield
     finally:
         os.close(descriptor)
