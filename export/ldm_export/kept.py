@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ldm_engine.errors import DownloadError, OutputError, RuntimeUnavailableErro
 from ldm_engine.machine.cache import cache_folder
 from ldm_engine.machine.cache_entries import BUNDLES
 from ldm_engine.machine.files import held, stamp_file
+from ldm_engine.machine.signals import handlers_kept
 from ldm_engine.runtimes.paddle_predictor import import_remedy
 from ldm_engine.sampling.saving import slug
 from ldm_engine.version import __version__
@@ -55,8 +57,12 @@ def exported(source: str, begin: Progress, note: Progress) -> Path:
         with held(folder.parent):
             for part in folder.glob(".bundle.*"):  # of an export that was killed
                 shutil.rmtree(part, ignore_errors=True)
-            if not (bundle / MANIFEST).is_file():
-                _export(source, bundle, begin, note)
+            try:
+                if not (bundle / MANIFEST).is_file():
+                    _export(source, bundle, begin, note)
+            finally:
+                with suppress(OSError):  # empty, where it failed
+                    folder.rmdir()
     return bundle
 
 
@@ -91,9 +97,10 @@ def _version(distribution: str) -> str | None:
 def _export(source: str, bundle: Path, begin: Progress, note: Progress) -> None:
     begin("importing the exporter")
     try:
-        from .checkpoint import open_checkpoint
-        from .exporter import export_bundle
-        from .hub import cached_id, fetch
+        with handlers_kept():
+            from .checkpoint import open_checkpoint
+            from .exporter import export_bundle
+            from .hub import cached_id, fetch
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"`{source}` is no bundle, and to export it as a checkpoint needs more packages than "
