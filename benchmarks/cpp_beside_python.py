@@ -103,7 +103,7 @@ class _Turns:
 
 def _render_in_python(a: argparse.Namespace) -> None:
     pipe = LDMTextToImagePipeline.from_pretrained(
-        a.bundle, runtime="openvino", precision=a.precision, memory=a.memory
+        a.bundle, runtime="openvino", precision=a.precision, memory=a.memory, progress_bar=False
     )
     pipe(
         PROMPT, num_inference_steps=a.steps, guidance_scale=GUIDANCE, seed=0,

@@ -58,7 +58,7 @@ def _bare(a: argparse.Namespace, prompts: list[str]) -> float:
     """The loop that one would write: call after call, pictures kept in memory for a moment."""
     settings = {"num_inference_steps": a.num_inference_steps, "guidance_scale": 2.0}
     with LDMTextToImagePipeline.from_pretrained(
-        a.bundle, runtime=a.runtime, precision=a.precision
+        a.bundle, runtime=a.runtime, precision=a.precision, progress_bar=False
     ) as pipe:
         _prepare_unet(pipe, prompts[: a.batch_size], **settings)
         pipe.clear_encoded()

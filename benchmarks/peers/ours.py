@@ -27,6 +27,7 @@ class Ours(Peer):
             device=setup.device,
             threads=setup.threads,
             check_hashes=False,  # others do not
+            progress_bar=False,
         )
         self._programs, self._model = self._pipe.programs, self._pipe.bundle.model
         self._tokenizer = Tokenizer.of(self._pipe.bundle)

@@ -22,7 +22,7 @@ class _Bench:
     ) -> dict[str, Any]:
         """Open a pipeline by arguments of ``from_pretrained``, for calls with these settings."""
         began = time.perf_counter()
-        self._pipe = LDMTextToImagePipeline.from_pretrained(**pipeline)
+        self._pipe = LDMTextToImagePipeline.from_pretrained(**pipeline, progress_bar=False)
         load_s = time.perf_counter() - began
         self._times = RunTimes(self._pipe)
         self._prompts, self._call = prompts, call

@@ -1,6 +1,7 @@
-"""The keywords of a pipeline's call, as type checkers read them (PEP 692).
+"""The keywords of a pipeline's call: their types for checkers (PEP 692), and checks of its own.
 
-``LDMTextToImagePipeline.__call__`` documents them; the tests hold these to its signature.
+``LDMTextToImagePipeline.__call__`` documents them; the tests hold these to its signature. What
+images are set to is checked by ``request.py``.
 """
 
 from __future__ import annotations
@@ -8,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArgumentTypeError, InvalidArgumentError
+from ..machine.bars import Bar
+from .output import OUTPUT_TYPES
 from .sampler import StepCallback
+from .values import is_whole, list_texts
 
 
 class OwnKeywords(TypedDict, total=False):
@@ -38,3 +46,42 @@ class CallKeywords(OwnKeywords, total=False):
     eta: float | Sequence[float]
     generator: None
     latents: Any
+
+
+def list_prompts(prompt: Any, count: Any) -> list[Any]:
+    """The prompt of each image, `count` of them for each prompt."""
+    if not is_whole(count):
+        raise ArgumentTypeError(
+            f"`num_images_per_prompt` is {count!r} ({type(count).__name__}); a whole number is "
+            "accepted."
+        )
+    if count < 1:
+        raise InvalidArgumentError(f"`num_images_per_prompt` is {count}; 1 or more is accepted.")
+    return [text for text in list_texts("prompt", prompt) for _ in range(count)]
+
+
+def advancing(bar: Bar, steps: int, callback: StepCallback | None) -> StepCallback | None:
+    """`callback`, after which a `bar` that someone sees moves on."""
+    if not bar.is_drawn:
+        return callback
+
+    def on_step(step: int, timestep: int, latents: NDArray[np.float32]) -> object:
+        bar.advance()
+        if step + 1 == steps:
+            bar.describe("decoding")
+        return None if callback is None else callback(step, timestep, latents)
+
+    return on_step
+
+
+def check_call(output_type: object, callback: object) -> None:
+    """Raise an error if these two, which are no settings of an image, are not accepted."""
+    if not isinstance(output_type, str) or output_type not in OUTPUT_TYPES:
+        raise InvalidArgumentError(
+            f"`output_type` is {output_type!r}; {' or '.join(map(repr, OUTPUT_TYPES))} is accepted."
+        )
+    if callback is not None and not callable(callback):
+        raise ArgumentTypeError(
+            f"`callback_on_step_end` is {callback!r}; a function of (step, timestep, latents) "
+            "is accepted."
+        )

@@ -15,22 +15,21 @@ from ..bundle.bundle import Bundle
 from ..bundle.contract import OPTIONAL_PROGRAMS, PROGRAMS
 from ..bundle.exporter import exported, is_checkpoint
 from ..errors import ArgumentTypeError, InvalidArgumentError
-from ..machine.bars import HIDDEN, Bar, BarOptions, drawn_bar
+from ..machine.bars import HIDDEN, BarOptions, drawn_bar
 from ..machine.events import LOG, timed
 from ..runtimes.base import RuntimeOptions
 from ..runtimes.choice import MAPPED, check_mapped, check_options, require
-from .call import CallKeywords, OwnKeywords
+from .call import CallKeywords, OwnKeywords, advancing, check_call, list_prompts
 from .encoded import Encoded
 from .inputs import Input
 from .opening import Opened, open_to_run
-from .output import OUTPUT_TYPES, ArrayType, ImagePipelineOutput, as_images
+from .output import ArrayType, ImagePipelineOutput, as_images
 from .pixels import check_finite, warn_of_flat_images
 from .programs import MEMORY_CHOICES, MEMORY_MODES, Programs
 from .recipes import Recipe
 from .request import Request
 from .sampler import Denoised, Sampler, StepCallback
 from .schedule import NoiseSchedule
-from .values import is_whole, list_texts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -390,9 +389,9 @@ class LDMTextToImagePipeline:
                 f"`generator` is a {type(generator).__name__}; this engine draws its own noise, "
                 "which is the same on every runtime and machine. Use seed=0, or seed=[0, 1, ...]."
             )
-        _check_call(output_type, callback_on_step_end)
+        check_call(output_type, callback_on_step_end)
         settings = {
-            "prompt": _each(prompt, num_images_per_prompt),
+            "prompt": list_prompts(prompt, num_images_per_prompt),
             "negative_prompt": negative_prompt,
             "seed": seed,
             "num_inference_steps": num_inference_steps,
@@ -412,7 +411,7 @@ class LDMTextToImagePipeline:
         request = self.opened.request(settings, latents)
         with drawn_bar(self._bars) as bar:
             bar.begin("rendering", len(request.rows))
-            callback = _advancing(bar, len(request.rows), callback_on_step_end)
+            callback = advancing(bar, len(request.rows), callback_on_step_end)
             output = self.render(request, output_type, callback)
             bar.describe("rendered")
         return output if return_dict else (output.images,)
@@ -499,41 +498,3 @@ class LDMTextToImagePipeline:
         """
         with self._sampler.used():
             return self._sampler.decode(latents, inputs)
-
-
-def _each(prompt: Any, count: Any) -> list[Any]:
-    """The prompt of each image, `count` of them for each prompt."""
-    if not is_whole(count):
-        raise ArgumentTypeError(
-            f"`num_images_per_prompt` is {count!r} ({type(count).__name__}); a whole number is "
-            "accepted."
-        )
-    if count < 1:
-        raise InvalidArgumentError(f"`num_images_per_prompt` is {count}; 1 or more is accepted.")
-    return [text for text in list_texts("prompt", prompt) for _ in range(count)]
-
-
-def _advancing(bar: Bar, steps: int, callback: StepCallback | None) -> StepCallback | None:
-    """`callback`, after which a `bar` that someone sees moves on."""
-    if not bar.is_drawn:
-        return callback
-
-    def on_step(step: int, timestep: int, latents: NDArray[np.float32]) -> object:
-        bar.advance()
-        if step + 1 == steps:
-            bar.describe("decoding")
-        return None if callback is None else callback(step, timestep, latents)
-
-    return on_step
-
-
-def _check_call(output_type: str, callback: object) -> None:
-    if not isinstance(output_type, str) or output_type not in OUTPUT_TYPES:
-        raise InvalidArgumentError(
-            f"`output_type` is {output_type!r}; {' or '.join(map(repr, OUTPUT_TYPES))} is accepted."
-        )
-    if callback is not None and not callable(callback):
-        raise ArgumentTypeError(
-            f"`callback_on_step_end` is {callback!r}; a function of (step, timestep, latents) "
-            "is accepted."
-        )
