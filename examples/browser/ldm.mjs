@@ -9,6 +9,9 @@ import { Tokenizer } from "./tokenizer.mjs";
 const { fround } = Math;
 const MAX_SEED = 2 ** 32 - 1;
 const MAX_PIXELS = 8192;
+const SETTINGS = new Set([
+  "prompt", "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "eta", "seed", "solver",
+]);
 
 export class Pipeline {
   /**
@@ -66,7 +69,8 @@ export class Pipeline {
    * One image. `settings` has the names of `ldm-engine generate`'s; `onStep(done, steps)` is called after
    * each step, and `signal` stops before the next.
    *
-   * Gives { rgb: Uint8Array, height, width, recipe, cut: what of the texts was too long }.
+   * Gives { rgb: Uint8Array, height, width, recipe, cut: what of the texts was too long, isFlat: whether it
+   * has a single colour }.
    */
   async generate(settings, { onStep = () => {}, signal } = {}) {
     const { model } = this;
@@ -101,9 +105,10 @@ export class Pipeline {
     });
     const pixels = await this.#run("vae_decoder", { latents: [latents, shape] });
     if (!pixels.every(Number.isFinite)) throw new LDMError("The picture has values that are no numbers. Render it on the CPU, or with less guidance.");
+    const isFlat = pixels.every((value, i) => Math.abs(value - pixels[i % 3]) < 1 / 255);
     const rgb = Uint8ClampedArray.from(pixels, (value) => fround(value * 255)); // rounds half to even
     const cut = encoded.map((text) => text.cut).filter(Boolean).join(" … ");
-    return { rgb: new Uint8Array(rgb.buffer), height, width, recipe: this.#recipe(request), cut };
+    return { rgb: new Uint8Array(rgb.buffer), height, width, recipe: this.#recipe(request), cut, isFlat };
   }
 
   #check(settings) {
@@ -117,6 +122,7 @@ export class Pipeline {
     const require = (name, holds, accepted) => {
       if (!holds) throw new LDMError(`\`${name}\` is ${JSON.stringify(request[name])}; ${accepted} is accepted.`);
     };
+    for (const name of Object.keys(request)) require(name, SETTINGS.has(name), `one of ${[...SETTINGS].join(", ")}`);
     const isText = (text) => typeof text === "string" && isUnicode(text) && !text.includes("\0");
     const isWithin = (value, low, high) => typeof value === "number" && value >= low && value <= high;
     const isSize = (side) => Number.isInteger(side) && side > 0 && side <= MAX_PIXELS && side % multiple === 0;

@@ -66,14 +66,14 @@ const handlers = {
     busy(false);
   },
   error: fail,
-  image({ png, recipe, cut, seconds }) {
+  image({ png, recipe, cut, isFlat, seconds }) {
     const { prompt, seed, num_inference_steps: steps, guidance_scale: guidance, width, height } = recipe;
     URL.revokeObjectURL($("image").src);
     const link = URL.createObjectURL(new Blob([png], { type: "image/png" }));
     Object.assign($("image"), { src: link, alt: prompt, width, height });
     const slug = prompt.toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 60).replace(/^-|-$/g, "") || "image";
     Object.assign($("save"), { href: link, download: `${slug}-${seed}.png` });
-    $("facts").textContent = `“${prompt}”, seed ${seed}, ${steps} steps, guidance ${guidance}, ${width}x${height}, ${seconds.toFixed(1)} s.${cut ? ` Too long; this has no effect: “${cut}”` : ""}`;
+    $("facts").textContent = `“${prompt}”, seed ${seed}, ${steps} steps, guidance ${guidance}, ${width}x${height}, ${seconds.toFixed(1)} s.${isFlat ? " It has a single colour: give another seed or guidance." : ""}${cut ? ` Too long; this has no effect: “${cut}”` : ""}`;
     $("figure").hidden = false;
     show("Done");
     busy(false);

@@ -35,7 +35,7 @@ async function generate(settings) {
   const onStep = (done, steps) => postMessage({ done, steps });
   const image = await pipe.generate(settings, { onStep, signal: stopping.signal });
   const png = await pngOf(image);
-  return { image: { png, recipe: image.recipe, cut: image.cut, seconds: (performance.now() - start) / 1000 } };
+  return { image: { png, recipe: image.recipe, cut: image.cut, isFlat: image.isFlat, seconds: (performance.now() - start) / 1000 } };
 }
 
 /** What went wrong, in words. */

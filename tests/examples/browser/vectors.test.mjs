@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { Bundle, LDMError, sha256 } from "../../../examples/browser/bundle.mjs";
 import { Tables, fittedRows, tableDigest } from "../../../examples/browser/fitted.mjs";
-import { denoise } from "../../../examples/browser/ldm.mjs";
+import { Pipeline, denoise } from "../../../examples/browser/ldm.mjs";
 import { NoiseStream } from "../../../examples/browser/noise.mjs";
 import { NoiseSchedule } from "../../../examples/browser/schedule.mjs";
 import { Tokenizer } from "../../../examples/browser/tokenizer.mjs";
@@ -175,6 +175,22 @@ for (const [i, vector] of vectors("loop.json").filter(({ known }) => known === n
     }
   });
 }
+
+test("requests that are refused", async () => {
+  const pipe = Object.assign(new Pipeline(), {
+    model: vectors("requests.json").model,
+    schedule: new NoiseSchedule(vectors("requests.json").scheduler),
+  });
+  // Lists are Python's, and pictures, timesteps and noted tables are no settings here; "auto" needs tables.
+  const isScalar = ({ arguments: given }) => Object.values(given).every((value) => typeof value !== "object" || value === null);
+  const cases = vectors("requests.json").cases.filter((vector) => vector.error !== null && isScalar(vector));
+  assert.ok(cases.length > 40);
+  for (const { arguments: given } of cases) {
+    const settings = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, { nan: NaN, inf: Infinity }[value] ?? value]));
+    pipe.tables = await Tables.read(null, "", pipe.schedule);
+    await assert.rejects(pipe.generate({ prompt: "a", ...settings }), refused, JSON.stringify(given));
+  }
+});
 
 test("a bundle whose export measured ONNX Runtime outside its tolerance", async () => {
   const manifest = withOnnx(MANIFESTS.base);
