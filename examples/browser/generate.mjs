@@ -32,22 +32,37 @@ const PROVIDERS = { "onnxruntime-web": "wasm", "onnxruntime-node": "cpu" };
 const optionOf = (setting) => setting.replaceAll("_", "-");
 
 function readArguments() {
-  const names = [...NUMBERS, ...TEXTS, "library", "output"].map((name) => [optionOf(name), { type: "string" }]);
-  const { values, positionals } = parseArgs({ options: Object.fromEntries(names), allowPositionals: true });
+  const names = [...NUMBERS, ...TEXTS, "library", "output"].map((name) => [
+    optionOf(name),
+    { type: "string" },
+  ]);
+  const { values, positionals } = parseArgs({
+    options: Object.fromEntries(names),
+    allowPositionals: true,
+  });
   const { library = "onnxruntime-web", output } = values;
-  if (positionals.length !== 2) throw new LDMError(`${positionals.length} arguments are given; a bundle's folder and a prompt are accepted.`);
-  if (!(library in PROVIDERS)) throw new LDMError(`--library is ${library}; ${Object.keys(PROVIDERS).join(" or ")} is accepted.`);
+  if (positionals.length !== 2)
+    throw new LDMError(
+      `${positionals.length} arguments are given; a bundle's folder and a prompt are accepted.`,
+    );
+  if (!(library in PROVIDERS))
+    throw new LDMError(
+      `--library is ${library}; ${Object.keys(PROVIDERS).join(" or ")} is accepted.`,
+    );
   const settings = { prompt: positionals[1] };
   for (const name of [...NUMBERS, ...TEXTS]) {
     const text = values[optionOf(name)];
-    if (text !== undefined) settings[name] = TEXTS.includes(name) || text === "auto" ? text : Number(text);
+    if (text !== undefined)
+      settings[name] = TEXTS.includes(name) || text === "auto" ? text : Number(text);
   }
   return { folder: positionals[0], settings, library, output };
 }
 
 async function load(library) {
   const found = await import(library).catch(() => {
-    throw new LDMError(`The package ${library} is not installed. Run npm ci --ignore-scripts beside this file, or for onnxruntime-node npm install --ignore-scripts --no-save onnxruntime-node.`);
+    throw new LDMError(
+      `The package ${library} is not installed. Run npm ci --ignore-scripts beside this file, or for onnxruntime-node npm install --ignore-scripts --no-save onnxruntime-node.`,
+    );
   });
   return found.default?.InferenceSession ? found.default : found;
 }
@@ -56,7 +71,9 @@ async function main() {
   const { folder, settings, library, output } = readArguments();
   const ort = await load(library);
   ort.env.wasm.numThreads = availableParallelism();
-  const pipe = await Pipeline.open(ort, await Bundle.open(new FolderSource(folder)), { provider: PROVIDERS[library] });
+  const pipe = await Pipeline.open(ort, await Bundle.open(new FolderSource(folder)), {
+    provider: PROVIDERS[library],
+  });
   const start = performance.now();
   const onStep = (done, steps) => process.stderr.write(`\r${done}/${steps} `);
   const image = await pipe.generate(settings, { onStep });
@@ -64,7 +81,8 @@ async function main() {
   await writeFile(path, await pngOf(image));
   console.error(`${((performance.now() - start) / 1000).toFixed(2)} s without opening`);
   console.log(path);
-  if (image.isFlat) console.error("The picture has a single colour: give another seed or guidance.");
+  if (image.isFlat)
+    console.error("The picture has a single colour: give another seed or guidance.");
   if (image.cut) console.error(`This end of a text was cut off and has no effect: ${image.cut}`);
 }
 

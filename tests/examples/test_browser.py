@@ -49,8 +49,8 @@ OLD_REQUEST = {
 }  # fmt: skip
 
 
-def _node(test, **environment):
-    """Run a file of Node's tests."""
+def _require_node():
+    """Fail, or skip where that is asked for, if a program or package is not installed."""
     if os.environ.get(SKIP) == "1":
         pytest.skip(f"{SKIP}=1")
     needed = [name for name in ("node", "chromium") if shutil.which(name) is None]
@@ -60,6 +60,11 @@ def _node(test, **environment):
             f"make browser-packages. To pass them over: {SKIP}=1.",
             pytrace=False,
         )
+
+
+def _node(test, **environment):
+    """Run a file of Node's tests."""
+    _require_node()
     done = subprocess.run(
         ["node", "--test", "--test-reporter", "spec", TESTS / test],
         env={**os.environ, **{name: str(value) for name, value in environment.items()}},
@@ -74,6 +79,19 @@ def _node(test, **environment):
 
 def test_the_shared_vectors():
     _node("vectors.test.mjs")
+
+
+def test_the_code_is_formatted():
+    prettier = PAGE / "node_modules/.bin/prettier"
+    _require_node()
+    done = subprocess.run(
+        [prettier, "--check", "--config", ".prettierrc.json", ".", TESTS],
+        cwd=PAGE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
