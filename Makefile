@@ -27,6 +27,20 @@ FIT = $(BIN)/ldm-engine fit $(@D) --guidance 6 --steps 17 --floor -1000 \
 # C++: the build tree, what is installed from it, and a project that uses what is installed.
 CPP := build/cpp
 
+# Pythons for which there are packages: of Paddle up to 3.13, of paddle2onnx up to 3.12, and of
+# diffusers, a peer, from 3.11 on. $(call check_python,PYTHON,VERSIONS,WHAT,HOW) refuses others.
+EXPORT_PYTHONS := 3.10 3.11 3.12 3.13
+TEST_PYTHONS := 3.11 3.12
+comma := ,
+define check_python
+	@given=$$($(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
+	case " $(2) " in *" $$given "*) ;; *) \
+		echo "Python $$given is given ($(1)); $(3), has packages for Python $(firstword $(2)) to" \
+			"$(lastword $(2)). Install one of these, and run: $(4) PYTHON=python3.12" >&2; \
+		exit 1 ;; \
+	esac
+endef
+
 # Processes beside each other, of compilers and of tests.
 JOBS ?= 2
 
@@ -121,6 +135,7 @@ $(DEMO)/bundle/bundle.json: | $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
 
 $(VENV)/bin/python:
+	$(call check_python,$(PYTHON),$(EXPORT_PYTHONS),paddlepaddle$(comma) which exports need,make demo)
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.export: pyproject.toml $(VENV)/bin/python
@@ -129,6 +144,7 @@ $(VENV)/.export: pyproject.toml $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/bin/python
+	$(call check_python,$(BIN)/python,$(TEST_PYTHONS),what tests need$(comma) paddle2onnx and diffusers,rm -r $(VENV) && make test)
 	$(PIP) --editable '.[export,int8,peers,ray,bench,dev]'
 	$(STAND_IN)
 	touch $@
