@@ -10,8 +10,8 @@ if sys.platform == "win32":
     import msvcrt
     import os
 
-    #: Windows locks bytes, which nobody else can read then: this one lies behind all content, at
-    #: no more than what ``locking`` has room for.
+    #: Windows locks bytes, which nobody else can read then: this one lies behind all content, and
+    #: within the 31 bits that ``locking`` has for a place.
     _LOCKED_AT = 1 << 30
 
     def try_lock(file: IO[Any]) -> bool:
