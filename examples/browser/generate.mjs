@@ -1,12 +1,14 @@
 // Renders a picture in Node, by onnxruntime-web or by ONNX Runtime's own library:
 //   node generate.mjs BUNDLE PROMPT [--seed 1] [--guidance-scale 2] ... [--library onnxruntime-node]
+import { realpathSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-import { Bundle, LDMError } from "./bundle.mjs";
+import { Bundle } from "./bundle.mjs";
+import { ensure, LDMError, told } from "./errors.mjs";
 import { Pipeline, pngOf } from "./ldm.mjs";
 
 /** A bundle in a folder. */
@@ -17,45 +19,45 @@ export class FolderSource {
 
   async read(name, size, check = async () => {}) {
     const bytes = await readFile(join(this.place, name)).catch((error) => {
-      if (error.code === "ENOENT") return null;
-      throw error;
+      if (["ENOENT", "ENOTDIR"].includes(error.code)) return null;
+      throw new LDMError(`${join(this.place, name)} cannot be read: ${error.message}.`);
     });
     if (bytes) await check(bytes);
     return bytes;
   }
 }
 
+const USAGE = "node generate.mjs BUNDLE PROMPT";
 const NUMBERS = ["height", "width", "num_inference_steps", "guidance_scale", "eta", "seed"];
 const TEXTS = ["negative_prompt", "solver"];
 /** The packages of ONNX Runtime that can be asked for, and what each runs on. */
 const PROVIDERS = { "onnxruntime-web": "wasm", "onnxruntime-node": "cpu" };
+const GUIDANCE = 6; // as of `ldm-engine generate`
 const optionOf = (setting) => setting.replaceAll("_", "-");
+const OPTIONS = [...[...NUMBERS, ...TEXTS].map(optionOf), "library", "output"];
 
 function readArguments() {
-  const names = [...NUMBERS, ...TEXTS, "library", "output"].map((name) => [
-    optionOf(name),
-    { type: "string" },
-  ]);
-  const { values, positionals } = parseArgs({
-    options: Object.fromEntries(names),
-    allowPositionals: true,
-  });
+  const text = Object.fromEntries(OPTIONS.map((name) => [name, { type: "string" }]));
+  const options = { ...text, help: { type: "boolean", short: "h" } };
+  const { values, positionals } = parseArgs({ options, allowPositionals: true });
+  if (values.help) return null;
   const { library = "onnxruntime-web", output } = values;
-  if (positionals.length !== 2)
-    throw new LDMError(
-      `${positionals.length} arguments are given; a bundle's folder and a prompt are accepted.`,
-    );
-  if (!(library in PROVIDERS))
-    throw new LDMError(
-      `--library is ${library}; ${Object.keys(PROVIDERS).join(" or ")} is accepted.`,
-    );
-  const settings = { prompt: positionals[1] };
-  for (const name of [...NUMBERS, ...TEXTS]) {
-    const text = values[optionOf(name)];
-    if (text !== undefined)
-      settings[name] = TEXTS.includes(name) || text === "auto" ? text : Number(text);
+  ensure(positionals.length === 2, `${positionals.length} arguments are given: ${USAGE}`);
+  const libraries = Object.keys(PROVIDERS).join(" or ");
+  ensure(library in PROVIDERS, `--library is ${library}; ${libraries} is accepted.`);
+  const settings = { guidance_scale: GUIDANCE, prompt: positionals[1] };
+  for (const name of NUMBERS) {
+    const given = values[optionOf(name)];
+    if (given !== undefined) settings[name] = given === "auto" ? given : numberOf(name, given);
   }
+  for (const name of TEXTS) if (optionOf(name) in values) settings[name] = values[optionOf(name)];
   return { folder: positionals[0], settings, library, output };
+}
+
+function numberOf(name, text) {
+  const isNumber = /^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
+  ensure(isNumber, `--${optionOf(name)} is ${JSON.stringify(text)}; a number is accepted.`);
+  return Number(text);
 }
 
 async function load(library) {
@@ -68,29 +70,35 @@ async function load(library) {
 }
 
 async function main() {
-  const { folder, settings, library, output } = readArguments();
+  const given = readArguments();
+  if (!given)
+    return console.log(`${USAGE}, with any of ${OPTIONS.map((name) => `--${name}`).join(", ")}`);
+  const { folder, settings, library, output } = given;
   const ort = await load(library);
   ort.env.wasm.numThreads = availableParallelism();
-  const pipe = await Pipeline.open(ort, await Bundle.open(new FolderSource(folder)), {
-    provider: PROVIDERS[library],
-  });
+  const bundle = await Bundle.open(new FolderSource(folder));
+  const pipe = await Pipeline.open(ort, bundle, { provider: PROVIDERS[library] });
   const start = performance.now();
   const onStep = (done, steps) => process.stderr.write(`\r${done}/${steps} `);
   const image = await pipe.generate(settings, { onStep });
   const path = output ?? `picture-${image.recipe.seed}.png`;
-  await writeFile(path, await pngOf(image));
+  await writeFile(path, await pngOf(image)).catch((error) => {
+    throw new LDMError(`${path} cannot be written: ${error.message}.`);
+  });
   console.error(`${((performance.now() - start) / 1000).toFixed(2)} s without opening`);
   console.log(path);
-  if (image.isFlat)
-    console.error("The picture has a single colour: give another seed or guidance.");
-  if (image.cut) console.error(`This end of a text was cut off and has no effect: ${image.cut}`);
+  if (image.isFlat) console.error("It has a single colour: give another seed or guidance.");
+  if (image.cut) console.error(`This end of a text has no effect: ${image.cut.slice(0, 200)}`);
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1]).href) {
-  await main().catch((error) => {
-    if (!(error instanceof LDMError) && !error.code?.startsWith("ERR_PARSE_ARGS")) throw error;
-    console.error(`Error: ${error.message}`);
-    process.exitCode = error instanceof LDMError ? 1 : 2;
-  });
+if (realpathSync(process.argv[1] ?? ".") === fileURLToPath(import.meta.url)) {
+  process.exitCode = await main().then(
+    () => 0,
+    (error) => {
+      const isUsage = error.code?.startsWith("ERR_PARSE_ARGS");
+      console.error(`Error: ${isUsage ? error.message : told(error)}`);
+      return isUsage ? 2 : 1;
+    },
+  );
   process.exit(); // onnxruntime-web's threads would stay
 }

@@ -1,8 +1,7 @@
 // The noise schedule of scheduler_config.json, and solvers as rows of weights, one a call of the UNet:
 //   m = p x + q eps,   x' = a x + b[0] m + b[1] m_before + ... + s z
-// Twins: engine/ldm_engine/sampling/schedule.py and solvers.py, whose notation this is; vectors:
-// tests/data/scheduler_configs.json and solvers.json.
-import { LDMError } from "./bundle.mjs";
+// Twins: engine/ldm_engine/sampling/schedule.py, engine/ldm_engine/sampling/solvers.py.
+import { ensure } from "./errors.mjs";
 
 const isBeta = (value) => typeof value === "number" && value > 0 && value < 1;
 /** Of each key which values are accepted, and the one that it has where it is missing. */
@@ -35,8 +34,10 @@ export class NoiseSchedule {
       const falls = this.alphas.every((a, t) => a > 0 && a < (t ? this.alphas[t - 1] : 1));
       if (!falls) faults.push("the signal does not fall with every step from below 1 to above 0");
     }
-    if (faults.length)
-      throw new LDMError(`The bundle's scheduler_config.json cannot be run: ${faults.join("; ")}.`);
+    ensure(
+      !faults.length,
+      `The bundle's scheduler_config.json cannot be run: ${faults.join("; ")}.`,
+    );
   }
 
   #alphasCumprod() {

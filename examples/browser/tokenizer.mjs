@@ -1,6 +1,6 @@
-// Text to input_ids: BERT WordPiece, padded to the model's token length, without any mask. Twin:
-// engine/ldm_engine/sampling/tokenizer.py; vectors: tests/data/tokenizer.json.
-import { LDMError } from "./bundle.mjs";
+// Text to input_ids: BERT WordPiece, padded, without any mask. Twin:
+// engine/ldm_engine/sampling/tokenizer.py.
+import { ensure } from "./errors.mjs";
 import * as characters from "./characters.mjs";
 
 /** Ranges of code points, from text such as "9-a,d". */
@@ -59,11 +59,10 @@ export class Tokenizer {
     this.unknown = this.pieces.get(info.unk_token);
     const ids = [this.cls, this.sep, this.pad, this.unknown];
     const largest = Math.max(lines.length - 1, ...added.map((token) => token.id));
-    if (ids.includes(undefined) || largest >= model.vocab_size) {
-      throw new LDMError(
-        "vocab.txt is not the text encoder's: it lacks a special token, or has ids that are not embedded. Export the bundle again.",
-      );
-    }
+    ensure(
+      !ids.includes(undefined) && largest < model.vocab_size && this.#areNumbered(added),
+      "vocab.txt is not the text encoder's: it lacks a special token, or its ids are others. Export the bundle again.",
+    );
     const patterns = added
       .map((token) => ({ token, text: this.#pattern(token) }))
       .filter(({ text }) => text.length);
@@ -71,9 +70,26 @@ export class Tokenizer {
     this.normalizedPatterns = patterns.filter(({ token }) => token.normalized);
   }
 
-  #pattern({ content, normalized }) {
-    const text = characterList(content);
-    return (normalized ? normalize(text, this.info) : text).map(([c]) => c);
+  /** Whether added tokens have the ids that they have where texts are divided. */
+  #areNumbered(added) {
+    let next = this.pieces.size; // those that the vocabulary lacks follow it as they come
+    return [...added]
+      .sort((a, b) => a.id - b.id)
+      .every(({ content, id }) => {
+        const given = this.pieces.get(content) ?? next;
+        next = Math.max(next, given + 1);
+        return given === id;
+      });
+  }
+
+  #pattern({ content, normalized, lstrip }) {
+    const given = characterList(content);
+    const text = (normalized ? normalize(given, this.info) : given).map(([c]) => c);
+    ensure(
+      !(lstrip && text.length && text.every(isWhite)),
+      "The bundle's tokenizer adds white space alone with `lstrip`; other text is accepted. Use a tokenizer without it.",
+    );
+    return text;
   }
 
   /** The ids, BigInt64Array [token_length], and what was cut off from the text, "" if nothing. */

@@ -20,6 +20,7 @@ from conftest import DATA, ROOT
 from ldm_engine import LDMTextToImagePipeline, open_bundle
 from ldm_engine.commands.main import cli
 from ldm_engine.sampling.recipes import read_recipe
+from made_tables import copy_with_tables
 
 PAGE = ROOT / "examples/browser"
 TESTS = ROOT / "tests/examples/browser"
@@ -43,7 +44,21 @@ REQUESTS = [
         "prompt": "Ein großer BLAUER Kreis, naïve café 红色",
         "guidance_scale": 2, "num_inference_steps": 8, "eta": 0.5, "seed": 11,
     },
+    {
+        "prompt": "a large green triangle in the center",
+        "guidance_scale": 6, "num_inference_steps": "auto", "solver": "fitted", "seed": 3,
+        "width": 64, "height": 64,
+    },
 ]  # fmt: skip
+#: What the modules are twins of.
+TWINS = {
+    "bundle.mjs": {"engine/ldm_engine/bundle/manifest.py"},
+    "fitted.mjs": {f"engine/ldm_engine/sampling/{n}.py" for n in ("fitted", "solvers_file")},
+    "ldm.mjs": {"engine/ldm_engine/sampling/loop.py"},
+    "noise.mjs": {"engine/ldm_engine/sampling/noise.py"},
+    "schedule.mjs": {f"engine/ldm_engine/sampling/{n}.py" for n in ("schedule", "solvers")},
+    "tokenizer.mjs": {"engine/ldm_engine/sampling/tokenizer.py"},
+}
 OLD_REQUEST = {
     "prompt": "a red circle", "guidance_scale": 2, "num_inference_steps": 3, "seed": 5,
 }  # fmt: skip
@@ -95,14 +110,20 @@ def test_the_code_is_formatted():
 
 
 @pytest.fixture(scope="module")
-def rendered(shapes_fp16_bundle, tmp_path_factory):
+def bundle(shapes_fp16_bundle, tmp_path_factory):
+    """With fitted solvers."""
+    return copy_with_tables(shapes_fp16_bundle, tmp_path_factory.mktemp("bundle") / "fitted")
+
+
+@pytest.fixture(scope="module")
+def rendered(bundle, tmp_path_factory):
     """A folder with the pictures that Node and Chromium made."""
     folder = tmp_path_factory.mktemp("pictures")
     requests = folder / "requests.json"
     requests.write_text(json.dumps({"requests": REQUESTS, "old": OLD_REQUEST}))
     _node(
         "page.test.mjs",
-        LDM_BUNDLE=shapes_fp16_bundle.path,
+        LDM_BUNDLE=bundle.path,
         LDM_OLD_BUNDLE=OLD,
         LDM_REQUESTS=requests,
         LDM_OUTPUT=folder,
@@ -112,9 +133,9 @@ def rendered(shapes_fp16_bundle, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def expected(shapes_fp16_bundle):
+def expected(bundle):
     """Python's pictures by the names of the others'."""
-    pipe = LDMTextToImagePipeline.from_pretrained(shapes_fp16_bundle.path, runtime="onnxruntime")
+    pipe = LDMTextToImagePipeline.from_pretrained(bundle.path, runtime="onnxruntime")
     images = [pipe(**request).images[0] for request in REQUESTS]
     names = {f"node-{i}.png": image for i, image in enumerate(images)}
     # The page's form has no eta.
@@ -130,13 +151,13 @@ def test_pixels_are_pythons(rendered, expected):
         assert np.abs(found - wanted).max() <= TOLERANCE, name
 
 
-def test_a_saved_picture_carries_its_recipe(rendered, shapes_fp16_bundle, tmp_path):
+def test_a_saved_picture_carries_its_recipe(rendered, bundle, tmp_path):
     recipe = read_recipe(rendered / "chromium-1.png")
     assert {name: recipe.settings[name] for name in REQUESTS[1]} == REQUESTS[1]
-    assert recipe.bundle == shapes_fp16_bundle.digest
+    assert recipe.bundle == bundle.digest
     assert read_recipe(rendered / "old.png").bundle == open_bundle(OLD).digest
     cli(
-        ["generate", str(shapes_fp16_bundle.path), "--from-image", str(rendered / "node-2.png"),
+        ["generate", str(bundle.path), "--from-image", str(rendered / "node-2.png"),
          "--output", str(tmp_path)],
         standalone_mode=False,
     )  # fmt: skip
@@ -146,15 +167,16 @@ def test_a_saved_picture_carries_its_recipe(rendered, shapes_fp16_bundle, tmp_pa
 
 @pytest.mark.parametrize("path", sorted(PAGE.glob("*.mjs")), ids=lambda path: path.name)
 def test_twins_name_each_other(path):
-    comment = re.match(r"(//.*\n)+", path.read_text()).group().replace("\n//", "")
-    for name in re.findall(r"engine/ldm_engine/[\w/]+\.py", comment):
+    named = re.findall(r"engine/ldm_engine/[\w/]+\.py", path.read_text())
+    assert set(named) == TWINS.get(path.name, set())
+    for name in named:
         assert f"examples/browser/{path.name}" in (ROOT / name).read_text(), name
 
 
 @pytest.fixture
-def served(shapes_fp16_bundle):
+def served(bundle):
     """The address of ``serve.py``."""
-    command = [sys.executable, PAGE / "serve.py", shapes_fp16_bundle.path, "--port", "0"]
+    command = [sys.executable, PAGE / "serve.py", bundle.path, "--port", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -162,11 +184,11 @@ def served(shapes_fp16_bundle):
         process.terminate()
 
 
-def test_serve_serves_page_and_bundle_and_isolates_them(served, shapes_fp16_bundle):
+def test_serve_serves_page_and_bundle_and_isolates_them(served, bundle):
     for path, file in {
         "": PAGE / "index.html",
         "worker.mjs": PAGE / "worker.mjs",
-        "bundle/unet/model.onnx": shapes_fp16_bundle.path / "unet/model.onnx",
+        "bundle/unet/model.onnx": bundle.path / "unet/model.onnx",
     }.items():
         with urlopen(served + path) as response:
             assert response.read() == file.read_bytes()
@@ -188,5 +210,5 @@ def test_serve_refuses_what_is_no_bundle(tmp_path):
 def test_what_the_page_loads_is_small():
     loaded = [*PAGE.glob("*.mjs"), PAGE / "index.html"]
     own = [p for p in loaded if p.name not in ("characters.mjs", "generate.mjs")]
-    assert len(own) == 11
+    assert len(own) == 12
     assert sum(len(gzip.compress(path.read_bytes())) for path in own) <= BUDGET_BYTES
