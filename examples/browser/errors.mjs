@@ -23,5 +23,5 @@ export function told(error) {
     return `The memory that a program may take does not hold this: ${text.slice(0, 200)}. Render a smaller picture, close other tabs, or take a smaller model.`;
   if (START.test(text))
     return `ONNX Runtime does not start: ${text.slice(0, 200)}. Its files come by npm ci beside the page.`;
-  return `Something failed that should not: ${text}`;
+  return `This failed: ${text}`;
 }

@@ -8,7 +8,7 @@ let worker;
 let isOpen = false;
 let isTouched = false; // by a person
 
-/** Where the page is, for everyone; what changes with each step goes to `advance`. */
+/** What everyone is told; what changes with each step goes to `advance`. */
 function show(status, done = null) {
   $("status").textContent = status;
   $("detail").textContent = "";

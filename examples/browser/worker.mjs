@@ -6,7 +6,7 @@ import { Pipeline, pngOf } from "./ldm.mjs";
 import { WebSource } from "./source.mjs";
 
 const ORT = "./node_modules/onnxruntime-web/dist/";
-const MAX_THREADS = 8; // more of them wait for each other
+const MAX_THREADS = 8;
 let pipe;
 let stopping;
 
@@ -29,7 +29,7 @@ async function open({ url, provider }) {
   const onProgram = (name) => postMessage({ opening: name });
   pipe = await Pipeline.open(ort, bundle, { provider, onProgram });
   if (isGpu) {
-    postMessage({ opening: "what checks this GPU" }); // a driver of the browser's computes there
+    postMessage({ opening: "what checks this GPU" });
     await pipe.check();
   }
   const { model, tables } = pipe;

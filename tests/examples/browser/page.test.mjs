@@ -95,7 +95,8 @@ const settled = (page) =>
   );
 const textOf = (page, id) => page.textContent(`#${id}`);
 
-async function fill(page, settings) {
+async function fill(page, given) {
+  const settings = { negative_prompt: "", ...given };
   const fields = {
     prompt: ["textbox", "Prompt"],
     negative_prompt: ["textbox", "Negative prompt"],
