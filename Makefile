@@ -33,7 +33,7 @@ PAGE_TESTS := tests/examples/browser
 # Processes beside each other, of compilers and of tests.
 JOBS ?= 2
 
-.PHONY: demo test cpp cpp-packages browser-packages lint types bench bench-large bench-fewest ppdiffusers clean
+.PHONY: demo test cpp cpp-packages browser-packages lint types packages bench bench-large bench-fewest ppdiffusers clean
 
 demo: $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
@@ -89,6 +89,10 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+
+# Wheel and source distribution.
+packages: $(VENV)/.dev
+	$(BIN)/python -m build --outdir dist
 
 # Half an hour; bench-large takes hours, 70 GB of disk and 16 GiB of memory, bench-fewest an hour of the same
 # model. All go on where they stopped.

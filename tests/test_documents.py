@@ -15,6 +15,7 @@ from ldm_engine.commands.main import cli
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     ROOT / "examples/shapes/README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
