@@ -33,7 +33,7 @@ PAGE_TESTS := tests/examples/browser
 # Processes beside each other, of compilers and of tests.
 JOBS ?= 2
 
-.PHONY: demo test cpp cpp-packages browser-packages lint types packages bench bench-large bench-fewest ppdiffusers clean
+.PHONY: demo test cpp cpp-packages browser-packages lint types packages docs bench bench-large bench-fewest ppdiffusers clean
 
 demo: $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
@@ -90,6 +90,10 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# The documents as a site, in build/site: no network is needed, neither here nor to read it.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Wheel and source distribution.
 packages: $(VENV)/.dev
 	$(BIN)/python -m build --outdir dist
@@ -141,8 +145,12 @@ $(VENV)/.export: pyproject.toml $(VENV)/bin/python
 	$(STAND_IN)
 	touch $@
 
+$(VENV)/.docs: pyproject.toml $(VENV)/bin/python
+	$(PIP) --editable '.[docs]'
+	touch $@
+
 $(VENV)/.dev: pyproject.toml $(VENV)/bin/python
-	$(PIP) --editable '.[export,int8,peers,ray,bench,dev]'
+	$(PIP) --editable '.[export,int8,peers,ray,bench,docs,dev]'
 	$(STAND_IN)
 	touch $@
 
