@@ -13,9 +13,6 @@ import pytest
 import ldm_engine
 from conftest import ROOT
 
-pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="The packages that build the site need Python 3.11."
-)
 #: The command mkdocs, where a network is an error.
 OFFLINE = """
 import runpy, socket

@@ -10,13 +10,23 @@ export class Tables {
   /** Of the file's `bytes`, or of none. */
   static async read(bytes, digest, schedule) {
     const tables = new Tables();
-    const raw = bytes ? await readSealed("solvers.json", bytes, "solvers_sha256", 1) : { bundle: digest, tables: [] };
-    const isGood = raw.bundle === digest && Array.isArray(raw.tables) && raw.tables.every((table) => isTable(table, schedule));
-    const keys = isGood && raw.tables.map((table) => `${table.guidance_scale} ${table.timesteps.length}`);
+    const raw = bytes
+      ? await readSealed("solvers.json", bytes, "solvers_sha256", 1)
+      : { bundle: digest, tables: [] };
+    const isGood =
+      raw.bundle === digest &&
+      Array.isArray(raw.tables) &&
+      raw.tables.every((table) => isTable(table, schedule));
+    const keys =
+      isGood && raw.tables.map((table) => `${table.guidance_scale} ${table.timesteps.length}`);
     if (!isGood || new Set(keys).size < keys.length) {
-      throw new LDMError("solvers.json is not this bundle's, or not valid. Fit it again with `ldm-engine fit`, or remove it.");
+      throw new LDMError(
+        "solvers.json is not this bundle's, or not valid. Fit it again with `ldm-engine fit`, or remove it.",
+      );
     }
-    tables.#tables = raw.tables.sort((a, b) => a.guidance_scale - b.guidance_scale || a.timesteps.length - b.timesteps.length);
+    tables.#tables = raw.tables.sort(
+      (a, b) => a.guidance_scale - b.guidance_scale || a.timesteps.length - b.timesteps.length,
+    );
     return tables;
   }
 
@@ -29,17 +39,27 @@ export class Tables {
   find(guidance, steps) {
     const serving = [...new Set(this.#tables.map((table) => table.timesteps.length))]
       .sort((a, b) => a - b)
-      .map((count) => serve(this.#tables.filter((table) => table.timesteps.length === count), guidance))
+      .map((count) =>
+        serve(
+          this.#tables.filter((table) => table.timesteps.length === count),
+          guidance,
+        ),
+      )
       .filter(Boolean);
-    const found = serving.find((table) => (steps === "auto" ? reaches(table) : table.timesteps.length === steps));
+    const found = serving.find((table) =>
+      steps === "auto" ? reaches(table) : table.timesteps.length === steps,
+    );
     if (!found) {
-      throw new LDMError(`The bundle has no fitted solver of ${steps} steps for a guidance of ${guidance}. It has some for ${this.guidances.join(", ") || "none"}: give one of these, or another solver.`);
+      throw new LDMError(
+        `The bundle has no fitted solver of ${steps} steps for a guidance of ${guidance}. It has some for ${this.guidances.join(", ") || "none"}: give one of these, or another solver.`,
+      );
     }
     return found;
   }
 }
 
-const reaches = ({ figures, ddim_50 }) => ["median", "tenth_percentile", "least"].every((name) => figures[name] >= ddim_50[name]);
+const reaches = ({ figures, ddim_50 }) =>
+  ["median", "tenth_percentile", "least"].every((name) => figures[name] >= ddim_50[name]);
 
 /** Of some tables of as many steps, by guidance, the one for `guidance`, or a mixture of its neighbours. */
 function serve(tables, guidance) {
@@ -50,7 +70,9 @@ function serve(tables, guidance) {
   const gap = high?.guidance_scale - low?.guidance_scale;
   if (!(gap <= MAX_GAP) || form(low) !== form(high)) return null;
   const share = (guidance - low.guidance_scale) / gap;
-  const weights = low.weights.map((row, i) => row.map((a, k) => (1 - share) * a + share * high.weights[i][k]));
+  const weights = low.weights.map((row, i) =>
+    row.map((a, k) => (1 - share) * a + share * high.weights[i][k]),
+  );
   return { ...(reaches(low) ? high : low), guidance_scale: guidance, weights };
 }
 
@@ -69,16 +91,32 @@ export async function tableDigest({ timesteps, weights }) {
 }
 
 const isWithin = (value, limit) => typeof value === "number" && Math.abs(value) <= limit;
-const isFigures = (f) => isCount(f?.count) && ["median", "tenth_percentile", "least"].every((name) => isWithin(f[name], 1000));
+const isFigures = (f) =>
+  isCount(f?.count) &&
+  ["median", "tenth_percentile", "least"].every((name) => isWithin(f[name], 1000));
 
 function isTable(table, schedule) {
   const { timesteps, weights, origin } = table ?? {};
   return (
-    Array.isArray(timesteps) && timesteps.length > 0 && timesteps.length <= 200 &&
-    timesteps.every((t, i) => Number.isInteger(t) && t >= 0 && t < (i ? timesteps[i - 1] : schedule.num_train_timesteps)) &&
-    Array.isArray(weights) && weights.length === timesteps.length &&
-    weights.every((row, i) => Array.isArray(row) && row.length > 1 && row.length <= 2 + Math.min(i, 15) && row.every((w) => isWithin(w, 100))) &&
-    isWithin(table.guidance_scale, 10000) && isWithin(table.reference_db, 1000) &&
-    [table.figures, table.ddim_50, table.dpmsolver].every(isFigures) && isCount(origin?.images)
+    Array.isArray(timesteps) &&
+    timesteps.length > 0 &&
+    timesteps.length <= 200 &&
+    timesteps.every(
+      (t, i) =>
+        Number.isInteger(t) && t >= 0 && t < (i ? timesteps[i - 1] : schedule.num_train_timesteps),
+    ) &&
+    Array.isArray(weights) &&
+    weights.length === timesteps.length &&
+    weights.every(
+      (row, i) =>
+        Array.isArray(row) &&
+        row.length > 1 &&
+        row.length <= 2 + Math.min(i, 15) &&
+        row.every((w) => isWithin(w, 100)),
+    ) &&
+    isWithin(table.guidance_scale, 10000) &&
+    isWithin(table.reference_db, 1000) &&
+    [table.figures, table.ddim_50, table.dpmsolver].every(isFigures) &&
+    isCount(origin?.images)
   );
 }

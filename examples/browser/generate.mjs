@@ -1,4 +1,5 @@
-// `ldm-engine generate` in Node, as small as can be: node generate.mjs BUNDLE PROMPT [--seed 1 ...]
+// Renders a picture in Node, by onnxruntime-web or by ONNX Runtime's own library:
+//   node generate.mjs BUNDLE PROMPT [--seed 1] [--guidance-scale 2] ... [--library onnxruntime-node]
 import { readFile, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -26,23 +27,62 @@ export class FolderSource {
 
 const NUMBERS = ["height", "width", "num_inference_steps", "guidance_scale", "eta", "seed"];
 const TEXTS = ["negative_prompt", "solver"];
+/** The packages of ONNX Runtime that can be asked for, and what each runs on. */
+const PROVIDERS = { "onnxruntime-web": "wasm", "onnxruntime-node": "cpu" };
+const optionOf = (setting) => setting.replaceAll("_", "-");
+
+function readArguments() {
+  const names = [...NUMBERS, ...TEXTS, "library", "output"].map((name) => [
+    optionOf(name),
+    { type: "string" },
+  ]);
+  const { values, positionals } = parseArgs({
+    options: Object.fromEntries(names),
+    allowPositionals: true,
+  });
+  const { library = "onnxruntime-web", output } = values;
+  if (positionals.length !== 2)
+    throw new LDMError(
+      `${positionals.length} arguments are given; a bundle's folder and a prompt are accepted.`,
+    );
+  if (!(library in PROVIDERS))
+    throw new LDMError(
+      `--library is ${library}; ${Object.keys(PROVIDERS).join(" or ")} is accepted.`,
+    );
+  const settings = { prompt: positionals[1] };
+  for (const name of [...NUMBERS, ...TEXTS]) {
+    const text = values[optionOf(name)];
+    if (text !== undefined)
+      settings[name] = TEXTS.includes(name) || text === "auto" ? text : Number(text);
+  }
+  return { folder: positionals[0], settings, library, output };
+}
+
+async function load(library) {
+  const found = await import(library).catch(() => {
+    throw new LDMError(
+      `The package ${library} is not installed. Run npm ci --ignore-scripts beside this file, or for onnxruntime-node npm install --ignore-scripts --no-save onnxruntime-node.`,
+    );
+  });
+  return found.default?.InferenceSession ? found.default : found;
+}
 
 async function main() {
-  const option = (name) => [name.replaceAll("_", "-"), { type: "string" }];
-  const options = Object.fromEntries([...NUMBERS, ...TEXTS, "output"].map(option));
-  const { values, positionals } = parseArgs({ options, allowPositionals: true });
-  if (positionals.length !== 2) throw new LDMError(`${positionals.length} arguments are given; a bundle's folder and a prompt are accepted.`);
-  const given = (names, read) => names.filter((name) => option(name)[0] in values).map((name) => [name, read(values[option(name)[0]])]);
-  const number = (text) => (text === "auto" ? text : Number(text));
-  const settings = Object.fromEntries([...given(NUMBERS, number), ...given(TEXTS, String)]);
-  const ort = await import("onnxruntime-web");
+  const { folder, settings, library, output } = readArguments();
+  const ort = await load(library);
   ort.env.wasm.numThreads = availableParallelism();
-  const pipe = await Pipeline.open(ort, await Bundle.open(new FolderSource(positionals[0])));
-  const onStep = (done, steps) => process.stderr.write(`\r${done}/${steps}`);
-  const image = await pipe.generate({ ...settings, prompt: positionals[1] }, { onStep });
-  const path = values.output ?? `picture-${image.recipe.seed}.png`;
+  const pipe = await Pipeline.open(ort, await Bundle.open(new FolderSource(folder)), {
+    provider: PROVIDERS[library],
+  });
+  const start = performance.now();
+  const onStep = (done, steps) => process.stderr.write(`\r${done}/${steps} `);
+  const image = await pipe.generate(settings, { onStep });
+  const path = output ?? `picture-${image.recipe.seed}.png`;
   await writeFile(path, await pngOf(image));
-  console.log(`\r${path}`);
+  console.error(`${((performance.now() - start) / 1000).toFixed(2)} s without opening`);
+  console.log(path);
+  if (image.isFlat)
+    console.error("The picture has a single colour: give another seed or guidance.");
   if (image.cut) console.error(`This end of a text was cut off and has no effect: ${image.cut}`);
 }
 

@@ -9,6 +9,17 @@ import { Tokenizer } from "./tokenizer.mjs";
 const { fround } = Math;
 const MAX_SEED = 2 ** 32 - 1;
 const MAX_PIXELS = 8192;
+const SETTINGS = new Set([
+  "prompt",
+  "negative_prompt",
+  "height",
+  "width",
+  "num_inference_steps",
+  "guidance_scale",
+  "eta",
+  "seed",
+  "solver",
+]);
 
 export class Pipeline {
   /**
@@ -18,12 +29,26 @@ export class Pipeline {
   static async open(ort, bundle, { provider = "wasm", onProgram = () => {} } = {}) {
     const pipe = Object.assign(new Pipeline(), { ort, bundle, model: bundle.model, sessions: {} });
     pipe.schedule = new NoiseSchedule(JSON.parse(utf8(await bundle.read("scheduler_config.json"))));
-    pipe.tokenizer = new Tokenizer(utf8(await bundle.read("vocab.txt")), bundle.model, bundle.tokenizer);
-    pipe.tables = await Tables.read(await bundle.source.read("solvers.json"), bundle.digest, pipe.schedule);
+    pipe.tokenizer = new Tokenizer(
+      utf8(await bundle.read("vocab.txt")),
+      bundle.model,
+      bundle.tokenizer,
+    );
+    pipe.tables = await Tables.read(
+      await bundle.source.read("solvers.json"),
+      bundle.digest,
+      pipe.schedule,
+    );
     for (const name of PROGRAMS) {
-      const [graph, data] = [await bundle.read(`${name}/model.onnx`), await bundle.read(`${name}/model.onnx.data`)];
+      const [graph, data] = [
+        await bundle.read(`${name}/model.onnx`),
+        await bundle.read(`${name}/model.onnx.data`),
+      ];
       onProgram(name);
-      const options = { executionProviders: [provider], externalData: [{ path: "model.onnx.data", data }] };
+      const options = {
+        executionProviders: [provider],
+        externalData: [{ path: "model.onnx.data", data }],
+      };
       pipe.sessions[name] = await ort.InferenceSession.create(graph, options);
     }
     return pipe;
@@ -32,18 +57,32 @@ export class Pipeline {
   /** Compare two programs with samples of the original model's outputs; throws if they are wrong here. */
   async check() {
     const { samples, references } = JSON.parse(utf8(await this.bundle.read("reference.json")));
-    const { latent_channels, sample_size, time_shift_width, text_kv_width, token_length } = this.model;
+    const { latent_channels, sample_size, time_shift_width, text_kv_width, token_length } =
+      this.model;
     const latents = [1, latent_channels, sample_size, sample_size];
-    const cases = { unet: { latents, time_shift: [1, time_shift_width], text_kv: [2, token_length, text_kv_width] }, vae_decoder: { latents } };
+    const cases = {
+      unet: {
+        latents,
+        time_shift: [1, time_shift_width],
+        text_kv: [2, token_length, text_kv_width],
+      },
+      vae_decoder: { latents },
+    };
     for (const [name, shapes] of Object.entries(cases)) {
       const noise = new NoiseStream(0);
-      const inputs = Object.entries(shapes).map(([input, shape]) => [input, [noise.fill(new Float32Array(sizeOf(shape))), shape]]);
+      const inputs = Object.entries(shapes).map(([input, shape]) => [
+        input,
+        [noise.fill(new Float32Array(sizeOf(shape))), shape],
+      ]);
       const found = await this.#run(name, Object.fromEntries(inputs));
       const [wanted] = Object.values(references.find(({ program }) => program === name).outputs);
       const at = (i) => found[Math.floor((i * (found.length - 1)) / (samples - 1))];
       const error = Math.hypot(...wanted.map((value, i) => at(i) - value)) / Math.hypot(...wanted);
       const tolerance = this.bundle.parity[name]?.tolerance ?? 1e-3;
-      if (!(error <= tolerance)) throw new LDMError(`${name} is wrong here: its error is ${error.toPrecision(2)}, and ${tolerance} is allowed. Choose the CPU.`);
+      if (!(error <= tolerance))
+        throw new LDMError(
+          `${name} is wrong here: its error is ${error.toPrecision(2)}, and ${tolerance} is allowed. Choose the CPU.`,
+        );
     }
   }
 
@@ -66,7 +105,8 @@ export class Pipeline {
    * One image. `settings` has the names of `ldm-engine generate`'s; `onStep(done, steps)` is called after
    * each step, and `signal` stops before the next.
    *
-   * Gives { rgb: Uint8Array, height, width, recipe, cut: what of the texts was too long }.
+   * Gives { rgb: Uint8Array, height, width, recipe, cut: what of the texts was too long, isFlat: whether it
+   * has a single colour }.
    */
   async generate(settings, { onStep = () => {}, signal } = {}) {
     const { model } = this;
@@ -83,7 +123,12 @@ export class Pipeline {
     }
     const timesteps = Float32Array.from(rows, (row) => row.timestep);
     const shifts = await this.#run("time_encoder", { timesteps: [timesteps, [rows.length]] });
-    const shape = [1, model.latent_channels, height / model.scale_factor, width / model.scale_factor];
+    const shape = [
+      1,
+      model.latent_channels,
+      height / model.scale_factor,
+      width / model.scale_factor,
+    ];
     const predict = (latents, i) => {
       const timeShift = shifts.slice(i * model.time_shift_width, (i + 1) * model.time_shift_width);
       return this.#run("unet", {
@@ -94,16 +139,37 @@ export class Pipeline {
     };
     const noise = new NoiseStream(request.seed);
     const latents = noise.fill(new Float32Array(sizeOf(shape)));
-    await denoise(predict, rows, latents, isGuided ? request.guidance_scale : null, noise, async (done) => {
-      onStep(done, rows.length);
-      await new Promise((resolve) => setTimeout(resolve)); // lets messages in, one to stop perhaps
-      signal?.throwIfAborted();
-    });
+    await denoise(
+      predict,
+      rows,
+      latents,
+      isGuided ? request.guidance_scale : null,
+      noise,
+      async (done) => {
+        onStep(done, rows.length);
+        await new Promise((resolve) => setTimeout(resolve)); // lets messages in, one to stop perhaps
+        signal?.throwIfAborted();
+      },
+    );
     const pixels = await this.#run("vae_decoder", { latents: [latents, shape] });
-    if (!pixels.every(Number.isFinite)) throw new LDMError("The picture has values that are no numbers. Render it on the CPU, or with less guidance.");
+    if (!pixels.every(Number.isFinite))
+      throw new LDMError(
+        "The picture has values that are no numbers. Render it on the CPU, or with less guidance.",
+      );
+    const isFlat = pixels.every((value, i) => Math.abs(value - pixels[i % 3]) < 1 / 255);
     const rgb = Uint8ClampedArray.from(pixels, (value) => fround(value * 255)); // rounds half to even
-    const cut = encoded.map((text) => text.cut).filter(Boolean).join(" … ");
-    return { rgb: new Uint8Array(rgb.buffer), height, width, recipe: this.#recipe(request), cut };
+    const cut = encoded
+      .map((text) => text.cut)
+      .filter(Boolean)
+      .join(" … ");
+    return {
+      rgb: new Uint8Array(rgb.buffer),
+      height,
+      width,
+      recipe: this.#recipe(request),
+      cut,
+      isFlat,
+    };
   }
 
   #check(settings) {
@@ -111,24 +177,50 @@ export class Pipeline {
     const size = model.sample_size * model.scale_factor;
     const multiple = model.size_multiple * model.scale_factor;
     const request = {
-      negative_prompt: "", height: size, width: size, num_inference_steps: 50, guidance_scale: 1, eta: 0,
-      seed: Math.floor(Math.random() * (MAX_SEED + 1)), solver: "ddim", ...settings,
+      negative_prompt: "",
+      height: size,
+      width: size,
+      num_inference_steps: 50,
+      guidance_scale: 1,
+      eta: 0,
+      seed: Math.floor(Math.random() * (MAX_SEED + 1)),
+      solver: "ddim",
+      ...settings,
     };
     const require = (name, holds, accepted) => {
-      if (!holds) throw new LDMError(`\`${name}\` is ${JSON.stringify(request[name])}; ${accepted} is accepted.`);
+      if (!holds)
+        throw new LDMError(
+          `\`${name}\` is ${JSON.stringify(request[name])}; ${accepted} is accepted.`,
+        );
     };
+    for (const name of Object.keys(request))
+      require(name, SETTINGS.has(name), `one of ${[...SETTINGS].join(", ")}`);
     const isText = (text) => typeof text === "string" && isUnicode(text) && !text.includes("\0");
-    const isWithin = (value, low, high) => typeof value === "number" && value >= low && value <= high;
-    const isSize = (side) => Number.isInteger(side) && side > 0 && side <= MAX_PIXELS && side % multiple === 0;
+    const isWithin = (value, low, high) =>
+      typeof value === "number" && value >= low && value <= high;
+    const isSize = (side) =>
+      Number.isInteger(side) && side > 0 && side <= MAX_PIXELS && side % multiple === 0;
     const { num_inference_steps: steps, solver, eta } = request;
     const count = this.schedule.num_train_timesteps;
-    for (const name of ["prompt", "negative_prompt"]) require(name, isText(request[name]), "text without U+0000");
-    for (const name of ["height", "width"]) require(name, isSize(request[name]), `a multiple of ${multiple} up to ${MAX_PIXELS}`);
-    require("num_inference_steps", steps === "auto" || (Number.isInteger(steps) && isWithin(steps, 1, count)), `a whole number from 1 to ${count}, or auto,`);
-    require("guidance_scale", isWithin(request.guidance_scale, -10000, 10000), "a number from -10000 to 10000");
-    require("eta", isWithin(eta, 0, 1) && (eta === 0 || solver === "ddim"), "0, or with the solver ddim up to 1,");
-    require("seed", Number.isInteger(request.seed) && isWithin(request.seed, 0, MAX_SEED), `a whole number from 0 to ${MAX_SEED}`);
-    require("solver", ["ddim", "dpmsolver++", "fitted"].includes(solver), "ddim, dpmsolver++ or fitted");
+    for (const name of ["prompt", "negative_prompt"])
+      require(name, isText(request[name]), "text without U+0000");
+    for (const name of ["height", "width"])
+      require(name, isSize(request[name]), `a multiple of ${multiple} up to ${MAX_PIXELS}`);
+    require("num_inference_steps", steps === "auto" ||
+      (Number.isInteger(steps) &&
+        isWithin(steps, 1, count)), `a whole number from 1 to ${count}, or auto,`);
+    require("guidance_scale", isWithin(
+      request.guidance_scale,
+      -10000,
+      10000,
+    ), "a number from -10000 to 10000");
+    require("eta", isWithin(eta, 0, 1) &&
+      (eta === 0 || solver === "ddim"), "0, or with the solver ddim up to 1,");
+    require("seed", Number.isInteger(request.seed) &&
+      isWithin(request.seed, 0, MAX_SEED), `a whole number from 0 to ${MAX_SEED}`);
+    require("solver", ["ddim", "dpmsolver++", "fitted"].includes(
+      solver,
+    ), "ddim, dpmsolver++ or fitted");
     return request;
   }
 
@@ -141,15 +233,25 @@ export class Pipeline {
       request.solver_table = await tableDigest(table);
       return fittedRows(this.schedule, table);
     }
-    return solver === "ddim" ? this.schedule.ddimRows(steps, eta) : this.schedule.dpmsolverRows(steps);
+    return solver === "ddim"
+      ? this.schedule.ddimRows(steps, eta)
+      : this.schedule.dpmsolverRows(steps);
   }
 
   /** All that `ldm-engine generate --from-image` needs to render it again, with ONNX Runtime. */
   #recipe({ solver, ...settings }) {
     const later = solver === "ddim" ? {} : { solver };
     return {
-      ...settings, ...later, model: this.model.source, bundle: this.bundle.digest, runtime: "onnxruntime",
-      precision: "fp32", threads: null, batch_size: 1, device: "cpu", version: "browser",
+      ...settings,
+      ...later,
+      model: this.model.source,
+      bundle: this.bundle.digest,
+      runtime: "onnxruntime",
+      precision: "fp32",
+      threads: null,
+      batch_size: 1,
+      device: "cpu",
+      version: "browser",
     };
   }
 }
@@ -158,7 +260,11 @@ const sizeOf = (shape) => shape.reduce((a, b) => a * b);
 
 /** What `generate` gave as a PNG file, a Uint8Array. */
 export const pngOf = ({ rgb, width, height, recipe }) =>
-  encodePng(rgb, width, height, { Description: recipe.prompt, Software: "ldm-engine", "ldm-engine": JSON.stringify(recipe) });
+  encodePng(rgb, width, height, {
+    Description: recipe.prompt,
+    Software: "ldm-engine",
+    "ldm-engine": JSON.stringify(recipe),
+  });
 
 /**
  * Denoise `latents` in place; `predict(latents, i)` gives step i's prediction, with `guidance` the

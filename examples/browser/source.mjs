@@ -23,13 +23,18 @@ export class WebSource {
   async keepFor(digest) {
     this.cache = await globalThis.caches?.open(CACHE + digest).catch(() => undefined);
     this.digest = digest;
-    if (!this.cache) this.#onNotice("This browser keeps no files for this page: they are fetched again next time.");
+    if (!this.cache)
+      this.#onNotice(
+        "This browser keeps no files for this page: they are fetched again next time.",
+      );
   }
 
   /** As Bundle.open wants it; what a manifest lists (`check` is given) is kept, and read by one tab at a time. */
   async read(name, size, check) {
     if (!check || !this.cache) return this.#fetch(name, size, check);
-    const lock = navigator.locks ? (work) => navigator.locks.request(`${CACHE}${this.digest} ${name}`, work) : (work) => work();
+    const lock = navigator.locks
+      ? (work) => navigator.locks.request(`${CACHE}${this.digest} ${name}`, work)
+      : (work) => work();
     return lock(async () => (await this.#kept(name, check)) ?? this.#fetch(name, size, check));
   }
 
@@ -62,7 +67,7 @@ export class WebSource {
       const response = await fetch(this.#url + name, { signal: this.#signal, cache: "no-cache" });
       if (response.status === 404) return null;
       if (!response.ok) throw new Error(`the server answers ${response.status}`);
-      for (const reader = response.body.getReader(); ; ) {
+      for (const reader = response.body.getReader(); ;) {
         const { done, value } = await reader.read();
         if (done) break;
         parts.push(value);
@@ -71,7 +76,9 @@ export class WebSource {
       }
     } catch (error) {
       this.#signal?.throwIfAborted();
-      throw new LDMError(`${this.#url}${name} cannot be fetched: ${error.message}, after ${count} bytes. Files that are there already are kept; try again.`);
+      throw new LDMError(
+        `${this.#url}${name} cannot be fetched: ${error.message}, after ${count} bytes. Files that are there already are kept; try again.`,
+      );
     }
     const bytes = new Uint8Array(count);
     parts.reduce((at, part) => (bytes.set(part, at), at + part.length), 0);
@@ -88,7 +95,9 @@ export class WebSource {
       });
     } catch (error) {
       this.cache = null;
-      this.#onNotice(`The browser has no room to keep the bundle (${error.name}): it is fetched again next time.`);
+      this.#onNotice(
+        `The browser has no room to keep the bundle (${error.name}): it is fetched again next time.`,
+      );
     }
   }
 }

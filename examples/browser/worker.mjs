@@ -16,18 +16,35 @@ async function open({ url, provider }) {
   });
   const bundle = await Bundle.open(source);
   await source.keepFor(bundle.digest);
-  total = ["scheduler_config.json", "vocab.txt", ...PROGRAMS.flatMap((name) => [`${name}/model.onnx`, `${name}/model.onnx.data`])]
-    .reduce((sum, name) => sum + bundle.files[name].bytes, 0);
+  total = [
+    "scheduler_config.json",
+    "vocab.txt",
+    ...PROGRAMS.flatMap((name) => [`${name}/model.onnx`, `${name}/model.onnx.data`]),
+  ].reduce((sum, name) => sum + bundle.files[name].bytes, 0);
   const ort = await import(`${ORT}ort.${provider}.min.mjs`);
   ort.env.logLevel = "error"; // of shapes, which WebGPU leaves to the CPU, it would warn
   ort.env.wasm.wasmPaths = new URL(ORT, import.meta.url).href;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? navigator.hardwareConcurrency : 1;
-  if (!self.crossOriginIsolated) postMessage({ notice: "This page runs on one thread: it came without the headers that serve.py adds." });
-  pipe = await Pipeline.open(ort, bundle, { provider, onProgram: (name) => postMessage({ opening: name }) });
+  if (!self.crossOriginIsolated)
+    postMessage({
+      notice: "This page runs on one thread: it came without the headers that serve.py adds.",
+    });
+  pipe = await Pipeline.open(ort, bundle, {
+    provider,
+    onProgram: (name) => postMessage({ opening: name }),
+  });
   if (provider === "webgpu") await pipe.check(); // a browser's own driver computes there
   const { model, tables } = pipe;
   const side = model.sample_size * model.scale_factor;
-  return { opened: { source: model.source, side, multiple: model.size_multiple * model.scale_factor, guidances: tables.guidances, threads: ort.env.wasm.numThreads } };
+  return {
+    opened: {
+      source: model.source,
+      side,
+      multiple: model.size_multiple * model.scale_factor,
+      guidances: tables.guidances,
+      threads: ort.env.wasm.numThreads,
+    },
+  };
 }
 
 async function generate(settings) {
@@ -35,15 +52,28 @@ async function generate(settings) {
   const onStep = (done, steps) => postMessage({ done, steps });
   const image = await pipe.generate(settings, { onStep, signal: stopping.signal });
   const png = await pngOf(image);
-  return { image: { png, recipe: image.recipe, cut: image.cut, seconds: (performance.now() - start) / 1000 } };
+  return {
+    image: {
+      png,
+      recipe: image.recipe,
+      cut: image.cut,
+      isFlat: image.isFlat,
+      seconds: (performance.now() - start) / 1000,
+    },
+  };
 }
 
 /** What went wrong, in words. */
 function told(error) {
   if (error.name === "AbortError") return { stopped: true };
   const text = String(error?.message ?? error);
-  const isMemory = /bad_alloc|out of memory|allocation failed|memory access|Aborted\(/i.test(text) || error instanceof RangeError;
-  if (isMemory) return { error: `The browser's memory does not hold this: ${text}. Render a smaller picture, close other tabs, or take a smaller model.` };
+  const isMemory =
+    /bad_alloc|out of memory|allocation failed|memory access|Aborted\(/i.test(text) ||
+    error instanceof RangeError;
+  if (isMemory)
+    return {
+      error: `The browser's memory does not hold this: ${text}. Render a smaller picture, close other tabs, or take a smaller model.`,
+    };
   return { error: error instanceof LDMError ? text : `The browser failed: ${text}` };
 }
 

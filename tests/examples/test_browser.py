@@ -5,8 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -45,8 +49,8 @@ OLD_REQUEST = {
 }  # fmt: skip
 
 
-def _node(test, **environment):
-    """Run a file of Node's tests."""
+def _require_node():
+    """Fail, or skip where that is asked for, if a program or package is not installed."""
     if os.environ.get(SKIP) == "1":
         pytest.skip(f"{SKIP}=1")
     needed = [name for name in ("node", "chromium") if shutil.which(name) is None]
@@ -56,6 +60,11 @@ def _node(test, **environment):
             f"make browser-packages. To pass them over: {SKIP}=1.",
             pytrace=False,
         )
+
+
+def _node(test, **environment):
+    """Run a file of Node's tests."""
+    _require_node()
     done = subprocess.run(
         ["node", "--test", "--test-reporter", "spec", TESTS / test],
         env={**os.environ, **{name: str(value) for name, value in environment.items()}},
@@ -70,6 +79,19 @@ def _node(test, **environment):
 
 def test_the_shared_vectors():
     _node("vectors.test.mjs")
+
+
+def test_the_code_is_formatted():
+    prettier = PAGE / "node_modules/.bin/prettier"
+    _require_node()
+    done = subprocess.run(
+        [prettier, "--check", "--config", ".prettierrc.json", ".", TESTS],
+        cwd=PAGE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +142,47 @@ def test_a_saved_picture_carries_its_recipe(rendered, shapes_fp16_bundle, tmp_pa
     )  # fmt: skip
     (again,) = (np.asarray(Image.open(path)).astype(int) for path in tmp_path.iterdir())
     assert np.abs(again - np.asarray(Image.open(rendered / "node-2.png"))).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("path", sorted(PAGE.glob("*.mjs")), ids=lambda path: path.name)
+def test_twins_name_each_other(path):
+    comment = re.match(r"(//.*\n)+", path.read_text()).group().replace("\n//", "")
+    for name in re.findall(r"engine/ldm_engine/[\w/]+\.py", comment):
+        assert f"examples/browser/{path.name}" in (ROOT / name).read_text(), name
+
+
+@pytest.fixture
+def served(shapes_fp16_bundle):
+    """The address of ``serve.py``."""
+    command = [sys.executable, PAGE / "serve.py", shapes_fp16_bundle.path, "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        yield process.stdout.readline().strip()
+        process.terminate()
+
+
+def test_serve_serves_page_and_bundle_and_isolates_them(served, shapes_fp16_bundle):
+    for path, file in {
+        "": PAGE / "index.html",
+        "worker.mjs": PAGE / "worker.mjs",
+        "bundle/unet/model.onnx": shapes_fp16_bundle.path / "unet/model.onnx",
+    }.items():
+        with urlopen(served + path) as response:
+            assert response.read() == file.read_bytes()
+            assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+            assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+    for path in ("bundle/../../README.md", "bundle/%2e%2e/%2e%2e/README.md", "bundle/none"):
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(served + path)
+
+
+def test_serve_refuses_what_is_no_bundle(tmp_path):
+    done = subprocess.run(
+        [sys.executable, PAGE / "serve.py", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "is no bundle: it has no bundle.json. Export one with" in done.stderr
 
 
 def test_what_the_page_loads_is_small():

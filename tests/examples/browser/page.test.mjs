@@ -15,9 +15,15 @@ import { Pipeline, pngOf } from "../../../examples/browser/ldm.mjs";
 const PAGE = fileURLToPath(new URL("../../../examples/browser/", import.meta.url));
 const { LDM_BUNDLE, LDM_OLD_BUNDLE, LDM_REQUESTS, LDM_OUTPUT, LDM_CHROMIUM } = process.env;
 const { requests: REQUESTS, old: OLD_REQUEST } = JSON.parse(await readFile(LDM_REQUESTS, "utf8"));
-const TYPES = { ".html": "text/html", ".mjs": "text/javascript", ".json": "application/json", ".wasm": "application/wasm" };
+const TYPES = {
+  ".html": "text/html",
+  ".mjs": "text/javascript",
+  ".json": "application/json",
+  ".wasm": "application/wasm",
+};
 const WAIT = { timeout: 30000 };
-const load = (name) => import(new URL(`../../../examples/browser/node_modules/${name}`, import.meta.url));
+const load = (name) =>
+  import(new URL(`../../../examples/browser/node_modules/${name}`, import.meta.url));
 
 let server, browser, origin, seen, tamper, isolated;
 
@@ -28,7 +34,10 @@ async function answer(request, response) {
   const root = Object.keys(roots).find((prefix) => path.startsWith(prefix));
   const file = join(roots[root], path.slice(root.length) || "index.html");
   seen.push(path);
-  const isThere = await stat(file).then((found) => found.isFile(), () => false);
+  const isThere = await stat(file).then(
+    (found) => found.isFile(),
+    () => false,
+  );
   if (!isThere) return response.writeHead(404).end();
   const body = await readFile(file);
   response.setHeader("Content-Type", TYPES[extname(file)] ?? "application/octet-stream");
@@ -78,18 +87,29 @@ async function openPage(context, address = origin) {
 }
 
 /** Wait until the page is done with what it does. */
-const settled = (page) => page.waitForFunction(() => document.getElementById("stop").disabled && !document.getElementById("render").disabled, null, WAIT);
+const settled = (page) =>
+  page.waitForFunction(
+    () => document.getElementById("stop").disabled && !document.getElementById("render").disabled,
+    null,
+    WAIT,
+  );
 const textOf = (page, id) => page.textContent(`#${id}`);
 
 async function fill(page, settings) {
   const fields = {
-    prompt: ["textbox", "Prompt"], negative_prompt: ["textbox", "Negative prompt"], guidance_scale: ["spinbutton", "Guidance"],
-    num_inference_steps: ["spinbutton", "Steps"], seed: ["spinbutton", "Seed"], width: ["spinbutton", "Width"], height: ["spinbutton", "Height"],
+    prompt: ["textbox", "Prompt"],
+    negative_prompt: ["textbox", "Negative prompt"],
+    guidance_scale: ["spinbutton", "Guidance"],
+    num_inference_steps: ["spinbutton", "Steps"],
+    seed: ["spinbutton", "Seed"],
+    width: ["spinbutton", "Width"],
+    height: ["spinbutton", "Height"],
   };
   await page.getByLabel("Solver").selectOption(settings.solver ?? "ddim");
   await page.getByLabel("A new seed").uncheck();
   for (const [setting, [role, name]] of Object.entries(fields)) {
-    if (setting in settings) await page.getByRole(role, { name, exact: true }).fill(String(settings[setting]));
+    if (setting in settings)
+      await page.getByRole(role, { name, exact: true }).fill(String(settings[setting]));
   }
 }
 
@@ -165,7 +185,11 @@ inBrowser("a kept file that was damaged is fetched again", async (context) => {
   });
   seen = [];
   await openPage(context);
-  assert.deepEqual(seen.filter((path) => path.startsWith("/bundle/")).sort(), ["/bundle/bundle.json", "/bundle/solvers.json", "/bundle/vocab.txt"]);
+  assert.deepEqual(seen.filter((path) => path.startsWith("/bundle/")).sort(), [
+    "/bundle/bundle.json",
+    "/bundle/solvers.json",
+    "/bundle/vocab.txt",
+  ]);
 });
 
 inBrowser("a browser without room renders all the same", async (context) => {
@@ -187,7 +211,8 @@ inBrowser("a file that is altered, and one that is missing", async (context) => 
   };
   const page = await openPage(context);
   assert.match(await textOf(page, "error"), /unet\/model\.onnx\.data is damaged/);
-  tamper = async (path, body, response) => path.endsWith("vae_decoder/model.onnx") && response.writeHead(404).end();
+  tamper = async (path, body, response) =>
+    path.endsWith("vae_decoder/model.onnx") && response.writeHead(404).end();
   await page.getByRole("button", { name: "Open again" }).click();
   await settled(page);
   assert.match(await textOf(page, "error"), /vae_decoder\/model\.onnx is missing/);
@@ -206,12 +231,18 @@ inBrowser("a download that breaks off, and goes on later where it was", async (c
     return true;
   };
   const page = await openPage(context);
-  assert.match(await textOf(page, "error"), /unet\/model\.onnx\.data cannot be fetched: .*after \d+ bytes/);
+  assert.match(
+    await textOf(page, "error"),
+    /unet\/model\.onnx\.data cannot be fetched: .*after \d+ bytes/,
+  );
   [seen, tamper] = [[], async () => false];
   await page.getByRole("button", { name: "Open again" }).click();
   await settled(page);
   assert.equal(await textOf(page, "status"), "Ready");
-  assert.ok(!seen.some((path) => path.includes("text_encoder")), "what was there is not fetched again");
+  assert.ok(
+    !seen.some((path) => path.includes("text_encoder")),
+    "what was there is not fetched again",
+  );
 });
 
 inBrowser("a download and a picture are stopped", async (context) => {
@@ -223,7 +254,11 @@ inBrowser("a download and a picture are stopped", async (context) => {
   };
   const page = await context.newPage();
   await page.goto(origin);
-  await page.waitForFunction(() => /Fetching/.test(document.getElementById("status").textContent), null, WAIT);
+  await page.waitForFunction(
+    () => /Fetching/.test(document.getElementById("status").textContent),
+    null,
+    WAIT,
+  );
   await page.getByRole("button", { name: "Stop" }).click();
   await settled(page);
   assert.equal(await textOf(page, "status"), "Stopped");
@@ -232,7 +267,11 @@ inBrowser("a download and a picture are stopped", async (context) => {
   await settled(page);
   await fill(page, { num_inference_steps: 900 });
   await page.getByRole("button", { name: "Render" }).click();
-  await page.waitForFunction(() => /Step 2 of 900/.test(document.getElementById("status").textContent), null, WAIT);
+  await page.waitForFunction(
+    () => /Step 2 of 900/.test(document.getElementById("status").textContent),
+    null,
+    WAIT,
+  );
   await page.getByRole("button", { name: "Stop" }).click();
   await settled(page);
   assert.equal(await textOf(page, "status"), "Stopped");
@@ -242,7 +281,10 @@ inBrowser("a download and a picture are stopped", async (context) => {
 });
 
 inBrowser("where there is no bundle, no WebGPU, or no way to hash", async (context) => {
-  assert.match(await textOf(await openPage(context, `${origin}/?bundle=none`), "error"), /There is no bundle at .*none\/: no bundle\.json is there/);
+  assert.match(
+    await textOf(await openPage(context, `${origin}/?bundle=none`), "error"),
+    /There is no bundle at .*none\/: no bundle\.json is there/,
+  );
   const page = await openPage(context);
   await page.evaluate(() => Object.defineProperty(navigator, "gpu", { value: undefined }));
   await page.getByLabel("Runs on").selectOption("webgpu");
@@ -256,7 +298,10 @@ inBrowser("what a request cannot be", async (context) => {
   const page = await openPage(context);
   await fill(page, { num_inference_steps: 1, guidance_scale: 100000 });
   await render(page);
-  assert.match(await textOf(page, "error"), /`guidance_scale` is 100000; a number from -10000 to 10000 is accepted/);
+  assert.match(
+    await textOf(page, "error"),
+    /`guidance_scale` is 100000; a number from -10000 to 10000 is accepted/,
+  );
   await fill(page, { guidance_scale: 1, prompt: "a red circle ".repeat(40) });
   await render(page);
   assert.match(await textOf(page, "facts"), /this has no effect: “(a )?(red )?circle/);

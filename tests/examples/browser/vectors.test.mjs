@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { Bundle, LDMError, sha256 } from "../../../examples/browser/bundle.mjs";
 import { Tables, fittedRows, tableDigest } from "../../../examples/browser/fitted.mjs";
-import { denoise } from "../../../examples/browser/ldm.mjs";
+import { Pipeline, denoise } from "../../../examples/browser/ldm.mjs";
 import { NoiseStream } from "../../../examples/browser/noise.mjs";
 import { NoiseSchedule } from "../../../examples/browser/schedule.mjs";
 import { Tokenizer } from "../../../examples/browser/tokenizer.mjs";
@@ -34,7 +34,8 @@ async function sealed(content, key) {
 }
 
 /** Rows as the loop applies them: numbers become float32. */
-const asApplied = (rows) => rows.map(({ timestep, p, q, a, b, s }) => [timestep, ...[p, q, a, ...b, s].map(Math.fround)]);
+const asApplied = (rows) =>
+  rows.map(({ timestep, p, q, a, b, s }) => [timestep, ...[p, q, a, ...b, s].map(Math.fround)]);
 
 test("noise, as float32", () => {
   for (const { seed, draws } of vectors("noise.json")) {
@@ -52,9 +53,13 @@ for (const vector of vectors("solvers.json")) {
   test(`rows of ${solver}, ${vector.file}, eta ${eta}, ${timesteps.length} timesteps, ${steps} steps`, () => {
     const schedule = new NoiseSchedule(config);
     const given = timesteps.length ? timesteps : undefined;
-    const found = solver === "ddim" ? schedule.ddimRows(steps, eta, given) : schedule.dpmsolverRows(steps, given);
+    const found =
+      solver === "ddim"
+        ? schedule.ddimRows(steps, eta, given)
+        : schedule.dpmsolverRows(steps, given);
     // Of long schedules the vectors hold the first and the last five rows.
-    const kept = steps > 50 && rows.length === 10 ? [...found.slice(0, 5), ...found.slice(-5)] : found;
+    const kept =
+      steps > 50 && rows.length === 10 ? [...found.slice(0, 5), ...found.slice(-5)] : found;
     assert.deepEqual(asApplied(kept), asApplied(rows));
   });
 }
@@ -64,16 +69,29 @@ test("scheduler configs", () => {
   for (const { set, named } of cases) {
     const make = () => new NoiseSchedule({ ...config, ...set });
     const isSame = Object.entries(set).some(([key, value]) => value === config[key]);
-    if (named === null || isSame) make(); // 1000.0, which is a whole number here
-    else assert.throws(make, (error) => error instanceof LDMError && named.every((name) => error.message.includes(`\`${name}\``)), JSON.stringify(set));
+    if (named === null || isSame)
+      make(); // 1000.0, which is a whole number here
+    else
+      assert.throws(
+        make,
+        (error) =>
+          error instanceof LDMError && named.every((name) => error.message.includes(`\`${name}\``)),
+        JSON.stringify(set),
+      );
   }
 });
 
 const TOKENS = vectors("tokenizer.json");
 const VOCABULARY = read("wordpiece_vocab.txt");
 const tokenizerOf = async (section, vocabSize) => {
-  const manifest = await openManifest(withOnnx({ ...vectors("manifests.json").base, tokenizer: section }));
-  return new Tokenizer(VOCABULARY, { token_length: TOKENS.token_length, vocab_size: vocabSize }, manifest.tokenizer);
+  const manifest = await openManifest(
+    withOnnx({ ...vectors("manifests.json").base, tokenizer: section }),
+  );
+  return new Tokenizer(
+    VOCABULARY,
+    { token_length: TOKENS.token_length, vocab_size: vocabSize },
+    manifest.tokenizer,
+  );
 };
 
 function assertIds(tokenizer, text, ids, cutBytes = 0) {
@@ -85,8 +103,12 @@ function assertIds(tokenizer, text, ids, cutBytes = 0) {
 
 for (const kind of ["uncased", "cased"]) {
   test(`tokens, ${kind}`, async () => {
-    const tokenizer = await tokenizerOf({ kind: "wordpiece", lowercase: kind === "uncased" }, TOKENS.vocab_size);
-    for (const entry of TOKENS.texts) assertIds(tokenizer, entry.text, entry[kind], entry[`${kind}_cut_bytes`]);
+    const tokenizer = await tokenizerOf(
+      { kind: "wordpiece", lowercase: kind === "uncased" },
+      TOKENS.vocab_size,
+    );
+    for (const entry of TOKENS.texts)
+      assertIds(tokenizer, entry.text, entry[kind], entry[`${kind}_cut_bytes`]);
   });
 }
 
@@ -105,20 +127,26 @@ async function openManifest(content) {
 
 /** The formats of `base`, which has OpenVINO's, as ONNX files. */
 function withOnnx(manifest) {
-  const text = JSON.stringify(manifest).replaceAll("openvino_model.xml", "model.onnx").replaceAll("openvino_model.bin", "model.onnx.data");
+  const text = JSON.stringify(manifest)
+    .replaceAll("openvino_model.xml", "model.onnx")
+    .replaceAll("openvino_model.bin", "model.onnx.data");
   return JSON.parse(text.replaceAll('"openvino":{"files"', '"onnx":{"files"'));
 }
 
 const MANIFESTS = vectors("manifests.json");
 const refused = (error) => error instanceof LDMError;
 /** Whether a case changes a number only as Python sees it: 2.0 is the whole number 2 here. */
-const isSame = (vector, base) => vector.path?.length > 0 && JSON.stringify(changed(base, vector)) === JSON.stringify(base);
+const isSame = (vector, base) =>
+  vector.path?.length > 0 && JSON.stringify(changed(base, vector)) === JSON.stringify(base);
 
 /** What only Python and C++ read: other files and runtimes than ONNX's, and another way to write a path. */
-const OF_OTHERS = /versions|reference\.json|files\.(\.\.|xxx)|name of 255|openvino|tensorrt|formats|vae_encoder/;
+const OF_OTHERS =
+  /versions|reference\.json|files\.(\.\.|xxx)|name of 255|openvino|tensorrt|formats|vae_encoder/;
 
 test("manifests", async () => {
-  const read = MANIFESTS.cases.filter(({ name = "", path }) => !OF_OTHERS.test(name) && path?.[1] !== "openvino");
+  const read = MANIFESTS.cases.filter(
+    ({ name = "", path }) => !OF_OTHERS.test(name) && path?.[1] !== "openvino",
+  );
   assert.ok(read.length > 150);
   for (const vector of read) {
     const { base = "base", error, text, repeat, seal = true } = vector;
@@ -158,7 +186,9 @@ test("solvers.json", async () => {
   }
 });
 
-for (const [i, vector] of vectors("loop.json").filter(({ known }) => known === null).entries()) {
+for (const [i, vector] of vectors("loop.json")
+  .filter(({ known }) => known === null)
+  .entries()) {
   test(`the loop, to the last bit, ${i}`, async () => {
     const size = vector.latents.length / vector.seeds.length;
     const part = (values, image) => values.slice(image * size, (image + 1) * size);
@@ -166,7 +196,11 @@ for (const [i, vector] of vectors("loop.json").filter(({ known }) => known === n
       const predict = (_, step) => {
         const all = vector.noise_pred[step];
         const isGuided = all.length > vector.latents.length;
-        return Float32Array.from(isGuided ? [...part(all, image), ...part(all, vector.seeds.length + image)] : part(all, image));
+        return Float32Array.from(
+          isGuided
+            ? [...part(all, image), ...part(all, vector.seeds.length + image)]
+            : part(all, image),
+        );
       };
       const noise = new NoiseStream(seed);
       const latents = Float32Array.from(part(vector.latents, image));
@@ -176,12 +210,46 @@ for (const [i, vector] of vectors("loop.json").filter(({ known }) => known === n
   });
 }
 
+test("requests that are refused", async () => {
+  const pipe = Object.assign(new Pipeline(), {
+    model: vectors("requests.json").model,
+    schedule: new NoiseSchedule(vectors("requests.json").scheduler),
+  });
+  // Lists are Python's, and pictures, timesteps and noted tables are no settings here; "auto" needs tables.
+  const isScalar = ({ arguments: given }) =>
+    Object.values(given).every((value) => typeof value !== "object" || value === null);
+  const cases = vectors("requests.json").cases.filter(
+    (vector) => vector.error !== null && isScalar(vector),
+  );
+  assert.ok(cases.length > 40);
+  for (const { arguments: given } of cases) {
+    const settings = Object.fromEntries(
+      Object.entries(given).map(([name, value]) => [
+        name,
+        { nan: NaN, inf: Infinity }[value] ?? value,
+      ]),
+    );
+    pipe.tables = await Tables.read(null, "", pipe.schedule);
+    await assert.rejects(
+      pipe.generate({ prompt: "a", ...settings }),
+      refused,
+      JSON.stringify(given),
+    );
+  }
+});
+
 test("a bundle whose export measured ONNX Runtime outside its tolerance", async () => {
   const manifest = withOnnx(MANIFESTS.base);
-  const measured = (program, error) => ({ ...manifest, parity: { onnxruntime: { fp32: { [program]: { relative_l2_error: error, tolerance: 1e-3 } } } } });
+  const measured = (program, error) => ({
+    ...manifest,
+    parity: { onnxruntime: { fp32: { [program]: { relative_l2_error: error, tolerance: 1e-3 } } } },
+  });
   await openManifest(measured("unet", 1e-3));
   await openManifest(measured("vae_encoder", 1));
-  await assert.rejects(openManifest(measured("unet", 1e300)), /measured unet outside its tolerance/);
+  await assert.rejects(
+    openManifest(measured("unet", 1e300)),
+    /measured unet outside its tolerance/,
+  );
 });
 
 test("files that are missing, cut short or altered", async () => {
