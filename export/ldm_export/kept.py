@@ -16,7 +16,7 @@ from pathlib import Path
 from ldm_engine.bundle.bundle import MANIFEST
 from ldm_engine.errors import DownloadError, OutputError, RuntimeUnavailableError
 from ldm_engine.machine.cache import cache_folder
-from ldm_engine.machine.cache_entries import BUNDLES
+from ldm_engine.machine.cache_entries import BUNDLES, export_lock
 from ldm_engine.machine.files import held, stamp_file
 from ldm_engine.machine.signals import handlers_kept
 from ldm_engine.runtimes.paddle_predictor import import_remedy
@@ -54,7 +54,7 @@ def exported(source: str, begin: Progress, note: Progress) -> Path:
     bundle = folder / "bundle"
     if not (bundle / MANIFEST).is_file():
         begin("waiting for another export")
-        with held(folder.parent):
+        with held(export_lock(folder.parent)):
             for part in folder.glob(".bundle.*"):  # of an export that was killed
                 shutil.rmtree(part, ignore_errors=True)
             try:

@@ -22,6 +22,7 @@ from ldm_engine.errors import (
     RuntimeUnavailableError,
 )
 from ldm_engine.machine.cache import VARIABLE
+from ldm_engine.machine.cache_entries import cache_entries
 from ldm_export import exporter, hub, kept
 
 ID = "CompVis/ldm-text2im-large-256"
@@ -137,7 +138,8 @@ def test_a_failed_export_leaves_nothing_to_be_opened(tiny_checkpoint, own_cache,
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             kept.exported(str(tiny_checkpoint), silent, silent)
-    assert not list(own_cache.iterdir())
+    assert [path.name for path in own_cache.iterdir()] == [".lock"]
+    assert not list(cache_entries())
 
 
 def test_another_checkpoint_or_version_is_exported_anew(tiny_checkpoint, tmp_path, monkeypatch):

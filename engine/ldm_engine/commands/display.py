@@ -138,7 +138,7 @@ def _log() -> Iterator[Show]:
         latest = progress
 
     def log() -> None:
-        _tell(f"{time.strftime('%T')} {_describe(latest)}")
+        _tell(f"{time.strftime('%H:%M:%S')} {_describe(latest)}")
 
     def log_on() -> None:
         while not ended.wait(LOG_EVERY_S):

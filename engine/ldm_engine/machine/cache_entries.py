@@ -13,6 +13,7 @@ from .cache import cache_root
 from .files import held, reason
 
 BUNDLES = "bundles"
+_LOCK = ".lock"
 #: Every kind of entry, and what it is. Nothing else in the folder is listed or removed.
 KINDS = {
     BUNDLES: "bundle exported from a checkpoint",
@@ -47,11 +48,18 @@ def cache_entries() -> Iterator[Entry]:
         folder = root / kind  # type: ignore[operator]
         if not folder.is_dir() or folder.is_symlink():
             continue
-        children = sorted(folder.iterdir())
+        children = sorted(child for child in folder.iterdir() if child.name != _LOCK)
         folders = [child for child in children if child.is_dir() and not child.is_symlink()]
         for path in folders or [folder] * bool(children):
             with suppress(OSError):  # another process has just removed it
                 yield Entry(kind, path, _bytes(path), path.stat().st_mtime)
+
+
+def export_lock(folder: Path) -> Path:
+    """The file in the `folder` of bundles that whoever exports one into it holds."""
+    path = folder / _LOCK
+    path.touch()
+    return path
 
 
 def _bytes(folder: Path) -> int:
@@ -67,7 +75,7 @@ def remove_entry(entry: Entry) -> None:
     """
     try:
         if entry.kind == BUNDLES:
-            with held(entry.path.parent, wait=False):
+            with held(export_lock(entry.path.parent), wait=False):
                 shutil.rmtree(entry.path)
         else:
             shutil.rmtree(entry.path)

@@ -12,7 +12,7 @@ from conftest import ROOT
 from ldm_engine.commands.main import cli
 from ldm_engine.errors import InvalidArgumentError, OutputError
 from ldm_engine.machine.cache import VARIABLE, cache_folder
-from ldm_engine.machine.cache_entries import KINDS, cache_entries, remove_entry
+from ldm_engine.machine.cache_entries import KINDS, cache_entries, export_lock, remove_entry
 from ldm_engine.machine.files import held
 
 
@@ -110,7 +110,10 @@ def test_what_is_not_ours_stays(filled, tmp_path):
 
 def test_a_bundle_is_not_removed_under_an_export(filled):
     (bundle,) = (entry for entry in cache_entries() if entry.kind == "bundles")
-    with held(filled / "bundles"), pytest.raises(OutputError, match="exports a bundle"):
+    with (
+        held(export_lock(filled / "bundles")),
+        pytest.raises(OutputError, match="exports a bundle"),
+    ):
         remove_entry(bundle)
     remove_entry(bundle)
     remove_entry(bundle)  # another process was first
