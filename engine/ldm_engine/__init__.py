@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .bundle.bundle import Bundle
     from .bundle.manifest import open_bundle
     from .errors import LDMEngineError
-    from .rendering.call import render
+    from .rendering.call import RenderRun, render
     from .sampling.outpainting import outpainting
     from .sampling.output import ImagePipelineOutput
     from .sampling.pipeline import LDMTextToImagePipeline
@@ -33,6 +33,7 @@ else:  # later, so that the command handles signals before it imports anything t
             "LDMTextToImagePipeline": "sampling.pipeline",
             "NoiseSchedule": "sampling.schedule",
             "PromptTruncatedWarning": "sampling.tokenizer",
+            "RenderRun": "rendering.call",
             "errors": "",
             "open_bundle": "bundle.manifest",
             "outpainting": "sampling.outpainting",
@@ -48,6 +49,7 @@ __all__ = [
     "LDMTextToImagePipeline",
     "NoiseSchedule",
     "PromptTruncatedWarning",
+    "RenderRun",
     "__version__",
     "errors",
     "open_bundle",
