@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .sampling.outpainting import outpainting
     from .sampling.pipeline import FlatImageWarning, ImagePipelineOutput, LDMTextToImagePipeline
     from .sampling.schedule import NoiseSchedule
-    from .sampling.tokenizer import PromptTruncatedWarning
+    from .sampling.tokenizer import PromptTruncatedWarning, UnknownWordsWarning
 else:  # later, so that the command handles signals before it imports anything that takes time
     __getattr__ = attributes(
         __name__,
@@ -31,6 +31,7 @@ else:  # later, so that the command handles signals before it imports anything t
             "LDMTextToImagePipeline": "sampling.pipeline",
             "NoiseSchedule": "sampling.schedule",
             "PromptTruncatedWarning": "sampling.tokenizer",
+            "UnknownWordsWarning": "sampling.tokenizer",
             "errors": "",
             "open_bundle": "bundle.manifest",
             "outpainting": "sampling.outpainting",
@@ -46,6 +47,7 @@ __all__ = [
     "LDMTextToImagePipeline",
     "NoiseSchedule",
     "PromptTruncatedWarning",
+    "UnknownWordsWarning",
     "__version__",
     "errors",
     "open_bundle",

@@ -6,10 +6,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from threading import Event, Thread
+from typing import Any
 
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -38,12 +39,26 @@ def shown(as_json: bool) -> Iterator[Show]:
             yield show
 
 
-def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
+@dataclass
+class Reading:
+    """Prompts of a run that the model does not read as they stand."""
+
+    truncated: int = 0
+    with_unknown_words: int = 0
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Count an image's prompt."""
+        self.truncated += record["prompt_truncated"]
+        self.with_unknown_words += bool(record["unknown_words"])
+
+
+def print_summary(summary: Summary, reading: Reading, as_json: bool) -> None:
     """What the run came to."""
     progress = summary.progress
     if as_json:
         facts = {n: getattr(summary, n) for n in ("output", "gallery", "stopped", "changed")}
-        if fault := _print_json("summary", progress, **facts, prompts_truncated=truncated):
+        facts |= {f"prompts_{name}": count for name, count in asdict(reading).items()}
+        if fault := _print_json("summary", progress, **facts):
             _tell(f"{fault}; the run is complete without it.")
             _let_go()
         return
@@ -54,9 +69,12 @@ def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
     if progress.failed:
         noun = "failure is" if progress.failed == 1 else "failures are"
         lines.append(f"{progress.failed} {noun} listed in {summary.failures} there")
-    if truncated:
-        noun = "prompt was" if truncated == 1 else "prompts were"
-        lines.append(f"{truncated} {noun} longer than the model takes and cut off")
+    if count := reading.truncated:
+        noun = "prompt was" if count == 1 else "prompts were"
+        lines.append(f"{count} {noun} longer than the model takes and cut off")
+    if count := reading.with_unknown_words:
+        noun = "prompt has" if count == 1 else "prompts have"
+        lines.append(f"{count} {noun} words that the model has no token for, named in the records")
     if summary.gallery:
         lines.append(f"look at {summary.gallery}")
     console.out.print(console.plain("; ".join(lines) + "."))

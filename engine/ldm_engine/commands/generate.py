@@ -37,7 +37,13 @@ _FOLDER = click.Path(path_type=Path)
     help="Instead of a PROMPT: render the image FILE again from its recipe, pixel for pixel; with "
     "the --image, --mask and --outpaint that it was made from.",
 )
-@click.option("-o", "--output", type=_FOLDER, default=Path(), help="Folder for the pictures.")
+@click.option(
+    "-o",
+    "--output",
+    type=_FOLDER,
+    default=Path(),
+    help="Folder for the pictures. Default: the working directory.",
+)
 @settings_options
 @click.option(
     "--outpaint",

@@ -17,24 +17,21 @@ from ..rendering.options import EXECUTORS, LAYOUTS, RunOptions
 from ..rendering.run import Run
 from ..runtimes.choice import MAX_THREADS
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
-from ..sampling.request import MAX_BATCH
 from ..sampling.settings import common_settings
 from . import console
-from .display import print_summary, shown
-from .options import runtime_options, settings_options
-
-
-def _batch_size(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    """``auto`` as None."""
-    if value == "auto":
-        return None
-    return int(click.IntRange(1, MAX_BATCH)(value, parameter, context))
+from .display import Reading, print_summary, shown
+from .options import NumberOrWord, runtime_options, settings_options
 
 
 @click.command()
 @click.argument("bundle")
 @click.argument("jobs")
-@click.option("-o", "--output", required=True, help="Folder or fsspec URL for all that comes out.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    help="Folder or fsspec URL for all that comes out; it must be given.",
+)
 @click.option("--jobs-format", type=click.Choice(FORMATS), help="Default: by the name's ending.")
 @click.option("--strict", is_flag=True, help="Render nothing if any row cannot be rendered.")
 @click.option(
@@ -69,7 +66,7 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
 )
 @click.option(
     "--batch-size",
-    callback=_batch_size,
+    type=NumberOrWord("auto"),
     default="auto",
     show_default=True,
     help="auto measures for a moment which is fastest.",
@@ -115,6 +112,8 @@ def render(
     goes on where it was when the same command is started again.
     """
     settings = {setting.name: options.pop(setting.name) for setting in common_settings()}
+    if options["batch_size"] == "auto":
+        options["batch_size"] = None
     run_options = RunOptions(**options)
     with ExitStack() as spool:
         folder = None
@@ -140,12 +139,12 @@ def _render(
     spool: ExitStack,
     folder: str | None,
 ) -> None:
-    truncated = 0
+    reading = Reading()
     try:
         with console.stoppable() as should_stop, shown(json_progress) as show:
             run = Run(bundle, jobs, defaults, run_options, show, should_stop, folder)
             for record in run.records():
-                truncated += record["prompt_truncated"]
+                reading.add(record)
     except KeyboardInterrupt:
         # The second one: files appear whole or not at all, so there is nothing to wait for.
         spool.close()
@@ -154,7 +153,7 @@ def _render(
     summary = run.summary
     if summary is None:
         raise LDMEngineError("The run ended before it began. Start it again.")
-    print_summary(summary, truncated, json_progress)
+    print_summary(summary, reading, json_progress)
     if summary.stopped:
         raise KeyboardInterrupt
     progress = summary.progress

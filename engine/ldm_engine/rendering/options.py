@@ -141,7 +141,8 @@ class RunOptions:
             if name == "batch_size" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                yield f"`{name}` is {value!r}; {low} to {high} is accepted."
+                word = ", or auto," if name == "batch_size" else ""
+                yield f"`{name}` is {value!r}; {low} to {high}{word} is accepted."
 
 
 def _faults(parse: Callable[[str], object], text: str) -> Iterator[str]:

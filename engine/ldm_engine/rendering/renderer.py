@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +29,14 @@ from ..sampling.pixels import is_flat, non_finite_rows, to_pil
 from ..sampling.recipes import IMAGE_FORMATS, Recipe, encode_image
 from ..sampling.request import Request
 from ..sampling.settings import settings_hash
-from ..sampling.tokenizer import PromptTruncatedWarning
+from ..sampling.tokenizer import PromptTruncatedWarning, UnknownWordsWarning
 from .jobs.loaded import Loaded, load
 from .jobs.rows import Task
 from .plan import Batch, batch_request
 from .records import Outcome, failure, picture_failure, record
 
 IMAGES = "images"
+_MAX_WORDS = 500  #: characters of unknown words in a record
 #: Called with a batch's outcomes when its images are there; may be in another thread.
 Commit = Callable[[Sequence[Outcome]], None]
 
@@ -70,7 +72,7 @@ class _Drawn:
     pixels: NDArray[np.float32] | None  # [1, H, W, 3]; None: it is unusable
     fault: str  # what was wrong, in the run's precision if `pixels` came out in fp32
     recipe: Recipe
-    is_truncated: bool  # the prompt was longer than the model takes
+    reading: Mapping[str, Any]  # what the model does not read of the prompt, as records have it
     notice: str  # what was done to its picture
     loop_s: float  # its share of the batch's
     decode_s: float
@@ -130,25 +132,26 @@ class Renderer:
         # Whose picture cannot be read keeps its row, so that the others keep theirs.
         tasks = [readable[0] if one.fault else one.task for one in loaded]
         request = batch_request(self._opened, tasks, batch.rows)
-        latents, truncated = self._denoise(batch, request)
+        latents, remarks = self._denoise(batch, request)
         loop_s = (time.perf_counter() - start) / len(batch.tasks)
         return [
             picture_failure(one.source, one.fault)
             if one.fault
             else self._draw_one(
                 one, latents[row : row + 1], request.inputs[row : row + 1],
-                batch.batch_size, truncated, loop_s,
+                batch.batch_size, remarks, loop_s,
             )
             for row, one in wanted
         ]  # fmt: skip
 
     def _denoise(
         self, batch: Batch, request: Request
-    ) -> tuple[NDArray[np.float32], frozenset[str]]:
-        """Latents [B, 4, h, w], and the prompts that were longer than the model takes."""
+    ) -> tuple[NDArray[np.float32], Sequence[Warning]]:
+        """Latents [B, 4, h, w], and what the tokenizer remarked of the prompts."""
         with warnings.catch_warnings(record=True) as caught:
             # They stand in the records: a million of them would fill memory and terminal.
-            warnings.simplefilter("always", PromptTruncatedWarning)
+            for category in (PromptTruncatedWarning, UnknownWordsWarning):
+                warnings.simplefilter("always", category)
             try:
                 latents = self.pipe.denoise(request)
             except LDMEngineError as error:
@@ -156,10 +159,7 @@ class Renderer:
                 raise LDMEngineError(
                     f"{error} It was a batch with row {rows} of the jobs."
                 ) from error
-        messages = (w.message for w in caught)
-        return latents, frozenset(
-            message.prompt for message in messages if isinstance(message, PromptTruncatedWarning)
-        )
+        return latents, [w.message for w in caught if isinstance(w.message, Warning)]
 
     def _draw_one(
         self,
@@ -167,7 +167,7 @@ class Renderer:
         latents: NDArray[np.float32],
         inputs: Sequence[Input],
         batch_size: int,
-        truncated: frozenset[str],
+        remarks: Sequence[Warning],
         loop_s: float,
     ) -> _Drawn:
         start = time.perf_counter()
@@ -178,8 +178,8 @@ class Renderer:
             fault = f"{fault}, and in fp32 {fault_in_fp32}"
         decode_s = time.perf_counter() - start
         task = one.source
-        is_truncated = task.values["prompt"] in truncated
-        return _Drawn(task, pixels, fault, recipe, is_truncated, one.notice, loop_s, decode_s)
+        reading = _reading(task.values["prompt"], remarks)
+        return _Drawn(task, pixels, fault, recipe, reading, one.notice, loop_s, decode_s)
 
     def _render_in_fp32(self, task: Task) -> tuple[NDArray[np.float32] | None, Recipe, str]:
         """Render one image once more, with little memory beside what the run takes."""
@@ -187,7 +187,7 @@ class Renderer:
         if self._in_fp32 is None:
             self._in_fp32 = LDMTextToImagePipeline.from_opened(opened, "sequential")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PromptTruncatedWarning)
+            warnings.simplefilter("ignore")  # what it says was said before
             request = batch_request(opened, [task], 1)
             latents = self._in_fp32.denoise(request)
         pixels, fault = _decode(self._in_fp32, latents, request.inputs)
@@ -212,7 +212,7 @@ class Renderer:
         file = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         facts = {
             "precision": drawn.recipe.precision,
-            "prompt_truncated": drawn.is_truncated,
+            **drawn.reading,
             "settings": settings_hash(task.values).hex(),
             "seconds": {
                 "loop": round(drawn.loop_s, 4),
@@ -223,6 +223,17 @@ class Renderer:
         if drawn.notice:
             facts["notice"] = drawn.notice
         return record(task, path, file, facts)
+
+
+def _reading(prompt: str, remarks: Sequence[Warning]) -> dict[str, Any]:
+    """What the tokenizer remarked of one prompt."""
+    cut = (r for r in remarks if isinstance(r, PromptTruncatedWarning))
+    unknown = (r for r in remarks if isinstance(r, UnknownWordsWarning))
+    words = next((r.words for r in unknown if r.prompt == prompt), ())
+    return {
+        "prompt_truncated": any(r.prompt == prompt for r in cut),
+        "unknown_words": " ".join(words)[:_MAX_WORDS],
+    }
 
 
 def _decode(

@@ -297,6 +297,7 @@ class LDMTextToImagePipeline:
         Warns:
             FlatImageWarning: if an image has a single colour.
             PictureWarning: if a picture has transparent parts, which are laid on white.
+            PromptTruncatedWarning, UnknownWordsWarning: if the model does not read all of a text.
         """
         if generator is not None:
             raise ArgumentTypeError(
