@@ -18,7 +18,7 @@ PROBES = {
         {
             "engine/ldm_engine/checks/cases.py",  # the fixed loop of verification
             "engine/ldm_engine/commands/bench_tables.py",
-            "engine/ldm_engine/rendering/run.py",  # documentation
+            "engine/ldm_engine/rendering/call.py",  # documentation
             "export/ldm_export/verify.py",  # DDIM written out, to verify with
             # DDIM's own parameter
             "engine/ldm_engine/sampling/solvers.py",

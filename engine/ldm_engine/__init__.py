@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .bundle.bundle import Bundle
     from .bundle.manifest import open_bundle
     from .errors import LDMEngineError
-    from .rendering.run import render
+    from .rendering.call import render
     from .sampling.outpainting import outpainting
     from .sampling.pipeline import FlatImageWarning, ImagePipelineOutput, LDMTextToImagePipeline
     from .sampling.schedule import NoiseSchedule
@@ -35,7 +35,7 @@ else:  # later, so that the command handles signals before it imports anything t
             "errors": "",
             "open_bundle": "bundle.manifest",
             "outpainting": "sampling.outpainting",
-            "render": "rendering.run",
+            "render": "rendering.call",
         },
     )
 

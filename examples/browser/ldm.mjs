@@ -2,7 +2,7 @@
 import { LDMError, PROGRAMS, isUnicode, utf8 } from "./bundle.mjs";
 import { Tables, fittedRows, tableDigest } from "./fitted.mjs";
 import { NoiseStream } from "./noise.mjs";
-import { encodePng } from "./png.mjs";
+import { XMP_PACKET, encodePng } from "./png.mjs";
 import { NoiseSchedule } from "./schedule.mjs";
 import { Tokenizer } from "./tokenizer.mjs";
 
@@ -158,7 +158,9 @@ const sizeOf = (shape) => shape.reduce((a, b) => a * b);
 
 /** What `generate` gave as a PNG file, a Uint8Array. */
 export const pngOf = ({ rgb, width, height, recipe }) =>
-  encodePng(rgb, width, height, { Description: recipe.prompt, Software: "ldm-engine", "ldm-engine": JSON.stringify(recipe) });
+  encodePng(rgb, width, height, {
+    Description: recipe.prompt, Software: "ldm-engine", "ldm-engine": JSON.stringify(recipe), "XML:com.adobe.xmp": XMP_PACKET,
+  });
 
 /**
  * Denoise `latents` in place; `predict(latents, i)` gives step i's prediction, with `guidance` the

@@ -15,6 +15,7 @@ from PIL import Image
 from conftest import DATA, ROOT
 from ldm_engine import LDMTextToImagePipeline, open_bundle
 from ldm_engine.commands.main import cli
+from ldm_engine.sampling.origin import TRAINED, XMP_KEY, xmp_packet
 from ldm_engine.sampling.recipes import read_recipe
 
 PAGE = ROOT / "examples/browser"
@@ -110,6 +111,7 @@ def test_pixels_are_pythons(rendered, expected):
 
 def test_a_saved_picture_carries_its_recipe(rendered, shapes_fp16_bundle, tmp_path):
     recipe = read_recipe(rendered / "chromium-1.png")
+    assert Image.open(rendered / "chromium-1.png").info[XMP_KEY] == xmp_packet(TRAINED)
     assert {name: recipe.settings[name] for name in REQUESTS[1]} == REQUESTS[1]
     assert recipe.bundle == shapes_fp16_bundle.digest
     assert read_recipe(rendered / "old.png").bundle == open_bundle(OLD).digest

@@ -16,12 +16,13 @@ from ..sampling.pictures import read_mask, read_picture
 from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.programs import MEMORY_CHOICES
 from ..sampling.recipes import Recipe
-from ..sampling.request import MAX_BATCH, Request
+from ..sampling.request import MAX_BATCH, Request, require_effect
+from ..sampling.screening import Check, require_accepted
 from . import console
 from .from_image import check_given, generate_from_image
 from .images import contact_sheet, file_stem, save_png
 from .memory import opened_pipeline, prefer_mapped
-from .options import Margins, runtime_options, settings_options
+from .options import Margins, check_option, mark_option, named, runtime_options, settings_options
 
 MAX_IMAGES = 100_000  #: a prompt; `render` is for more
 _FOLDER = click.Path(path_type=Path)
@@ -38,8 +39,7 @@ _FOLDER = click.Path(path_type=Path)
     "the --image, --mask and --outpaint that it was made from.",
 )
 @click.option(
-    "-o",
-    "--output",
+    *named("output"),
     type=_FOLDER,
     default=Path(),
     help="Folder for the pictures. Default: the working directory.",
@@ -50,9 +50,9 @@ _FOLDER = click.Path(path_type=Path)
     type=Margins(),
     help="Paint on beyond the sides of --image: left=64,top=..., right=..., bottom=....",
 )
-@click.option("--seed", type=int, help="Images get the seeds S, S+1, ... Default: at random.")
+@click.option(*named("seed"), type=int, help="Images get the seeds S, S+1, ... Default: at random.")
 @click.option(
-    "--num-images",
+    *named("num-images"),
     type=click.IntRange(1, MAX_IMAGES),
     default=1,
     show_default=True,
@@ -65,6 +65,8 @@ _FOLDER = click.Path(path_type=Path)
     show_default=True,
     help="Images rendered at a time.",
 )
+@mark_option
+@check_option
 @click.option("--grid", is_flag=True, help="Write a contact sheet, grid.png, too.")
 @runtime_options
 @click.option(
@@ -82,7 +84,7 @@ _FOLDER = click.Path(path_type=Path)
     "steps; auto takes mapped for few steps of a large model, or where its weights are larger than "
     "the free memory, and sequential where they are larger than half of it.",
 )
-@console.debug_option
+@console.output_options
 def generate(
     bundle: Path,
     prompts: tuple[str, ...],
@@ -92,6 +94,8 @@ def generate(
     seed: int | None,
     num_images: int,
     batch_size: int,
+    mark: bool,
+    check: Check | None,
     grid: bool,
     runtime: str,
     precision: str,
@@ -108,8 +112,8 @@ def generate(
     if from_image is not None:
         check_given(click.get_current_context())
         pictures = {name: settings[name] for name in ("image", "mask_image")}
-        path = generate_from_image(bundle, from_image, pictures, output, device, memory)
-        console.out.print(str(path), markup=False)
+        path = generate_from_image(bundle, from_image, pictures, output, device, memory, check)
+        console.print_result(str(path))
         return
     if not prompts:
         raise click.UsageError("Missing argument 'PROMPT...'.")
@@ -121,7 +125,8 @@ def generate(
         bundle, runtime=wanted, precision=precision, device=device, threads=threads
     )
     texts = [prompt for prompt in prompts for _ in range(num_images)]
-    request = opened.request({**settings, "prompt": texts, "seed": seed})
+    request = require_effect(opened.request({**settings, "prompt": texts, "seed": seed}))
+    require_accepted(check, prompts)
     if (memory, runtime) == ("auto", "auto"):
         opened = prefer_mapped(opened, len(request) * len(request.rows))
     images = []
@@ -129,14 +134,15 @@ def generate(
         opened_pipeline(opened, output, memory) as pipe,
         console.step_bar(len(request) * len(request.rows)) as advance,
     ):
-        for image, recipe in _rendered(pipe, request, batch_size, advance):
+        for image, recipe in _rendered(pipe, request, batch_size, mark, advance):
+            require_accepted(check, [recipe.settings["prompt"]], [image])
             path = save_png(image, output, file_stem(recipe), recipe)
-            console.out.print(str(path), markup=False)
+            console.print_result(str(path))
             if grid:
                 images.append(image)
     if grid:
         sheet = contact_sheet(images, columns=num_images if num_images > 1 else None)
-        console.out.print(str(save_png(sheet, output, "grid")), markup=False)
+        console.print_result(str(save_png(sheet, output, "grid", origin=recipe.origin)))
 
 
 def _pictures(settings: Mapping[str, Any], margins: Mapping[str, int] | None) -> dict[str, Any]:
@@ -159,6 +165,7 @@ def _rendered(
     pipe: LDMTextToImagePipeline,
     request: Request,
     batch_size: int,
+    mark: bool,
     advance: Callable[[str], None],
 ) -> Iterator[tuple[Image, Recipe]]:
     """Pictures in order, rendered a batch at a time; `advance` is called once an image's step."""
@@ -172,5 +179,5 @@ def _rendered(
 
         rendered = pipe.render(part, callback_on_step_end=on_step)
         for i, image in enumerate(rendered.images):
-            yield image, Recipe.of(part.values(i), pipe.opened, len(part))
+            yield image, Recipe.of(part.values(i), pipe.opened, len(part), mark)
         done += len(part)

@@ -16,15 +16,21 @@ from ..sampling.recipes import Recipe, encode_image
 _MAX_SLUG = 60
 
 
-def save_png(image: Image.Image, folder: Path, stem: str, recipe: Recipe | None = None) -> Path:
-    """Write `stem`.png into `folder` with `recipe` in its text metadata, and return its path.
+def save_png(
+    image: Image.Image,
+    folder: Path,
+    stem: str,
+    recipe: Recipe | None = None,
+    origin: str | None = None,
+) -> Path:
+    """Write `stem`.png into `folder` with `recipe` or `origin` as metadata, and return its path.
 
     It appears whole or not at all, under another number if the name is taken.
 
     Raises:
         OutputError: if it cannot be written.
     """
-    return write_new(folder, stem, ".png", encode_image(image, recipe))
+    return write_new(folder, stem, ".png", encode_image(image, recipe, origin=origin))
 
 
 def file_stem(recipe: Recipe) -> str:

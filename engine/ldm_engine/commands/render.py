@@ -13,22 +13,28 @@ import click
 from ..errors import LDMEngineError
 from ..rendering.jobs.rows import Defaults
 from ..rendering.jobs.sources import FORMATS, STDIN, spooled
-from ..rendering.options import EXECUTORS, LAYOUTS, RunOptions
+from ..rendering.options import EXECUTORS, IMAGES_PER_TAR, LAYOUTS, RunOptions
 from ..rendering.run import Run
 from ..runtimes.choice import MAX_THREADS
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
-from ..sampling.settings import common_settings
+from ..sampling.settings import MAX_SEED, common_settings
 from . import console
-from .display import Reading, print_summary, shown
-from .options import NumberOrWord, runtime_options, settings_options
+from .display import Reading, print_forecast, print_summary, shown
+from .options import (
+    NumberOrWord,
+    check_option,
+    mark_option,
+    named,
+    runtime_options,
+    settings_options,
+)
 
 
 @click.command()
 @click.argument("bundle")
 @click.argument("jobs")
 @click.option(
-    "-o",
-    "--output",
+    *named("output"),
     required=True,
     help="Folder or fsspec URL for all that comes out; it must be given.",
 )
@@ -42,7 +48,14 @@ from .options import NumberOrWord, runtime_options, settings_options
     is_flag=True,
     help="Make images again that were edited since. Default: report and leave them.",
 )
-@click.option("--num-images", type=int, default=1, show_default=True, help="Images a job.")
+@click.option(*named("num-images"), type=int, default=1, show_default=True, help="Images a job.")
+@click.option(
+    *named("seed"),
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    show_default=True,
+    help="Seed of the run: added to the seeds that images without one get from their ids.",
+)
 @settings_options
 @click.option(
     "--image-format", type=click.Choice(list(IMAGE_FORMATS)), default="png", show_default=True
@@ -50,10 +63,10 @@ from .options import NumberOrWord, runtime_options, settings_options
 @click.option(
     "--quality",
     type=int,
-    default=QUALITY,
-    show_default=True,
-    help="Quality of jpeg and webp, 1 to 100.",
+    help=f"Quality of jpeg and webp, 1 to 100. Default: {QUALITY}.",
 )
+@mark_option
+@check_option
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
@@ -62,7 +75,9 @@ from .options import NumberOrWord, runtime_options, settings_options
     help="A file an image, or tar archives for training pipelines.",
 )
 @click.option(
-    "--images-per-tar", type=int, default=1000, show_default=True, help="Images of one archive."
+    "--images-per-tar",
+    type=int,
+    help=f"Images of one archive of webdataset. Default: {IMAGES_PER_TAR}.",
 )
 @click.option(
     "--batch-size",
@@ -97,12 +112,19 @@ from .options import NumberOrWord, runtime_options, settings_options
     help="Address of a Ray cluster. Default: RAY_ADDRESS, else a Ray that is started here.",
 )
 @click.option("--json-progress", is_flag=True, help="Print progress as JSON lines on stdout.")
-@console.debug_option
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Read the jobs and what OUTPUT has, and print what would be rendered; write nothing.",
+)
+@console.output_options
 def render(
     bundle: str,
     jobs: str,
     num_images: int,
+    seed: int,
     json_progress: bool,
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Render all JOBS with BUNDLE into OUTPUT.
@@ -126,23 +148,25 @@ def render(
             jobs, jobs_format = spool.enter_context(standard_input)
             run_options = replace(run_options, jobs_format=jobs_format)
             folder = ""
-        defaults = Defaults(num_images, settings)
-        _render(bundle, jobs, defaults, run_options, json_progress, spool, folder)
+        run = Run(bundle, jobs, Defaults(num_images, settings, seed), run_options, folder=folder)
+        if dry_run:
+            _forecast(run, json_progress)
+        else:
+            _render(run, json_progress, spool)
 
 
-def _render(
-    bundle: str,
-    jobs: str,
-    defaults: Defaults,
-    run_options: RunOptions,
-    json_progress: bool,
-    spool: ExitStack,
-    folder: str | None,
-) -> None:
+def _forecast(run: Run, as_json: bool) -> None:
+    forecast = run.forecast()
+    print_forecast(forecast, as_json)
+    if not forecast.survey.total and forecast.survey.bad_rows:
+        raise LDMEngineError("None of the jobs can be rendered.")
+
+
+def _render(run: Run, json_progress: bool, spool: ExitStack) -> None:
     reading = Reading()
     try:
         with console.stoppable() as should_stop, shown(json_progress) as show:
-            run = Run(bundle, jobs, defaults, run_options, show, should_stop, folder)
+            run.on_progress, run.should_stop = show, should_stop
             for record in run.records():
                 reading.add(record)
     except KeyboardInterrupt:
@@ -157,7 +181,7 @@ def _render(
     if summary.stopped:
         raise KeyboardInterrupt
     progress = summary.progress
-    nothing_to_do = run_options.shard != "1/1" and not progress.total
+    nothing_to_do = run.options.shard != "1/1" and not progress.total
     if progress.failed and not progress.done and not nothing_to_do:
         raise LDMEngineError(
             f"None of the jobs could be rendered; the reasons are in {summary.failures} there."

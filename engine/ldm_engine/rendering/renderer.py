@@ -12,10 +12,12 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..bundle.manifest import open_bundle
 from ..errors import LDMEngineError
@@ -28,15 +30,15 @@ from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.pixels import is_flat, non_finite_rows, to_pil
 from ..sampling.recipes import IMAGE_FORMATS, Recipe, encode_image
 from ..sampling.request import Request
+from ..sampling.screening import Check, refusal
 from ..sampling.settings import settings_hash
 from ..sampling.tokenizer import PromptTruncatedWarning, UnknownWordsWarning
 from .jobs.loaded import Loaded, load
 from .jobs.rows import Task
 from .plan import Batch, batch_request
-from .records import Outcome, failure, picture_failure, record
+from .records import Outcome, failure, reading_of, record, refused, unrendered
 
 IMAGES = "images"
-_MAX_WORDS = 500  #: characters of unknown words in a record
 #: Called with a batch's outcomes when its images are there; may be in another thread.
 Commit = Callable[[Sequence[Outcome]], None]
 
@@ -51,6 +53,8 @@ class RendererSettings:
     options: RuntimeOptions
     image_format: str
     quality: int
+    mark: bool
+    check: Check | None  #: which other processes import by its name
     folder: str = IMAGES  #: in the output
 
     def open(self) -> Opened:
@@ -90,6 +94,7 @@ class Renderer:
         self._opened = opened or settings.open()
         self.pipe = LDMTextToImagePipeline.from_opened(self._opened)
         self._in_fp32: LDMTextToImagePipeline | None = None
+        self._checking = Lock()  # prompts and pictures are checked in two threads
 
     def close(self) -> None:
         """Free the programs."""
@@ -124,18 +129,18 @@ class Renderer:
     def _draw(self, batch: Batch) -> list[_Drawn | Outcome]:
         """The images of a batch that are wanted, or why there is none."""
         start = time.perf_counter()
-        loaded = list(load(batch.tasks))
+        loaded = list(load(batch.tasks, self._refusal))
         readable = [one.task for one in loaded if not one.fault]
         wanted = [(row, one) for row, one in enumerate(loaded) if batch.wanted[row]]
         if not readable:
-            return [picture_failure(one.source, one.fault) for _, one in wanted]
-        # Whose picture cannot be read keeps its row, so that the others keep theirs.
+            return [unrendered(one) for _, one in wanted]
+        # Whose prompt is refused, or picture not to be read, keeps its row: so do the others.
         tasks = [readable[0] if one.fault else one.task for one in loaded]
         request = batch_request(self._opened, tasks, batch.rows)
         latents, remarks = self._denoise(batch, request)
         loop_s = (time.perf_counter() - start) / len(batch.tasks)
         return [
-            picture_failure(one.source, one.fault)
+            unrendered(one)
             if one.fault
             else self._draw_one(
                 one, latents[row : row + 1], request.inputs[row : row + 1],
@@ -143,6 +148,10 @@ class Renderer:
             )
             for row, one in wanted
         ]  # fmt: skip
+
+    def _refusal(self, prompt: str, picture: Image.Image | None = None) -> str:
+        with self._checking:
+            return refusal(self._settings.check, prompt, picture)
 
     def _denoise(
         self, batch: Batch, request: Request
@@ -172,13 +181,13 @@ class Renderer:
     ) -> _Drawn:
         start = time.perf_counter()
         pixels, fault = _decode(self.pipe, latents, inputs)
-        recipe = Recipe.of(one.source.values, self._opened, batch_size)
+        recipe = Recipe.of(one.source.values, self._opened, batch_size, self._settings.mark)
         if pixels is None and recipe.precision != "fp32":
             pixels, recipe, fault_in_fp32 = self._render_in_fp32(one.task)
             fault = f"{fault}, and in fp32 {fault_in_fp32}"
         decode_s = time.perf_counter() - start
         task = one.source
-        reading = _reading(task.values["prompt"], remarks)
+        reading = reading_of(task.values["prompt"], remarks)
         return _Drawn(task, pixels, fault, recipe, reading, one.notice, loop_s, decode_s)
 
     def _render_in_fp32(self, task: Task) -> tuple[NDArray[np.float32] | None, Recipe, str]:
@@ -191,7 +200,7 @@ class Renderer:
             request = batch_request(opened, [task], 1)
             latents = self._in_fp32.denoise(request)
         pixels, fault = _decode(self._in_fp32, latents, request.inputs)
-        return pixels, Recipe.of(task.values, opened, 1), fault
+        return pixels, Recipe.of(task.values, opened, 1, self._settings.mark), fault
 
     def _finish(self, drawn: Sequence[_Drawn | Outcome], commit: Commit) -> list[Outcome]:
         """Encode and write the images of a batch, and then their records."""
@@ -205,6 +214,8 @@ class Renderer:
         if drawn.pixels is None:
             return failure(task, drawn.fault)
         (image,) = to_pil(drawn.pixels)
+        if reason := self._refusal(task.values["prompt"], image):
+            return refused(task, reason)
         image_format, quality = self._settings.image_format, self._settings.quality
         content = encode_image(image, drawn.recipe, image_format, quality)
         path = f"{self._settings.folder}/{task.identity.stem}{IMAGE_FORMATS[image_format]}"
@@ -223,17 +234,6 @@ class Renderer:
         if drawn.notice:
             facts["notice"] = drawn.notice
         return record(task, path, file, facts)
-
-
-def _reading(prompt: str, remarks: Sequence[Warning]) -> dict[str, Any]:
-    """What the tokenizer remarked of one prompt."""
-    cut = (r for r in remarks if isinstance(r, PromptTruncatedWarning))
-    unknown = (r for r in remarks if isinstance(r, UnknownWordsWarning))
-    words = next((r.words for r in unknown if r.prompt == prompt), ())
-    return {
-        "prompt_truncated": any(r.prompt == prompt for r in cut),
-        "unknown_words": " ".join(words)[:_MAX_WORDS],
-    }
 
 
 def _decode(

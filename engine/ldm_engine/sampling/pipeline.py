@@ -29,8 +29,9 @@ from .noise import NoiseStream
 from .opening import Opened, open_to_run
 from .pixels import is_flat, non_finite_rows, to_pil
 from .programs import MEMORY_CHOICES, MEMORY_MODES, Programs
-from .request import Request
+from .request import Request, require_effect
 from .schedule import NoiseSchedule
+from .screening import Check, require_accepted
 from .tokenizer import Tokenizer
 
 OUTPUT_TYPES = ("pil", "np")
@@ -242,6 +243,7 @@ class LDMTextToImagePipeline:
         image_sha256: str | Sequence[str] | None = None,
         mask_sha256: str | Sequence[str] | None = None,
         callback_on_step_end: StepCallback | None = None,
+        check: Check | None = None,
     ) -> ImagePipelineOutput:
         """Render one image a prompt.
 
@@ -262,7 +264,8 @@ class LDMTextToImagePipeline:
             return_dict: False returns the tuple ``(images,)``.
             seed: one whole number s for the seeds s, s + 1, ...; a list of one an image; or None
                 for random ones, which the output holds. 0 to 2**32 - 1.
-            negative_prompt: what to guide away from, one text or one an image; default: "".
+            negative_prompt: what to guide away from, one text or one an image; default: "". It
+                needs a `guidance_scale` other than 1.
             solver: "ddim"; "dpmsolver++" (second order, multistep), which needs fewer steps for the
                 same picture; or "fitted", which needs the fewest, with steps and guidance that
                 ``ldm-engine fit`` was run for. The latter two take no eta.
@@ -284,12 +287,16 @@ class LDMTextToImagePipeline:
             callback_on_step_end: called after each step with (step index, timestep, latents); the
                 latents are the live array [B, 4, h, w]. Returning True stops the run, and the
                 image of the latents so far is returned.
+            check: called with (prompt, None) for each prompt before anything is rendered, and with
+                (prompt, PIL image) for each image after; what it returns is why it is refused, or
+                None.
 
         Raises:
             ArgumentTypeError: if an argument has the wrong type.
             InvalidArgumentError: if a value is outside its range (``ShapeError`` for sizes), or a
                 picture is given that the bundle has no program to encode.
             InputError: if a picture's file cannot be read.
+            RefusedError: if `check` refuses a prompt or an image.
             BundleError: if that program's files are damaged.
             NonFiniteError: if an image came out as NaN or infinity.
             LDMEngineError: if this pipeline is in use, or a program cannot be run.
@@ -304,7 +311,7 @@ class LDMTextToImagePipeline:
                 f"`generator` is a {type(generator).__name__}; this engine draws its own noise, "
                 "which is the same on every runtime and machine. Use seed=0, or seed=[0, 1, ...]."
             )
-        _check_call(output_type, callback_on_step_end)
+        _check_call(output_type, callback_on_step_end, check)
         settings = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
@@ -323,8 +330,13 @@ class LDMTextToImagePipeline:
             "height": height,
             "width": width,
         }
-        request = self.opened.request(settings, latents)
+        request = require_effect(self.opened.request(settings, latents))
+        require_accepted(check, request.columns["prompt"])
         output = self.render(request, output_type, callback_on_step_end)
+        if check is not None:
+            images = output.images
+            pictures = images if isinstance(images, list) else to_pil(images)
+            require_accepted(check, request.columns["prompt"], pictures)
         return output if return_dict else (output.images,)  # type: ignore[return-value]
 
     def render(
@@ -509,7 +521,7 @@ def _known(
     return Known(keep, pictures, np.array(noise), request.levels)
 
 
-def _check_call(output_type: str, callback: object) -> None:
+def _check_call(output_type: str, callback: object, check: object) -> None:
     if not isinstance(output_type, str) or output_type not in OUTPUT_TYPES:
         raise InvalidArgumentError(
             f"`output_type` is {output_type!r}; {' or '.join(map(repr, OUTPUT_TYPES))} is accepted."
@@ -518,6 +530,10 @@ def _check_call(output_type: str, callback: object) -> None:
         raise ArgumentTypeError(
             f"`callback_on_step_end` is {callback!r}; a function of (step, timestep, latents) "
             "is accepted."
+        )
+    if check is not None and not callable(check):
+        raise ArgumentTypeError(
+            f"`check` is {check!r}; a function of (prompt, image or None) is accepted."
         )
 
 

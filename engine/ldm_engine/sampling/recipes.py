@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, PngImagePlugin
 
@@ -18,6 +19,7 @@ from ..machine.device import Device
 from ..machine.files import reason
 from ..version import __version__
 from .opening import Opened
+from .origin import XMP_KEY, source_type, xmp_packet
 from .settings import SETTINGS, Values, recorded
 
 RECIPE_KEY = "ldm-engine"  #: the PNG text chunk that holds the recipe as JSON
@@ -49,9 +51,10 @@ class Recipe:
     device: str = "cpu"  #: or "gpu", which rounds differently
     version: str = __version__
     encoder: str | None = None  #: the digest of the program that encoded a picture, if one did
+    mark: bool = True  #: whether the file says that a model made it
 
     @classmethod
-    def of(cls, values: Values, opened: Opened, batch_size: int) -> Recipe:
+    def of(cls, values: Values, opened: Opened, batch_size: int, mark: bool = True) -> Recipe:
         """The recipe of an image with these `values` that was rendered by what was opened."""
         return cls(
             settings=values,
@@ -63,13 +66,21 @@ class Recipe:
             batch_size=batch_size,
             device=Device.parse(opened.options.device).kind,
             encoder=encoder_of(values, opened.bundle),
+            mark=mark,
         )
+
+    @property
+    def origin(self) -> str | None:
+        """The digital source type that the file states, or None."""
+        return source_type(self.settings) if self.mark else None
 
     def as_json(self) -> str:
         """One flat object, as image files carry it."""
         facts = {name: value for name, value in vars(self).items() if name != "settings"}
         if self.encoder is None:
             del facts["encoder"]
+        if self.mark:
+            del facts["mark"]
         return json.dumps({**recorded(self.settings), **facts}, ensure_ascii=False)
 
     @classmethod
@@ -99,18 +110,24 @@ def encode_image(
     recipe: Recipe | None = None,
     image_format: str = "png",
     quality: int = QUALITY,
+    origin: str | None = None,
 ) -> bytes:
-    """A file of one of ``IMAGE_FORMATS`` that carries `recipe`.
+    """A file of one of ``IMAGE_FORMATS`` that carries `recipe` and states its origin.
 
-    PNG holds it in a text chunk, the others in the user comment of their Exif data.
+    PNG holds the recipe in a text chunk, the others in the user comment of their Exif data. A
+    picture without a recipe states the digital source type `origin`, if any.
     """
     content = io.BytesIO()
+    origin = recipe.origin if recipe else origin
+    packet = xmp_packet(origin) if origin else ""
     if image_format == "png":
-        image.save(content, format="PNG", pnginfo=_png_text(recipe))
+        image.save(content, format="PNG", pnginfo=_png_text(recipe, packet))
     else:
-        subsampling = {"subsampling": 0} if image_format == "jpeg" else {}
+        options: dict[str, Any] = {"subsampling": 0} if image_format == "jpeg" else {}
+        if packet:
+            options["xmp"] = packet.encode()
         exif = _exif(recipe).tobytes()
-        image.save(content, format=image_format, quality=quality, exif=exif, **subsampling)
+        image.save(content, format=image_format, quality=quality, exif=exif, **options)
     return content.getvalue()
 
 
@@ -156,12 +173,14 @@ def _texts(image: Image.Image) -> Iterator[str]:
             yield comment[_CODE_BYTES if code in _COMMENT_CODES else 0 :].decode(encoding)
 
 
-def _png_text(recipe: Recipe | None) -> PngImagePlugin.PngInfo:
+def _png_text(recipe: Recipe | None, packet: str) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     if recipe is not None:
         info.add_itxt("Description", recipe.settings["prompt"])
         info.add_itxt("Software", f"ldm-engine {recipe.version}")
         info.add_itxt(RECIPE_KEY, recipe.as_json())
+    if packet:
+        info.add_itxt(XMP_KEY, packet)
     return info
 
 

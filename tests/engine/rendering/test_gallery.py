@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 import re
 
-from ldm_engine.rendering import records
+from ldm_engine.rendering.gallery import page
+from ldm_engine.rendering.gallery.page import write_gallery
 from ldm_engine.rendering.places import open_storage
-from ldm_engine.rendering.records import write_gallery
 
 RECORD = {
     "path": "images/aa/x.png", "prompt": "p", "negative_prompt": "", "seed": 7, "sha256": "0",
@@ -14,12 +14,13 @@ RECORD = {
 }  # fmt: skip
 
 
-def _write(tmp_path, outcomes):
+def _write(tmp_path, outcomes, failures=(), edited=()):
     storage = open_storage(str(tmp_path), "run")
     storage.prepare()
-    write_gallery(storage, iter(outcomes), {"bundle": "</script>", "threads": 2, "x": 1})
+    fingerprint = {"bundle": "</script>", "threads": 2, "x": 1, "precision": "fp32"}
+    write_gallery(storage, iter(outcomes), iter(failures), fingerprint, "/b", edited)
     parts = []
-    for path in sorted((tmp_path / "gallery").glob("*.js")):
+    for path in sorted((tmp_path / "gallery").glob("0*.js")):
         parts.append(json.loads(re.fullmatch(r"addImages\((.*)\);\n", path.read_text())[1]))
     facts = re.search(r"const FACTS = (\{.*\});", (tmp_path / "index.html").read_text())
     return parts, json.loads(facts[1])
@@ -40,7 +41,7 @@ def test_the_data_lie_in_parts(tmp_path):
 
 
 def test_a_large_run_is_shown_in_part(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "MAX_IMAGES", 3000)
+    monkeypatch.setattr(page, "MAX_IMAGES", 3000)
     parts, facts = _write(tmp_path, ({**RECORD, "id": f"i{i}"} for i in range(3001)))
     assert sum(map(len, parts)) == 3000
     assert facts["isCut"]
@@ -50,15 +51,30 @@ def test_prompts_are_never_markup(tmp_path):
     hostile = "</script><script>alert(1)</script>\u2028\u202e"
     parts, _ = _write(tmp_path, [{**RECORD, "id": hostile, "prompt": hostile}])
     assert parts[0][0]["prompt"] == hostile
-    page = (tmp_path / "index.html").read_text()
-    assert "innerHTML" not in page
-    assert hostile not in page
-    assert page.count("</script>") == 1
+    html = (tmp_path / "index.html").read_text()
+    assert "innerHTML" not in html
+    assert hostile not in html
+    assert html.count("</script>") == 1
     assert (tmp_path / "gallery" / "000.js").read_bytes().isascii()
 
 
 def test_nothing_is_written_for_no_images(tmp_path):
     storage = open_storage(str(tmp_path), "run")
     storage.prepare()
-    write_gallery(storage, iter([]), {})
+    write_gallery(storage, iter([]), iter([]), {}, "/b")
     assert not (tmp_path / "index.html").exists()
+
+
+def test_failures_and_what_was_edited_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "MAX_FAILURES", 2)
+    records = [{**RECORD, "id": "a"}, {**RECORD, "id": "b", "path": "images/bb/b.png"}]
+    failures = [{"row": i, "id": None, "error": "<b>", "settings": "00"} for i in range(3)]
+    parts, facts = _write(tmp_path, records, failures, {"images/bb/b.png"})
+    assert [entry.get("edited") for entry in parts[0]] == [None, True]
+    assert facts["precision"] == "fp32"
+    text = (tmp_path / "gallery" / "run.js").read_text()
+    run = json.loads(re.fullmatch(r"setRun\((.*)\);\n", text)[1])
+    assert run["failures"] == [{"row": i, "error": "<b>"} for i in range(2)]
+    assert (run["areFailuresCut"], run["bundlePath"]) == (True, "/b")
+    _write(tmp_path, records)
+    assert '"failures": []' in (tmp_path / "gallery" / "run.js").read_text()
