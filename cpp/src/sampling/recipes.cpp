@@ -13,8 +13,8 @@ namespace {
 /// The XMP packet that says that a model made a picture, from a given one or not: IPTC's digital
 /// source type. Twin: engine/ldm_engine/sampling/origin.py.
 std::string xmp_packet(bool has_input) {
-  const std::string term = has_input ? "compositeWithTrainedAlgorithmicMedia"
-                                     : "trainedAlgorithmicMedia";
+  const std::string term =
+      has_input ? "compositeWithTrainedAlgorithmicMedia" : "trainedAlgorithmicMedia";
   return "<?xpacket begin=\"\xEF\xBB\xBF\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>"
          "<x:xmpmeta xmlns:x=\"adobe:ns:meta/\">"
          "<rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">"

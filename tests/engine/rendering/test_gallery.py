@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+from html import unescape
+
+import pytest
 
 from ldm_engine.rendering.gallery import page
 from ldm_engine.rendering.gallery.page import write_gallery
@@ -78,3 +83,49 @@ def test_failures_and_what_was_edited_are_shown(tmp_path, monkeypatch):
     assert (run["areFailuresCut"], run["bundlePath"]) == (True, "/b")
     _write(tmp_path, records)
     assert '"failures": []' in (tmp_path / "gallery" / "run.js").read_text()
+
+
+#: Types and clicks as a person does, and puts what is then seen into the document.
+DRIVE = """<script>
+const seen = [], key = name => document.activeElement.dispatchEvent(
+  new KeyboardEvent("keydown", { key: name, bubbles: true }));
+const count = () => at("count").textContent;
+setTimeout(() => {
+  document.querySelector("#grid button").focus();
+  key("ArrowRight");
+  seen.push(document.activeElement.nextElementSibling.textContent);
+  at("search").value = "second"; search(); seen.push(count());
+  at("search").value = ""; at("filter").value = "edited"; search(); seen.push(count());
+  document.querySelector("#grid button").click(); seen.push(at("again").textContent);
+  seen.push(commandFor({ member: "x.png", path: "a.tar", image: "b c.png" }));
+  at("dialog").close(); location.hash = "#failures";
+}, 500);
+setTimeout(() => {
+  seen.push(count(), at("failures").textContent, String(at("grid").hidden));
+  document.body.replaceChildren(element("pre", JSON.stringify(seen)));
+}, 1000);
+</script></body>"""
+
+
+@pytest.mark.skipif(os.environ.get("LDM_ENGINE_SKIP_BROWSER") == "1", reason="said so")
+def test_the_page_in_a_browser(tmp_path):
+    name = "images/b's/b.png"
+    outcomes = [{**RECORD, "id": "1", "prompt": "first"}]
+    outcomes.append({**RECORD, "id": "2", "prompt": "second", "path": name})
+    _write(tmp_path, outcomes, [{"row": 3, "id": "x", "error": "<i>"}], {name})
+    html = (tmp_path / "index.html").read_text()
+    (tmp_path / "driven.html").write_text(html.replace("</body>", DRIVE))
+    found = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--virtual-time-budget=5000", "--dump-dom",
+         (tmp_path / "driven.html").as_uri()],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    seen = json.loads(unescape(re.search("<pre>(.*)</pre>", found)[1]))
+    quoted = f"'{tmp_path}/images/b'\\''s/b.png'"
+    assert seen == [
+        "second", "1 of 2 images", "1 of 2 images",
+        f"ldm-engine generate /b --from-image {quoted}",
+        f"tar -xf {tmp_path}/a.tar x.png && "
+        "ldm-engine generate /b --from-image x.png --image 'b c.png'",
+        "1 failure", "x (row 3) <i>", "true",
+    ]  # fmt: skip
