@@ -30,6 +30,20 @@ CPP := build/cpp
 PAGE := examples/browser
 PAGE_TESTS := tests/examples/browser
 
+# Pythons for which there are packages: of Paddle up to 3.13, of paddle2onnx up to 3.12, and of
+# diffusers, a peer, from 3.11 on. $(call check_python,PYTHON,VERSIONS,WHAT,HOW) refuses others.
+EXPORT_PYTHONS := 3.10 3.11 3.12 3.13
+TEST_PYTHONS := 3.11 3.12
+comma := ,
+define check_python
+	@given=$$($(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
+	case " $(2) " in *" $$given "*) ;; *) \
+		echo "Python $$given is given ($(1)); $(3), has packages for Python $(firstword $(2)) to" \
+			"$(lastword $(2)). Install one of these, and run: $(4) PYTHON=python3.12" >&2; \
+		exit 1 ;; \
+	esac
+endef
+
 # Processes beside each other, of compilers and of tests.
 JOBS ?= 2
 
@@ -87,8 +101,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# For each system: mypy knows what of the standard library Windows and macOS lack.
 types: $(VENV)/.dev
-	$(BIN)/mypy
+	for system in linux darwin win32; do \
+		$(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system || exit 1; \
+	done
 
 # Half an hour; bench-large takes hours, 70 GB of disk and 16 GiB of memory, bench-fewest an hour of the same
 # model. All go on where they stopped.
@@ -130,6 +147,7 @@ $(DEMO)/bundle/bundle.json: | $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
 
 $(VENV)/bin/python:
+	$(call check_python,$(PYTHON),$(EXPORT_PYTHONS),paddlepaddle$(comma) which exports need,make demo)
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.export: pyproject.toml $(VENV)/bin/python
@@ -138,6 +156,7 @@ $(VENV)/.export: pyproject.toml $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/bin/python
+	$(call check_python,$(BIN)/python,$(TEST_PYTHONS),what tests need$(comma) paddle2onnx and diffusers,rm -r $(VENV) && make test)
 	$(PIP) --editable '.[export,int8,peers,ray,bench,dev]'
 	$(STAND_IN)
 	touch $@

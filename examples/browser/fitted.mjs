@@ -1,22 +1,26 @@
 // solvers.json: solvers fitted to the bundle, and which of them serves a request. Twins:
-// engine/ldm_engine/sampling/solvers_file.py and fitted.py; vectors: tests/data/solvers_files.json.
-import { LDMError, isCount, readSealed, sha256 } from "./bundle.mjs";
+// engine/ldm_engine/sampling/solvers_file.py, engine/ldm_engine/sampling/fitted.py.
+import { isCount, readSealed, sha256 } from "./bundle.mjs";
+import { LDMError, ensure } from "./errors.mjs";
 
+const FIGURES = ["median", "tenth_percentile", "least"];
 const MAX_GAP = 1; // between the guidances of two tables whose weights are mixed
 
 export class Tables {
-  #tables;
+  #tables = [];
+  /** Why those that the bundle has cannot be used, "" if they can. */
+  fault = "";
 
-  /** Of the file's `bytes`, or of none. */
-  static async read(bytes, digest, schedule) {
+  /** Of the bytes of solvers.json that `read` gives, null where there is none. */
+  static async of(read, digest, schedule) {
     const tables = new Tables();
-    const raw = bytes ? await readSealed("solvers.json", bytes, "solvers_sha256", 1) : { bundle: digest, tables: [] };
-    const isGood = raw.bundle === digest && Array.isArray(raw.tables) && raw.tables.every((table) => isTable(table, schedule));
-    const keys = isGood && raw.tables.map((table) => `${table.guidance_scale} ${table.timesteps.length}`);
-    if (!isGood || new Set(keys).size < keys.length) {
-      throw new LDMError("solvers.json is not this bundle's, or not valid. Fit it again with `ldm-engine fit`, or remove it.");
+    try {
+      const bytes = await read();
+      if (bytes) tables.#tables = await parseTables(bytes, digest, schedule);
+    } catch (error) {
+      if (!(error instanceof LDMError)) throw error;
+      tables.fault = error.message; // nothing but fitted solvers needs the file
     }
-    tables.#tables = raw.tables.sort((a, b) => a.guidance_scale - b.guidance_scale || a.timesteps.length - b.timesteps.length);
     return tables;
   }
 
@@ -25,21 +29,50 @@ export class Tables {
     return [...new Set(this.#tables.map((table) => table.guidance_scale))];
   }
 
-  /** The table of as many steps, or with "auto" of the fewest that reach DDIM's 50; mixed where need be. */
+  /**
+   * The table of as many steps, or with "auto" of the fewest that reach DDIM's 50; mixed from its
+   * neighbours where need be.
+   */
   find(guidance, steps) {
-    const serving = [...new Set(this.#tables.map((table) => table.timesteps.length))]
-      .sort((a, b) => a - b)
-      .map((count) => serve(this.#tables.filter((table) => table.timesteps.length === count), guidance))
-      .filter(Boolean);
-    const found = serving.find((table) => (steps === "auto" ? reaches(table) : table.timesteps.length === steps));
-    if (!found) {
-      throw new LDMError(`The bundle has no fitted solver of ${steps} steps for a guidance of ${guidance}. It has some for ${this.guidances.join(", ") || "none"}: give one of these, or another solver.`);
-    }
-    return found;
+    ensure(!this.fault, this.fault);
+    const counts = [...new Set(this.#tables.map((table) => table.timesteps.length))];
+    const of = (count) => this.#tables.filter((table) => table.timesteps.length === count);
+    const serving = counts.sort((a, b) => a - b).map((count) => serve(of(count), guidance));
+    const found = serving.filter(Boolean);
+    const had = this.guidances.join(", ") || "none";
+    ensure(
+      found.length,
+      `The bundle has no fitted solver for a guidance of ${guidance}, but for ${had}. Give one of these, or another solver.`,
+    );
+    const lengths = found.map((table) => table.timesteps.length).join(", ");
+    const isWanted = ({ timesteps }) => timesteps.length === steps;
+    const table = found.find(steps === "auto" ? reaches : isWanted);
+    ensure(
+      table,
+      steps === "auto"
+        ? `No fitted solver of the bundle reaches DDIM's 50 steps at a guidance of ${guidance}; those of ${lengths} do not. Give another solver.`
+        : `The bundle has no fitted solver of ${steps} steps for a guidance of ${guidance}, but of ${lengths}. Give one of these, or another solver.`,
+    );
+    return table;
   }
 }
 
-const reaches = ({ figures, ddim_50 }) => ["median", "tenth_percentile", "least"].every((name) => figures[name] >= ddim_50[name]);
+/** The tables of a file, by guidance, then by steps. */
+async function parseTables(bytes, digest, schedule) {
+  const { bundle, tables } = await readSealed("solvers.json", bytes, "solvers_sha256", 1);
+  const isGood =
+    bundle === digest && Array.isArray(tables) && tables.every((table) => isTable(table, schedule));
+  const keys = isGood ? tables.map((t) => `${t.guidance_scale} ${t.timesteps.length}`) : [];
+  ensure(
+    isGood && new Set(keys).size === keys.length,
+    "solvers.json is not this bundle's, or not valid. Fit it again with `ldm-engine fit`, or remove it.",
+  );
+  return tables.sort(
+    (a, b) => a.guidance_scale - b.guidance_scale || a.timesteps.length - b.timesteps.length,
+  );
+}
+
+const reaches = ({ figures, ddim_50 }) => FIGURES.every((name) => figures[name] >= ddim_50[name]);
 
 /** Of some tables of as many steps, by guidance, the one for `guidance`, or a mixture of its neighbours. */
 function serve(tables, guidance) {
@@ -50,7 +83,9 @@ function serve(tables, guidance) {
   const gap = high?.guidance_scale - low?.guidance_scale;
   if (!(gap <= MAX_GAP) || form(low) !== form(high)) return null;
   const share = (guidance - low.guidance_scale) / gap;
-  const weights = low.weights.map((row, i) => row.map((a, k) => (1 - share) * a + share * high.weights[i][k]));
+  const weights = low.weights.map((row, i) =>
+    row.map((a, k) => (1 - share) * a + share * high.weights[i][k]),
+  );
   return { ...(reaches(low) ? high : low), guidance_scale: guidance, weights };
 }
 
@@ -69,16 +104,23 @@ export async function tableDigest({ timesteps, weights }) {
 }
 
 const isWithin = (value, limit) => typeof value === "number" && Math.abs(value) <= limit;
-const isFigures = (f) => isCount(f?.count) && ["median", "tenth_percentile", "least"].every((name) => isWithin(f[name], 1000));
+const isList = (value, low, high) =>
+  Array.isArray(value) && value.length >= low && value.length <= high;
+const isFigures = (figures) =>
+  FIGURES.every((name) => isWithin(figures?.[name], 1000)) && isCount(figures.count);
 
+/** Whether it is a table, in all that is read of it here. */
 function isTable(table, schedule) {
-  const { timesteps, weights, origin } = table ?? {};
+  const { timesteps, weights, guidance_scale, figures, ddim_50 } = table ?? {};
+  const isBelow = (t, i) => t < (timesteps[i - 1] ?? schedule.num_train_timesteps);
+  const isRow = (row, i) =>
+    isList(row, 2, 2 + Math.min(i, 15)) && row.every((weight) => isWithin(weight, 100));
   return (
-    Array.isArray(timesteps) && timesteps.length > 0 && timesteps.length <= 200 &&
-    timesteps.every((t, i) => Number.isInteger(t) && t >= 0 && t < (i ? timesteps[i - 1] : schedule.num_train_timesteps)) &&
-    Array.isArray(weights) && weights.length === timesteps.length &&
-    weights.every((row, i) => Array.isArray(row) && row.length > 1 && row.length <= 2 + Math.min(i, 15) && row.every((w) => isWithin(w, 100))) &&
-    isWithin(table.guidance_scale, 10000) && isWithin(table.reference_db, 1000) &&
-    [table.figures, table.ddim_50, table.dpmsolver].every(isFigures) && isCount(origin?.images)
+    isList(timesteps, 1, 200) &&
+    timesteps.every((t, i) => Number.isInteger(t) && t >= 0 && isBelow(t, i)) &&
+    isList(weights, timesteps.length, timesteps.length) &&
+    weights.every(isRow) &&
+    isWithin(guidance_scale, 10000) &&
+    [figures, ddim_50].every(isFigures)
   );
 }

@@ -1,5 +1,4 @@
-// The random stream of an image, numpy.random.RandomState(seed).standard_normal: MT19937 and the
-// legacy polar Gaussian. Twin: engine/ldm_engine/sampling/noise.py; vectors: tests/data/noise.json.
+// The random stream of an image: NumPy's legacy one. Twin: engine/ldm_engine/sampling/noise.py.
 // Math.log may differ from C's in the last bit of float64, which float32 does not hold.
 
 const SIZE = 624;

@@ -11,8 +11,11 @@ export const XMP_PACKET =
 /** `rgb`: Uint8Array [height * width * 3]; `texts`: keyword to text, UTF-8. Gives a Uint8Array. */
 export async function encodePng(rgb, width, height, texts) {
   const rows = new Uint8Array(height * (3 * width + 1)); // each after a byte for "no filter"
-  for (let y = 0; y < height; y++) rows.set(rgb.subarray(3 * width * y, 3 * width * (y + 1)), y * (3 * width + 1) + 1);
-  const compressed = new Response(new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate")));
+  for (let y = 0; y < height; y++)
+    rows.set(rgb.subarray(3 * width * y, 3 * width * (y + 1)), y * (3 * width + 1) + 1);
+  const compressed = new Response(
+    new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate")),
+  );
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
   header.setUint32(4, height);
@@ -20,7 +23,9 @@ export async function encodePng(rgb, width, height, texts) {
   const encode = (text) => new TextEncoder().encode(text);
   const chunks = [
     chunk("IHDR", new Uint8Array(header.buffer)),
-    ...Object.entries(texts).map(([keyword, text]) => chunk("iTXt", encode(`${keyword}\0\0\0\0\0${text}`))),
+    ...Object.entries(texts).map(([keyword, text]) =>
+      chunk("iTXt", encode(`${keyword}\0\0\0\0\0${text}`)),
+    ),
     chunk("IDAT", new Uint8Array(await compressed.arrayBuffer())),
     chunk("IEND", new Uint8Array()),
   ];

@@ -1,8 +1,7 @@
 // The noise schedule of scheduler_config.json, and solvers as rows of weights, one a call of the UNet:
 //   m = p x + q eps,   x' = a x + b[0] m + b[1] m_before + ... + s z
-// Twins: engine/ldm_engine/sampling/schedule.py and solvers.py, whose notation this is; vectors:
-// tests/data/scheduler_configs.json and solvers.json.
-import { LDMError } from "./bundle.mjs";
+// Twins: engine/ldm_engine/sampling/schedule.py, engine/ldm_engine/sampling/solvers.py.
+import { ensure } from "./errors.mjs";
 
 const isBeta = (value) => typeof value === "number" && value > 0 && value < 1;
 /** Of each key which values are accepted, and the one that it has where it is missing. */
@@ -35,7 +34,10 @@ export class NoiseSchedule {
       const falls = this.alphas.every((a, t) => a > 0 && a < (t ? this.alphas[t - 1] : 1));
       if (!falls) faults.push("the signal does not fall with every step from below 1 to above 0");
     }
-    if (faults.length) throw new LDMError(`The bundle's scheduler_config.json cannot be run: ${faults.join("; ")}.`);
+    ensure(
+      !faults.length,
+      `The bundle's scheduler_config.json cannot be run: ${faults.join("; ")}.`,
+    );
   }
 
   #alphasCumprod() {
@@ -52,7 +54,9 @@ export class NoiseSchedule {
     const stride = Math.floor(this.num_train_timesteps / steps);
     return this.timestep_spacing === "leading"
       ? Array.from({ length: steps }, (_, i) => (steps - 1 - i) * stride + this.steps_offset)
-      : linspace(0, this.num_train_timesteps - 1, steps).map(roundHalfEven).reverse();
+      : linspace(0, this.num_train_timesteps - 1, steps)
+          .map(roundHalfEven)
+          .reverse();
   }
 
   /** Rows of DDIM (arXiv:2010.02502); `eta` from 0 to 1. */
@@ -82,7 +86,14 @@ export class NoiseSchedule {
       const half = (0.5 * h) / (now.lambda - points[i - 1]?.lambda);
       const isSecondOrder = i > 0 && i < timesteps.length - 1;
       const b = isSecondOrder ? [weight * (1 + half), -weight * half] : [weight];
-      return { timestep, p: 1 / now.alpha, q: -now.sigma / now.alpha, a: then.sigma / now.sigma, b, s: 0 };
+      return {
+        timestep,
+        p: 1 / now.alpha,
+        q: -now.sigma / now.alpha,
+        a: then.sigma / now.sigma,
+        b,
+        s: 0,
+      };
     });
   }
 

@@ -1,49 +1,57 @@
-// A bundle at a URL: files are fetched once, and kept by the bundle's digest where the browser lets them.
-import { LDMError } from "./bundle.mjs";
+// A bundle at a URL: files are fetched once, and kept by the bundle's digest.
+import { LDMError } from "./errors.mjs";
 
 const CACHE = "ldm-engine ";
+const MAX_UNKNOWN_BYTES = 64 * 2 ** 20; // of bundle.json and solvers.json, whose size nobody says
 
 export class WebSource {
-  #url;
-  #signal;
+  #base;
   #onBytes;
   #onNotice;
 
-  /** `onBytes(count)` is called as bytes arrive or are found kept, `onNotice(text)` with what a person may want to know. */
-  constructor(url, { signal, onBytes = () => {}, onNotice = () => {} } = {}) {
-    this.#url = url.endsWith("/") ? url : `${url}/`;
-    [this.#signal, this.#onBytes, this.#onNotice] = [signal, onBytes, onNotice];
+  /**
+   * `onBytes(count)` is called as bytes of listed files arrive or are found kept, `onNotice(text)`
+   * with what a person may want to know.
+   */
+  constructor(url, { onBytes = () => {}, onNotice = () => {} } = {}) {
+    this.#base = new URL(url);
+    if (!this.#base.pathname.endsWith("/")) this.#base.pathname += "/";
+    [this.#onBytes, this.#onNotice] = [onBytes, onNotice];
   }
 
+  /** For people. */
   get place() {
-    return this.#url;
+    return this.#base.href;
   }
 
   /** Keep files from now on; `digest` names the bundle. */
   async keepFor(digest) {
-    this.cache = await globalThis.caches?.open(CACHE + digest).catch(() => undefined);
     this.digest = digest;
-    if (!this.cache) this.#onNotice("This browser keeps no files for this page: they are fetched again next time.");
+    this.cache = await globalThis.caches?.open(CACHE + digest).catch(() => undefined);
+    if (!this.cache)
+      this.#onNotice("This browser keeps no files: they are fetched again next time.");
   }
 
-  /** As Bundle.open wants it; what a manifest lists (`check` is given) is kept, and read by one tab at a time. */
+  /**
+   * As Bundle.open wants it. What a manifest lists (`check` is given) is kept, and read by one tab
+   * at a time.
+   */
   async read(name, size, check) {
     if (!check || !this.cache) return this.#fetch(name, size, check);
-    const lock = navigator.locks ? (work) => navigator.locks.request(`${CACHE}${this.digest} ${name}`, work) : (work) => work();
-    return lock(async () => (await this.#kept(name, check)) ?? this.#fetch(name, size, check));
+    const work = async () => (await this.#kept(name, check)) ?? this.#fetch(name, size, check);
+    return navigator.locks.request(`${CACHE}${this.digest} ${name}`, work);
   }
 
   async #kept(name, check) {
-    const response = await this.cache.match(`/${name}`);
-    if (!response) return null;
     try {
+      const response = await this.cache.match(`/${name}`);
+      if (!response) return null;
       const bytes = new Uint8Array(await response.arrayBuffer());
       await check(bytes);
       this.#onBytes(bytes.length);
       return bytes;
     } catch {
-      await this.cache.delete(`/${name}`); // damaged: fetched again
-      return null;
+      return null; // damaged, or out of reach: fetched again
     }
   }
 
@@ -56,22 +64,30 @@ export class WebSource {
   }
 
   async #download(name, size) {
+    const url = Object.assign(new URL(name, this.#base), { search: this.#base.search });
     const parts = [];
     let count = 0;
     try {
-      const response = await fetch(this.#url + name, { signal: this.#signal, cache: "no-cache" });
-      if (response.status === 404) return null;
+      const response = await fetch(url, { cache: "no-cache" });
+      // Some servers answer with a page, or refuse, where there is no file.
+      const isPage = response.headers.get("Content-Type")?.startsWith("text/html");
+      if ([403, 404, 410].includes(response.status) || isPage) return null;
       if (!response.ok) throw new Error(`the server answers ${response.status}`);
-      for (const reader = response.body.getReader(); ; ) {
+      for (const reader = response.body.getReader(); ;) {
         const { done, value } = await reader.read();
         if (done) break;
         parts.push(value);
         count += value.length;
         if (size !== undefined) this.#onBytes(value.length);
+        if (count > (size ?? MAX_UNKNOWN_BYTES)) {
+          await reader.cancel();
+          throw new Error("the file is larger than it may be");
+        }
       }
     } catch (error) {
-      this.#signal?.throwIfAborted();
-      throw new LDMError(`${this.#url}${name} cannot be fetched: ${error.message}, after ${count} bytes. Files that are there already are kept; try again.`);
+      throw new LDMError(
+        `${url.href} cannot be fetched: ${error.message}, after ${count} bytes. Is the server there, and does it allow this page's origin (CORS)? What has come is kept; try again.`,
+      );
     }
     const bytes = new Uint8Array(count);
     parts.reduce((at, part) => (bytes.set(part, at), at + part.length), 0);
@@ -88,7 +104,9 @@ export class WebSource {
       });
     } catch (error) {
       this.cache = null;
-      this.#onNotice(`The browser has no room to keep the bundle (${error.name}): it is fetched again next time.`);
+      this.#onNotice(
+        `The browser has no room to keep the bundle (${error.name}): it is fetched again.`,
+      );
     }
   }
 }

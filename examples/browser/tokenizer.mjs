@@ -1,6 +1,6 @@
-// Text to input_ids: BERT WordPiece, padded to the model's token length, without any mask. Twin:
-// engine/ldm_engine/sampling/tokenizer.py; vectors: tests/data/tokenizer.json.
-import { LDMError } from "./bundle.mjs";
+// Text to input_ids: BERT WordPiece, padded, without any mask. Twin:
+// engine/ldm_engine/sampling/tokenizer.py.
+import { ensure } from "./errors.mjs";
 import * as characters from "./characters.mjs";
 
 /** Ranges of code points, from text such as "9-a,d". */
@@ -27,10 +27,15 @@ const ACCENTS = new Characters(characters.ACCENTS);
 const PUNCTUATION = new Characters(characters.PUNCTUATION);
 const NORMALIZED = new Characters(characters.NORMALIZED);
 const WORDS = new Characters(characters.WORD_CHARACTERS);
-const SMALL = new Map(characters.LOWERCASE.split(",").flatMap((entry) => {
-  const [first, last, step, shift] = entry.split(" ").map((number) => parseInt(number, 16));
-  return Array.from({ length: (last - first) / step + 1 }, (_, i) => [first + i * step, first + i * step + shift]);
-}));
+const SMALL = new Map(
+  characters.LOWERCASE.split(",").flatMap((entry) => {
+    const [first, last, step, shift] = entry.split(" ").map((number) => parseInt(number, 16));
+    return Array.from({ length: (last - first) / step + 1 }, (_, i) => [
+      first + i * step,
+      first + i * step + shift,
+    ]);
+  }),
+);
 const BLANK = 0x20;
 const isWhite = (c) => BLANKS.has(c) || c === 0xb || c === 0xc || c === 0x85;
 
@@ -43,40 +48,70 @@ export class Tokenizer {
     const lines = vocabulary.split("\n");
     if (lines.at(-1) === "") lines.pop();
     this.pieces = new Map(lines.map((line, id) => [withoutTrailingWhite(line), id]));
-    const defaults = ["[UNK]", "[SEP]", "[CLS]", "[PAD]", "[MASK]"].filter((name) => this.pieces.has(name));
-    const added = info.added_tokens ?? defaults.map((content) => ({ content, id: this.pieces.get(content) }));
-    const find = (name) => added.find((token) => token.content === name)?.id ?? this.pieces.get(name);
+    const defaults = ["[UNK]", "[SEP]", "[CLS]", "[PAD]", "[MASK]"].filter((name) =>
+      this.pieces.has(name),
+    );
+    const added =
+      info.added_tokens ?? defaults.map((content) => ({ content, id: this.pieces.get(content) }));
+    const find = (name) =>
+      added.find((token) => token.content === name)?.id ?? this.pieces.get(name);
     [this.cls, this.sep, this.pad] = [info.cls_token, info.sep_token, info.pad_token].map(find);
     this.unknown = this.pieces.get(info.unk_token);
     const ids = [this.cls, this.sep, this.pad, this.unknown];
     const largest = Math.max(lines.length - 1, ...added.map((token) => token.id));
-    if (ids.includes(undefined) || largest >= model.vocab_size) {
-      throw new LDMError("vocab.txt is not the text encoder's: it lacks a special token, or has ids that are not embedded. Export the bundle again.");
-    }
-    const patterns = added.map((token) => ({ token, text: this.#pattern(token) })).filter(({ text }) => text.length);
+    ensure(
+      !ids.includes(undefined) && largest < model.vocab_size && this.#areNumbered(added),
+      "vocab.txt is not the text encoder's: it lacks a special token, or its ids are others. Export the bundle again.",
+    );
+    const patterns = added
+      .map((token) => ({ token, text: this.#pattern(token) }))
+      .filter(({ text }) => text.length);
     this.givenPatterns = patterns.filter(({ token }) => !token.normalized);
     this.normalizedPatterns = patterns.filter(({ token }) => token.normalized);
   }
 
-  #pattern({ content, normalized }) {
-    const text = characterList(content);
-    return (normalized ? normalize(text, this.info) : text).map(([c]) => c);
+  /** Whether added tokens have the ids that they have where texts are divided. */
+  #areNumbered(added) {
+    let next = this.pieces.size; // those that the vocabulary lacks follow it as they come
+    return [...added]
+      .sort((a, b) => a.id - b.id)
+      .every(({ content, id }) => {
+        const given = this.pieces.get(content) ?? next;
+        next = Math.max(next, given + 1);
+        return given === id;
+      });
+  }
+
+  #pattern({ content, normalized, lstrip }) {
+    const given = characterList(content);
+    const text = (normalized ? normalize(given, this.info) : given).map(([c]) => c);
+    ensure(
+      !(lstrip && text.length && text.every(isWhite)),
+      "The bundle's tokenizer adds white space alone with `lstrip`; other text is accepted. Use a tokenizer without it.",
+    );
+    return text;
   }
 
   /** The ids, BigInt64Array [token_length], and what was cut off from the text, "" if nothing. */
   encode(text) {
     const tokens = [[this.cls, 0]];
     divide(this.givenPatterns, characterList(text), tokens, (given) =>
-      divide(this.normalizedPatterns, normalize(given, this.info), tokens, (plain) => this.#addWords(plain, tokens)));
+      divide(this.normalizedPatterns, normalize(given, this.info), tokens, (plain) =>
+        this.#addWords(plain, tokens),
+      ),
+    );
     tokens.push([this.sep, text.length]);
     const ids = tokens.slice(0, this.length).map(([id]) => id);
     const cut = tokens.length > this.length ? text.slice(tokens[this.length - 1][1]) : "";
     if (tokens.length > this.length) ids[this.length - 1] = this.sep;
-    return { ids: BigInt64Array.from({ length: this.length }, (_, i) => BigInt(ids[i] ?? this.pad)), cut };
+    return {
+      ids: BigInt64Array.from({ length: this.length }, (_, i) => BigInt(ids[i] ?? this.pad)),
+      cut,
+    };
   }
 
   #addWords(text, tokens) {
-    for (let at = 0; at < text.length; ) {
+    for (let at = 0; at < text.length;) {
       const begin = at++;
       if (isWhite(text[begin][0])) continue;
       if (!PUNCTUATION.has(text[begin][0])) {
@@ -109,8 +144,10 @@ export class Tokenizer {
 function divide(patterns, text, tokens, addPlain) {
   const touches = (at) => at >= 0 && at < text.length && WORDS.has(text[at][0]);
   let done = 0;
-  for (let at = 0; at < text.length; ) {
-    const here = patterns.filter(({ text: wanted }) => wanted.every((c, i) => text[at + i]?.[0] === c));
+  for (let at = 0; at < text.length;) {
+    const here = patterns.filter(({ text: wanted }) =>
+      wanted.every((c, i) => text[at + i]?.[0] === c),
+    );
     if (!here.length) {
       at++;
       continue;
@@ -136,7 +173,8 @@ function normalize(text, info) {
     const isApart = info.handle_chinese_chars && IDEOGRAPHS.has(c);
     result.push(...(isApart ? [[BLANK, at], kept, [BLANK, at]] : [kept]));
   }
-  if (info.strip_accents ?? info.lowercase) result = decompose(result).filter(([c]) => !ACCENTS.has(c));
+  if (info.strip_accents ?? info.lowercase)
+    result = decompose(result).filter(([c]) => !ACCENTS.has(c));
   return info.lowercase ? result.flatMap(inSmallLetters) : result;
 }
 
@@ -159,13 +197,20 @@ function decompose(text) {
 }
 
 function inSmallLetters([c, at]) {
-  if (c === 0x130) return [["i".codePointAt(0), at], [0x307, at]]; // the one that becomes two
+  if (c === 0x130)
+    return [
+      ["i".codePointAt(0), at],
+      [0x307, at],
+    ]; // the one that becomes two
   return [[SMALL.get(c) ?? c, at]];
 }
 
 function characterList(text) {
   let at = 0;
-  return Array.from(text, (character) => [character.codePointAt(0), (at += character.length) - character.length]);
+  return Array.from(text, (character) => [
+    character.codePointAt(0),
+    (at += character.length) - character.length,
+  ]);
 }
 
 function withoutTrailingWhite(line) {

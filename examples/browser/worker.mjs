@@ -1,55 +1,78 @@
-// The pipeline of the page, in a thread of its own. Takes { open } and { generate }, and { stop }; posts what happened.
-import { Bundle, LDMError, PROGRAMS } from "./bundle.mjs";
+// The pipeline of the page, in a thread of its own: takes { open }, { generate } and { stop }, and
+// posts what happens.
+import { Bundle, PROGRAMS } from "./bundle.mjs";
+import { LDMError, told } from "./errors.mjs";
 import { Pipeline, pngOf } from "./ldm.mjs";
 import { WebSource } from "./source.mjs";
 
 const ORT = "./node_modules/onnxruntime-web/dist/";
+const MAX_THREADS = 8;
 let pipe;
-let stopping = new AbortController();
+let stopping;
 
 async function open({ url, provider }) {
+  const isGpu = provider === "webgpu";
+  if (isGpu && !(await navigator.gpu?.requestAdapter()))
+    throw new LDMError("This browser offers no GPU to this page (WebGPU). Choose the CPU.");
   let [count, total] = [0, 0];
   const source = new WebSource(url, {
-    signal: stopping.signal,
     onBytes: (bytes) => postMessage({ fetched: (count += bytes), total }),
     onNotice: (notice) => postMessage({ notice }),
   });
   const bundle = await Bundle.open(source);
   await source.keepFor(bundle.digest);
-  total = ["scheduler_config.json", "vocab.txt", ...PROGRAMS.flatMap((name) => [`${name}/model.onnx`, `${name}/model.onnx.data`])]
-    .reduce((sum, name) => sum + bundle.files[name].bytes, 0);
-  const ort = await import(`${ORT}ort.${provider}.min.mjs`);
-  ort.env.logLevel = "error"; // of shapes, which WebGPU leaves to the CPU, it would warn
-  ort.env.wasm.wasmPaths = new URL(ORT, import.meta.url).href;
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? navigator.hardwareConcurrency : 1;
-  if (!self.crossOriginIsolated) postMessage({ notice: "This page runs on one thread: it came without the headers that serve.py adds." });
-  pipe = await Pipeline.open(ort, bundle, { provider, onProgram: (name) => postMessage({ opening: name }) });
-  if (provider === "webgpu") await pipe.check(); // a browser's own driver computes there
+  const graphs = PROGRAMS.flatMap((name) => [`${name}/model.onnx`, `${name}/model.onnx.data`]);
+  const names = ["scheduler_config.json", "vocab.txt", ...graphs];
+  if (isGpu) names.push("reference.json");
+  total = names.reduce((sum, name) => sum + bundle.files[name].bytes, 0);
+  const ort = await loadRuntime(provider);
+  const onProgram = (name) => postMessage({ opening: name });
+  pipe = await Pipeline.open(ort, bundle, { provider, onProgram });
+  if (isGpu) {
+    postMessage({ opening: "what checks this GPU" });
+    await pipe.check();
+  }
   const { model, tables } = pipe;
-  const side = model.sample_size * model.scale_factor;
-  return { opened: { source: model.source, side, multiple: model.size_multiple * model.scale_factor, guidances: tables.guidances, threads: ort.env.wasm.numThreads } };
+  if (tables.fault) postMessage({ notice: tables.fault });
+  return {
+    opened: {
+      source: model.source,
+      side: model.sample_size * model.scale_factor,
+      multiple: model.size_multiple * model.scale_factor,
+      guidances: tables.guidances,
+      threads: isGpu ? 0 : ort.env.wasm.numThreads,
+    },
+  };
+}
+
+async function loadRuntime(provider) {
+  const ort = await import(`${ORT}ort.${provider}.min.mjs`);
+  ort.env.wasm.wasmPaths = new URL(ORT, import.meta.url).href;
+  ort.env.wasm.numThreads = self.crossOriginIsolated
+    ? Math.min(navigator.hardwareConcurrency, MAX_THREADS)
+    : 1;
+  if (!self.crossOriginIsolated)
+    postMessage({
+      notice: "This page runs on one thread: it came without the headers of serve.py.",
+    });
+  return ort;
 }
 
 async function generate(settings) {
+  stopping = new AbortController();
   const start = performance.now();
   const onStep = (done, steps) => postMessage({ done, steps });
   const image = await pipe.generate(settings, { onStep, signal: stopping.signal });
+  const { recipe, cut, isFlat } = image;
   const png = await pngOf(image);
-  return { image: { png, recipe: image.recipe, cut: image.cut, seconds: (performance.now() - start) / 1000 } };
-}
-
-/** What went wrong, in words. */
-function told(error) {
-  if (error.name === "AbortError") return { stopped: true };
-  const text = String(error?.message ?? error);
-  const isMemory = /bad_alloc|out of memory|allocation failed|memory access|Aborted\(/i.test(text) || error instanceof RangeError;
-  if (isMemory) return { error: `The browser's memory does not hold this: ${text}. Render a smaller picture, close other tabs, or take a smaller model.` };
-  return { error: error instanceof LDMError ? text : `The browser failed: ${text}` };
+  return { image: { png, recipe, cut, isFlat, seconds: (performance.now() - start) / 1000 } };
 }
 
 onmessage = async ({ data }) => {
-  if (data.stop) return stopping.abort();
-  stopping = new AbortController();
+  if (data.stop) return stopping?.abort();
   const work = data.open ? open(data.open) : generate(data.generate);
-  postMessage(await work.catch(told));
+  const answer = await work.catch((error) =>
+    error.name === "AbortError" ? { stopped: true } : { error: told(error) },
+  );
+  postMessage(answer);
 };

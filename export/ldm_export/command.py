@@ -9,7 +9,7 @@ import click
 
 from ldm_engine.commands import console
 from ldm_engine.errors import RuntimeUnavailableError
-from ldm_engine.runtimes.paddle_predictor import import_remedy
+from ldm_engine.runtimes.paddle_predictor import import_remedy, install_command
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -131,7 +131,7 @@ def export(
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"Exporting needs more packages than running: {error}. "
-            + import_remedy(error, "pip install 'ldm-engine[export]'")
+            + import_remedy(error, install_command("export"))
         ) from error
     wanted = _split(formats) if formats is not None else default_formats()
     check_formats(wanted, weights)  # before a download

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def check_target(out: Path, force: bool) -> Path:
         out = out.resolve()
         if not out.exists():
             return out
-        if out.is_mount():
+        if os.path.ismount(out):  # Windows has `Path.is_mount` from Python 3.12 on
             raise OutputError(
                 f"{out} is a mount point, which cannot be replaced as a whole. "
                 f"Choose a folder inside it, such as {out / 'bundle'}."

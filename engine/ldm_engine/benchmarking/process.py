@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -21,6 +22,16 @@ _LOOK_S = 0.5  # how often to look whether a silent process is still there
 _DYING_S = 10.0  # how long a process that closed its output may take to end
 
 Process = TypeVar("Process", bound="WorkerProcess")
+
+
+def check_system() -> None:
+    """Raise ``BenchmarkError`` where processes cannot be watched and ended as these are."""
+    if sys.platform == "win32":
+        raise BenchmarkError(
+            "This is Windows; Linux and macOS are accepted for benchmarks, whose processes are "
+            "watched through pipes and ended with all that they started. Time `generate` or "
+            "`render` here, or measure on another system."
+        )
 
 
 class WorkerProcess:
@@ -58,7 +69,8 @@ class WorkerProcess:
 
     def __exit__(self, *_: object) -> None:
         with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # with what its libraries may have forked
+            # With what its libraries may have forked.
+            os.killpg(self.pid, signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]
         self._process.wait()
         self._log.close()
         for pipe in (self._requests, self._answers):
@@ -108,9 +120,10 @@ class WorkerProcess:
         if code >= 0:
             text = f"its process ended with exit code {code}"
         else:
-            text = f"its process was killed by {_signal_name(-code)}"
-        if code == -signal.SIGKILL:
-            text += ", as the system does when memory runs out"
+            name = _signal_name(-code)
+            text = f"its process was killed by {name}"
+            if name == "SIGKILL":
+                text += ", as the system does when memory runs out"
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return "; ".join([text, *lines[-_LAST_LINES:]])

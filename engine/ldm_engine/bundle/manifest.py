@@ -1,7 +1,8 @@
 """``bundle.json``: written last and sealed with its own hash, read with distrust.
 
-The format is documented in ``docs/bundle-format.md``. The twin in C++ is
-``cpp/src/bundle/manifest.cpp``; ``tests/data/manifests.json`` holds what both accept and refuse.
+The format is documented in ``docs/bundle-format.md``. Its twins are
+``cpp/src/bundle/manifest.cpp`` and ``examples/browser/bundle.mjs``; ``tests/data/manifests.json``
+holds what they accept and refuse.
 """
 
 from __future__ import annotations

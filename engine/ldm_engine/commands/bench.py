@@ -16,10 +16,11 @@ from ..benchmarking.comparison import check_comparable, compare, differences
 from ..benchmarking.document import read_results, to_json
 from ..benchmarking.measure import measure
 from ..benchmarking.plan import DEFAULT_BATCH_SIZES, Plan, make_plan
+from ..benchmarking.process import check_system
 from ..benchmarking.results import SCENARIOS, Failure, Results, Source, call_settings
 from ..bundle.manifest import open_bundle
 from ..errors import BenchmarkError, LDMEngineError, OutputError
-from ..machine.environment import machine_facts, versions
+from ..machine.environment import load_average, machine_facts, versions
 from ..machine.files import make_folder, write_atomically
 from ..version import __version__
 from . import console
@@ -109,6 +110,7 @@ def bench(
     calls and of each stage; load time, first call and peak memory stand apart. With --compare, the
     exit code is 1 if a call or the UNet became slower beyond the tolerance.
     """
+    check_system()
     plan = make_plan(open_bundle(bundle), **options)
     old = None
     if baseline is not None:
@@ -185,7 +187,7 @@ def _measure(plan: Plan) -> Results:
 
 def _begin(plan: Plan) -> Results:
     """Results without a measurement, as of now."""
-    load, machine = os.getloadavg()[0], machine_facts()
+    load, machine = load_average(), machine_facts()
     if load > _BUSY * machine["threads"]:
         console.err.print(
             f"[yellow]Note:[/] this machine was busy in the last minute (load average {load:.1f}). "

@@ -197,4 +197,5 @@ def _significant(value: float) -> str:
 
 
 def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f}"
+    """Nothing where the system does not report it."""
+    return f"{count / 2**30:.2f}" if count else ""

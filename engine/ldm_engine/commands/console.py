@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -71,6 +72,9 @@ def run(command: click.Command) -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.showwarning = _show_warning
     warnings.filterwarnings("ignore", message="No ccache found")  # on importing Paddle
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # In a file or pipe on Windows it has few letters, and names may have any.
+        sys.stdout.reconfigure(errors="backslashreplace")
     INTERRUPTS.install()
     try:
         sys.exit(command.main(standalone_mode=False))

@@ -209,7 +209,7 @@ def _log(write: Callable[[str], None], with_time: bool = True) -> Iterator[Show]
         latest = progress
 
     def log() -> None:
-        write(f"{time.strftime('%T ') if with_time else ''}{_describe(latest)}")
+        write(f"{time.strftime('%H:%M:%S ') if with_time else ''}{_describe(latest)}")
 
     def log_on() -> None:
         while not ended.wait(LOG_EVERY_S):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from ..bundle.bundle import PROMPTS, Bundle
+from ..bundle.bundle import MANIFEST, PROMPTS, Bundle
 from ..bundle.manifest import open_bundle
 from ..errors import InvalidArgumentError, OutputError
 from ..fitting.prompts import hold_out, read_prompts
@@ -224,7 +224,7 @@ def _make(opened: Opened, work: Work, guidance: tuple[float, ...], saved: Saved)
 def save(opened: Opened, kept: Sequence[Table]) -> None:
     """Add `kept` to the tables that the bundle has by now, others waiting meanwhile."""
     bundle = opened.bundle
-    with held(bundle.path):
+    with held(bundle.path / MANIFEST):
         if open_bundle(bundle.path).digest != bundle.digest:
             raise OutputError(
                 f"{bundle.path} was replaced by another bundle meanwhile; what was fitted does not "

@@ -41,7 +41,7 @@ class Log:
         if self._file is not None:
             with suppress(OSError):
                 for line in text.splitlines():
-                    self._file.write(f"{time.strftime('%F %T')} {line}\n")
+                    self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
 
 #: Of this process's command.

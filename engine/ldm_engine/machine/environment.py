@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -18,10 +19,17 @@ def machine_facts() -> dict[str, Any]:
         "processor": _processor(),
         "architecture": platform.machine(),
         "threads": available_threads(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": _memory_bytes(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+def load_average() -> float:
+    """Processes that ran or waited for a core in the last minute; 0 where it is not reported."""
+    if sys.platform == "win32":
+        return 0.0
+    return os.getloadavg()[0]
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str | None]:
@@ -33,6 +41,13 @@ def versions(distributions: Iterable[str]) -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+def _memory_bytes() -> int:
+    """All of the machine's memory; 0 where the system does not report it."""
+    if sys.platform == "win32":
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _processor() -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError
+from .file_locks import lock
 
 _UMASK = os.umask(0)  # can only be read by setting it
 os.umask(_UMASK)
@@ -108,16 +109,24 @@ def synced_file(
             temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep others who ask for `folder` here waiting, on file systems that know locks."""
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names of the files in `folder` survive a loss of power."""
+    if sys.platform == "win32":  # opens no folder; NTFS keeps a journal of names by itself
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep others who ask for the file `path` here waiting, on file systems that know locks."""
+    with path.open("rb") as file:
+        with suppress(OSError):
+            lock(file)
+        yield
 
 
 def reason(error: Exception) -> str:
@@ -141,5 +150,6 @@ def stamp_file(path: Path) -> Stamp | None:
         status = path.stat()
     except OSError:
         return None
-    # The time of the last change of the inode cannot be set, unlike that of the content.
+    # The time of the last change of the inode cannot be set, unlike that of the content. On
+    # Windows it is the time of creation: there whoever sets that of the content hides a write.
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RuntimeUnavailableError
 
-_DRIVER = "libcuda.so.1"
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 # cuda.h has these; there is no header here to read them from.
 _NO_DEVICE = 100
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76

@@ -74,15 +74,17 @@ def list_files(name: str, endings: Iterable[str]) -> list[str]:
 
 def _local(name: str) -> _Listed | None:
     """What a path lists; None for a file."""
+    name = name.replace(os.sep, "/")
     path = Path(name)
     if path.is_dir():
         walked = [Path(root, file) for root, _, files in os.walk(path) for file in files]
-        return _Listed(f"{path}/", [str(file) for file in walked], True)
+        return _Listed(f"{path}/", [file.as_posix() for file in walked], True)
     sign = _PATTERN.search(name)
     if path.exists() or not sign:
         return None
     found = [f for f in glob.glob(name, recursive=True) if Path(f).is_file()]  # noqa: PTH207
-    return _Listed(name[: name.rfind("/", 0, sign.start()) + 1], found, False)
+    files = [file.replace(os.sep, "/") for file in found]
+    return _Listed(name[: name.rfind("/", 0, sign.start()) + 1], files, False)
 
 
 def _remote(url: str) -> _Listed | None:

@@ -9,11 +9,11 @@ longer than a second just then, or if the first was suspended and taken for gone
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LDMEngineError, OutputError
+from .file_locks import lock, try_lock
 from .files import reason
 from .remote import RemoteStorage
 from .storage import ALONE, LocalStorage, Storage
@@ -65,7 +66,7 @@ def _count(label: str) -> str:
 
 def _describe(label: str) -> dict[str, Any]:
     host, pid = socket.gethostname(), os.getpid()
-    return {"label": label, "pid": pid, "host": host, "since": time.strftime("%F %T")}
+    return {"label": label, "pid": pid, "host": host, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def _in_use(place: str, holder: dict[str, Any], remedy: str) -> OutputInUseError:
@@ -84,12 +85,12 @@ def _locked_folder(folder: Path, label: str) -> Iterator[None]:
     try:
         (folder / LOCKS).mkdir(parents=True, exist_ok=True)
         with (folder / LOCKS / "guard").open("a+") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)  # for the moment in which the others are looked at
+            lock(guard)  # for the moment in which the others are looked at
             for path in (folder / LOCKS).glob("*.json"):
                 if not _compatible(label, path.stem):
                     _check_free(folder, path)
             own = (folder / LOCKS / f"{label}.json").open("a+")
-            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(own)  # which is free: the guard is held
             own.truncate(0)
             own.write(json.dumps(_describe(label)))
             own.flush()
@@ -110,10 +111,8 @@ def _locked_folder(folder: Path, label: str) -> Iterator[None]:
 
 def _check_free(folder: Path, path: Path) -> None:
     with path.open("r+") as other:  # NFS gives an exclusive lock only over what may be written
-        try:
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _in_use(str(folder), _parsed(other.read().encode()), "") from None
+        if not try_lock(other):
+            raise _in_use(str(folder), _parsed(other.read().encode()), "")
 
 
 @contextmanager
@@ -177,7 +176,8 @@ def _is_gone(holder: dict[str, Any]) -> bool:
     seen = holder.get("seen")
     if not isinstance(seen, (int, float)) or time.time() - seen > _STALE_S:
         return True
-    if holder.get("host") != socket.gethostname():
+    # On Windows the signal 0 is a Ctrl-C: there only silence says that a process has ended.
+    if holder.get("host") != socket.gethostname() or sys.platform == "win32":
         return False
     try:
         os.kill(int(holder["pid"]), 0)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 from typing import Any
 
-#: Ctrl-C, a termination, a hang-up, and the warnings of batch systems before a time limit.
+#: Ctrl-C, a termination, a hang-up, the warnings of batch systems before a time limit, and what
+#: Windows sends for Ctrl-Break and for a console that is closed.
 STOP_SIGNALS = tuple(
     getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
     if hasattr(signal, name)
 )
 
@@ -44,7 +46,13 @@ def install(handlers: dict[signal.Signals, Any]) -> None:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """A block in which no such signal reaches this thread, nor the processes that it starts."""
+    """A block in which no such signal reaches this thread, nor the processes that it starts.
+
+    On Windows, where none can be blocked, it does nothing.
+    """
+    if sys.platform == "win32":
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -56,4 +64,5 @@ def ignore_stop_signals() -> None:
     """Leave it to the process that started this one, with signals blocked, when to stop."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

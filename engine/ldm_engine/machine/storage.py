@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import LDMEngineError, OutputError
-from .files import reason, synced_file
+from .files import reason, sync_folder, synced_file
 
 ALONE = "run"  #: the label of a run that is no shard
 #: How names end of what belongs to a run, or to the shard i of n.
@@ -214,11 +214,7 @@ class LocalStorage(Storage):
         folders = {(self.folder / name).parent for name in names} | self._unsynced
         with self._reported("."):
             for folder in sorted(folders):
-                handle = os.open(folder, os.O_RDONLY)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
+                sync_folder(folder)
         self._unsynced.clear()
 
     def read(self, name: str) -> bytes | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import LDMEngineError
+from ..errors import InvalidArgumentError, LDMEngineError
 from ..machine.cpu import available_threads
-from ..machine.memory import free_memory_bytes
+from ..machine.memory import free_memory_bytes, read_memory
 from ..machine.remote import absolute
 from ..machine.storage import Storage
 from ..runtimes.choice import resolve_options
@@ -206,6 +207,11 @@ def _measure(
         costs = measure_costs(renderer.pipe, group.example, options.batch_size)
         return RunFile(fingerprint, costs, {})
     if options.memory_limit is not None:
+        if read_memory(os.getpid()) is None:
+            raise InvalidArgumentError(
+                f"`memory_limit` is {options.memory_limit!r}, and this system does not report what "
+                "a process takes. Give a `batch_size` instead."
+            )
         limit: int | None = parse_bytes(options.memory_limit)
     else:
         free = free_memory_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -119,6 +120,12 @@ class RunOptions:
             wrong.append(
                 "`output` is memory:// for several processes; one worker, or another URL, is "
                 "accepted."
+            )
+        if self.workers != 1 and self.executor == "local" and sys.platform == "win32":
+            wrong.append(
+                f"`workers` is {self.workers!r}; on Windows, where a pipe is not handed to other "
+                "processes, 1 is accepted. Start several runs beside each other with `shard` 1/n, "
+                "2/n, ..."
             )
         if self.memory_limit is not None and self.batch_size is not None:
             wrong.append("`memory_limit` is given beside a `batch_size`; one of them is accepted.")

@@ -97,7 +97,8 @@ def _start(settings: RendererSettings, output: str, label: str) -> _Worker:
         )
     theirs.close()
     ours.send((settings, output, label))
-    return _Worker(process, ours)
+    # On Windows it has another type; there ``RunOptions`` accepts no workers.
+    return _Worker(process, ours)  # type: ignore[arg-type,unused-ignore]
 
 
 def _stop(workers: Sequence[_Worker]) -> None:

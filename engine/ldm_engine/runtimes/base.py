@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..errors import ClosedError, LDMEngineError, RuntimeUnavailableError, ShapeError
 from ..machine import forks
-from ..machine.cpu import supports_bf16
+from ..machine.cpu import processor, supports_bf16
 from ..machine.device import Device
 from ..machine.gpu import find_gpu
 from .by_shape import describe
@@ -233,7 +233,8 @@ class Runtime(ABC):
         if self.version() is None:
             return [f"it is not installed; install it with: {self.install}"]
         if precision == "bf16" and not supports_bf16():
-            return ["this CPU has no bf16 instructions (avx512_bf16 or amx_bf16); use fp32"]
+            fault = "this CPU has no" if processor() else "this system reports no CPU with"
+            return [f"{fault} bf16 instructions (avx512_bf16 or amx_bf16); use fp32"]
         return []
 
     def _missing_for_gpu(self, precision: str, device: Device) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
@@ -18,11 +19,22 @@ from ..machine.signals import handlers_kept
 from .base import Array, Program, Runtime
 
 
+def install_command(extra: str) -> str:
+    """The command that installs an `extra` of this project with Paddle in it."""
+    elsewhere = ""
+    if sys.version_info >= (3, 14):
+        elsewhere = (
+            " in Python 3.10 to 3.13: Paddle has no package for the "
+            f"{sys.version_info[0]}.{sys.version_info[1]} that is given"
+        )
+    return f"pip install 'ldm-engine[{extra}]'{elsewhere}"
+
+
 class PaddleLibrary(Runtime):
     """The common part of the runtimes that use Paddle."""
 
     distributions = ("paddlepaddle", "paddlepaddle-gpu")
-    install = "pip install 'ldm-engine[paddle]'"
+    install = install_command("paddle")
     gpu_distribution = "paddlepaddle-gpu"
     gpu_oldest = "3.2.2"
     gpu_install = (

@@ -5,8 +5,8 @@ latents and of the history in the data form (``solvers.py``), and how its pictur
 DDIM's, as measured on prompts that it was not fitted to. ``ldm_engine/fitting`` makes tables, and
 ``solvers_file.py`` keeps them.
 
-The twin in C++ is ``cpp/src/sampling/fitted.cpp``; ``tests/data/solvers_files.json`` holds both to
-the same rows.
+Its twins are ``cpp/src/sampling/fitted.cpp`` and ``examples/browser/fitted.mjs``;
+``tests/data/solvers_files.json`` holds them to the same rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The denoising loop over one UNet program: guidance and a weighted sum, in place in its buffers.
 
-It knows no solver: what to do is in the rows (``solvers.py``). Its twin in C++ is
-``cpp/src/sampling/loop.cpp``; ``tests/data/loop.json`` holds both to the same latents.
+It knows no solver: what to do is in the rows (``solvers.py``). Its twins are
+``cpp/src/sampling/loop.cpp`` and ``examples/browser/ldm.mjs``; ``tests/data/loop.json`` holds them
+to the same latents.
 """
 
 from __future__ import annotations

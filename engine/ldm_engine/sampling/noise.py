@@ -2,8 +2,8 @@
 
 Image i owns ``numpy.random.RandomState(seed_i)``: MT19937 and the legacy polar Gaussian, which
 NumPy has frozen (NEP 19). It draws the initial latents, then one array of the same shape for each
-step whose sigma is above 0, in step order. The twin in C++ is ``cpp/src/sampling/noise.cpp``;
-``tests/data/noise.json`` holds both to the same numbers.
+step whose sigma is above 0, in step order. Its twins are ``cpp/src/sampling/noise.cpp`` and
+``examples/browser/noise.mjs``; ``tests/data/noise.json`` holds them to the same numbers.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ Notation, as in the papers and in diffusers' schedulers:
 ``alpha_cumprod_prev``   the same at the previous (less noisy) timestep of the schedule
 ======================  ==================================================================
 
-The twin in C++ is ``cpp/src/sampling/schedule.cpp``; ``tests/data/scheduler_configs.json`` holds
-what both refuse, ``solvers.json`` the timesteps.
+Its twins are ``cpp/src/sampling/schedule.cpp`` and ``examples/browser/schedule.mjs``;
+``tests/data/scheduler_configs.json`` holds what they refuse, ``solvers.json`` the timesteps.
 """
 
 from __future__ import annotations

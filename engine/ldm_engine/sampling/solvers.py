@@ -20,8 +20,8 @@ before in units of this one, and J = 1 - exp(-h)::
 
 Its first step, and its last, which leads to sigma' = 0, are of first order: alpha' J m.
 
-The twin in C++ is ``cpp/src/sampling/solvers.cpp``; ``tests/data/solvers.json`` holds both to the
-same rows.
+Its twins are ``cpp/src/sampling/solvers.cpp`` and ``examples/browser/schedule.mjs``;
+``tests/data/solvers.json`` holds them to the same rows.
 """
 
 from __future__ import annotations

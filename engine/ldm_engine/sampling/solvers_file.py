@@ -4,8 +4,8 @@ The file names the bundle that it belongs to and carries its own hash, so that i
 one step, and the manifest stays as it is. What is wrong with it is told when a fitted solver is
 asked for; nothing else needs it. ``docs/bundle-format.md`` documents it.
 
-The twin in C++ is ``cpp/src/sampling/solvers_file.cpp``; ``tests/data/solvers_files.json`` holds
-what both accept and refuse.
+Its twins are ``cpp/src/sampling/solvers_file.cpp`` and ``examples/browser/fitted.mjs``;
+``tests/data/solvers_files.json`` holds what they accept and refuse.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Text to ``input_ids``: BERT WordPiece, padded to the model's token length.
 
 Padding carries no mask in this family: the model attends to it, as in the reference pipeline.
-The twin in C++ is ``cpp/src/sampling/tokenizer.cpp``; ``tests/data/tokenizer.json`` holds both to
-the same ids.
+Its twins are ``cpp/src/sampling/tokenizer.cpp`` and ``examples/browser/tokenizer.mjs``;
+``tests/data/tokenizer.json`` holds them to the same ids.
 """
 
 from __future__ import annotations

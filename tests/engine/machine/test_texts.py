@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ldm_engine.errors import InputError
@@ -62,7 +62,11 @@ def test_a_text_is_the_same_in_any_encoding_and_compression(lines, encoding, end
 
 @given(LINES, st.sampled_from(["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]))
 def test_a_text_without_its_mark_is_never_rendered(lines, encoding):
-    """It is refused where zeros show it; else no line of it is text without zeros."""
+    """It is refused where zeros show it; else no line of it is text without zeros.
+
+    A character that has a byte of a line's end in it, as U+0A05 has, may leave such a line.
+    """
+    assume(not any({0x0A, 0x0D} & {*line.encode(encoding)} for line in lines))
     content = "\n".join(lines).encode(encoding)
     told, found = "", []
     try:

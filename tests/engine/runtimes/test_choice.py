@@ -33,6 +33,7 @@ from ldm_engine.runtimes.choice import (
 )
 from ldm_engine.runtimes.openvino import OpenVINORuntime
 from ldm_engine.runtimes.paddle import PaddleRuntime
+from ldm_engine.runtimes.paddle_predictor import install_command
 from unet_arrays import fill, shapes
 
 # A machine without some modules: their import fails and they are not in the list of what is
@@ -345,6 +346,16 @@ def test_a_library_that_is_listed_but_cannot_be_imported_is_an_error(
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RuntimeUnavailableError, match=rf"pip install 'ldm-engine\[{name}\]'"):
         RUNTIMES[name].open(tiny_onnx_bundle, "unet", RuntimeOptions(threads=1))
+
+
+@pytest.mark.parametrize(("version", "elsewhere"), [((3, 13), False), ((3, 14), True)])
+def test_where_paddle_has_no_package_its_remedy_names_other_pythons(
+    monkeypatch, version, elsewhere
+):
+    monkeypatch.setattr(sys, "version_info", (*version, 0))
+    remedy = install_command("paddle")
+    assert remedy.startswith("pip install 'ldm-engine[paddle]'")
+    assert ("in Python 3.10 to 3.13: Paddle has no package for the 3.14" in remedy) == elsewhere
 
 
 def test_auto_prefers_openvino_then_onnxruntime_then_paddle(shapes_bundle, monkeypatch):

@@ -15,9 +15,15 @@ import { Pipeline, pngOf } from "../../../examples/browser/ldm.mjs";
 const PAGE = fileURLToPath(new URL("../../../examples/browser/", import.meta.url));
 const { LDM_BUNDLE, LDM_OLD_BUNDLE, LDM_REQUESTS, LDM_OUTPUT, LDM_CHROMIUM } = process.env;
 const { requests: REQUESTS, old: OLD_REQUEST } = JSON.parse(await readFile(LDM_REQUESTS, "utf8"));
-const TYPES = { ".html": "text/html", ".mjs": "text/javascript", ".json": "application/json", ".wasm": "application/wasm" };
+const TYPES = {
+  ".html": "text/html",
+  ".mjs": "text/javascript",
+  ".json": "application/json",
+  ".wasm": "application/wasm",
+};
 const WAIT = { timeout: 30000 };
-const load = (name) => import(new URL(`../../../examples/browser/node_modules/${name}`, import.meta.url));
+const load = (name) =>
+  import(new URL(`../../../examples/browser/node_modules/${name}`, import.meta.url));
 
 let server, browser, origin, seen, tamper, isolated;
 
@@ -28,7 +34,10 @@ async function answer(request, response) {
   const root = Object.keys(roots).find((prefix) => path.startsWith(prefix));
   const file = join(roots[root], path.slice(root.length) || "index.html");
   seen.push(path);
-  const isThere = await stat(file).then((found) => found.isFile(), () => false);
+  const isThere = await stat(file).then(
+    (found) => found.isFile(),
+    () => false,
+  );
   if (!isThere) return response.writeHead(404).end();
   const body = await readFile(file);
   response.setHeader("Content-Type", TYPES[extname(file)] ?? "application/octet-stream");
@@ -78,18 +87,31 @@ async function openPage(context, address = origin) {
 }
 
 /** Wait until the page is done with what it does. */
-const settled = (page) => page.waitForFunction(() => document.getElementById("stop").disabled && !document.getElementById("render").disabled, null, WAIT);
+const settled = (page) =>
+  page.waitForFunction(
+    () => document.getElementById("stop").disabled && !document.getElementById("render").disabled,
+    null,
+    WAIT,
+  );
 const textOf = (page, id) => page.textContent(`#${id}`);
 
-async function fill(page, settings) {
+async function fill(page, given) {
+  const settings = { negative_prompt: "", ...given };
   const fields = {
-    prompt: ["textbox", "Prompt"], negative_prompt: ["textbox", "Negative prompt"], guidance_scale: ["spinbutton", "Guidance"],
-    num_inference_steps: ["spinbutton", "Steps"], seed: ["spinbutton", "Seed"], width: ["spinbutton", "Width"], height: ["spinbutton", "Height"],
+    prompt: ["textbox", "Prompt"],
+    negative_prompt: ["textbox", "Negative prompt"],
+    guidance_scale: ["spinbutton", "Guidance"],
+    num_inference_steps: ["spinbutton", "Steps"],
+    seed: ["spinbutton", "Seed"],
+    width: ["spinbutton", "Width"],
+    height: ["spinbutton", "Height"],
   };
   await page.getByLabel("Solver").selectOption(settings.solver ?? "ddim");
   await page.getByLabel("A new seed").uncheck();
   for (const [setting, [role, name]] of Object.entries(fields)) {
-    if (setting in settings) await page.getByRole(role, { name, exact: true }).fill(String(settings[setting]));
+    if (setting in settings && settings[setting] !== "auto")
+      // the fitted solver's own
+      await page.getByRole(role, { name, exact: true }).fill(String(settings[setting]));
   }
 }
 
@@ -137,16 +159,46 @@ inBrowser("a picture in Chromium without threads, of a bundle of version 1", asy
   await save(page, "old.png");
 });
 
-inBrowser("a seed is new each time unless it is held", async (context) => {
+inBrowser("a seed is new each time unless it is typed", async (context) => {
   const page = await openPage(context);
-  await fill(page, { num_inference_steps: 1, seed: 5 });
+  const seed = page.getByRole("spinbutton", { name: "Seed" });
+  await page.getByLabel("Solver").selectOption("ddim");
+  await page.getByRole("spinbutton", { name: "Steps" }).fill("1");
+  await render(page);
+  const first = await seed.inputValue();
+  assert.match(await textOf(page, "facts"), new RegExp(`seed ${first},`));
+  await render(page);
+  assert.notEqual(await seed.inputValue(), first);
+  await seed.fill("5");
   await render(page);
   assert.match(await textOf(page, "facts"), /seed 5,/);
-  await page.getByLabel("A new seed").check();
-  await render(page);
-  const seed = await page.getByRole("spinbutton", { name: "Seed" }).inputValue();
-  assert.notEqual(seed, "5");
-  assert.match(await textOf(page, "facts"), new RegExp(`seed ${seed},`));
+});
+
+inBrowser("what a person chose while the bundle came is kept", async (context) => {
+  let letGo;
+  const waits = new Promise((resolve) => (letGo = resolve));
+  tamper = async (path) => path.endsWith("unet/model.onnx.data") && (await waits);
+  const page = await context.newPage();
+  await page.goto(origin);
+  await page.getByLabel("Solver").selectOption("dpmsolver++");
+  await page.getByRole("spinbutton", { name: "Guidance" }).fill("4");
+  assert.ok(await page.getByLabel("Runs on").isDisabled());
+  letGo();
+  await settled(page);
+  assert.equal(await page.getByLabel("Solver").inputValue(), "dpmsolver++");
+  assert.equal(await page.getByRole("spinbutton", { name: "Guidance" }).inputValue(), "4");
+});
+
+inBrowser("the keyboard alone", async (context) => {
+  const page = await openPage(context);
+  await page.getByRole("textbox", { name: "Prompt", exact: true }).focus();
+  while ((await page.evaluate(() => document.activeElement.id)) !== "render")
+    await page.keyboard.press("Tab");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.activeElement.id === "stop", null, WAIT);
+  await settled(page);
+  assert.equal(await page.evaluate(() => document.activeElement.id), "render");
+  assert.equal(await textOf(page, "status"), "Done");
 });
 
 inBrowser("files are kept, also for a tab that is opened beside", async (context) => {
@@ -165,7 +217,26 @@ inBrowser("a kept file that was damaged is fetched again", async (context) => {
   });
   seen = [];
   await openPage(context);
-  assert.deepEqual(seen.filter((path) => path.startsWith("/bundle/")).sort(), ["/bundle/bundle.json", "/bundle/solvers.json", "/bundle/vocab.txt"]);
+  assert.deepEqual(seen.filter((path) => path.startsWith("/bundle/")).sort(), [
+    "/bundle/bundle.json",
+    "/bundle/solvers.json",
+    "/bundle/vocab.txt",
+  ]);
+});
+
+inBrowser("other bundles make room for this one", async (context) => {
+  const page = await context.newPage();
+  const devtools = await context.newCDPSession(page);
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 40000000 });
+  await page.goto(`${origin}/page.mjs`);
+  await page.evaluate(async () => {
+    const cache = await caches.open("ldm-engine another");
+    await cache.put("/unet", new Response(new Uint8Array(30000000)));
+  });
+  await page.goto(origin);
+  await settled(page);
+  assert.equal(await textOf(page, "notices"), "");
+  assert.ok(!(await page.evaluate(() => caches.keys())).includes("ldm-engine another"));
 });
 
 inBrowser("a browser without room renders all the same", async (context) => {
@@ -187,7 +258,8 @@ inBrowser("a file that is altered, and one that is missing", async (context) => 
   };
   const page = await openPage(context);
   assert.match(await textOf(page, "error"), /unet\/model\.onnx\.data is damaged/);
-  tamper = async (path, body, response) => path.endsWith("vae_decoder/model.onnx") && response.writeHead(404).end();
+  tamper = async (path, body, response) =>
+    path.endsWith("vae_decoder/model.onnx") && response.writeHead(404).end();
   await page.getByRole("button", { name: "Open again" }).click();
   await settled(page);
   assert.match(await textOf(page, "error"), /vae_decoder\/model\.onnx is missing/);
@@ -206,12 +278,18 @@ inBrowser("a download that breaks off, and goes on later where it was", async (c
     return true;
   };
   const page = await openPage(context);
-  assert.match(await textOf(page, "error"), /unet\/model\.onnx\.data cannot be fetched: .*after \d+ bytes/);
+  assert.match(
+    await textOf(page, "error"),
+    /unet\/model\.onnx\.data cannot be fetched: .*after \d+ bytes/,
+  );
   [seen, tamper] = [[], async () => false];
   await page.getByRole("button", { name: "Open again" }).click();
   await settled(page);
   assert.equal(await textOf(page, "status"), "Ready");
-  assert.ok(!seen.some((path) => path.includes("text_encoder")), "what was there is not fetched again");
+  assert.ok(
+    !seen.some((path) => path.includes("text_encoder")),
+    "what was there is not fetched again",
+  );
 });
 
 inBrowser("a download and a picture are stopped", async (context) => {
@@ -223,7 +301,11 @@ inBrowser("a download and a picture are stopped", async (context) => {
   };
   const page = await context.newPage();
   await page.goto(origin);
-  await page.waitForFunction(() => /Fetching/.test(document.getElementById("status").textContent), null, WAIT);
+  await page.waitForFunction(
+    () => /Fetching/.test(document.getElementById("detail").textContent),
+    null,
+    WAIT,
+  );
   await page.getByRole("button", { name: "Stop" }).click();
   await settled(page);
   assert.equal(await textOf(page, "status"), "Stopped");
@@ -232,7 +314,11 @@ inBrowser("a download and a picture are stopped", async (context) => {
   await settled(page);
   await fill(page, { num_inference_steps: 900 });
   await page.getByRole("button", { name: "Render" }).click();
-  await page.waitForFunction(() => /Step 2 of 900/.test(document.getElementById("status").textContent), null, WAIT);
+  await page.waitForFunction(
+    () => /Step 2 of 900/.test(document.getElementById("detail").textContent),
+    null,
+    WAIT,
+  );
   await page.getByRole("button", { name: "Stop" }).click();
   await settled(page);
   assert.equal(await textOf(page, "status"), "Stopped");
@@ -241,22 +327,74 @@ inBrowser("a download and a picture are stopped", async (context) => {
   assert.equal(await textOf(page, "status"), "Done");
 });
 
-inBrowser("where there is no bundle, no WebGPU, or no way to hash", async (context) => {
-  assert.match(await textOf(await openPage(context, `${origin}/?bundle=none`), "error"), /There is no bundle at .*none\/: no bundle\.json is there/);
+inBrowser("a server that answers with a page where there is no file", async (context) => {
+  tamper = async (path, body, response) => {
+    if (!path.endsWith("solvers.json")) return false;
+    response.setHeader("Content-Type", "text/html; charset=utf-8").end("<!doctype html>");
+    return true;
+  };
   const page = await openPage(context);
-  await page.evaluate(() => Object.defineProperty(navigator, "gpu", { value: undefined }));
-  await page.getByLabel("Runs on").selectOption("webgpu");
+  assert.equal(await textOf(page, "status"), "Ready");
+  assert.equal(await textOf(page, "notices"), "");
+  assert.ok(await page.locator("option[value=fitted]").isDisabled());
+  tamper = async (path, body) => {
+    if (path.endsWith("solvers.json")) body[1] ^= 1;
+    return false;
+  };
+  await page.reload();
   await settled(page);
-  assert.match(await textOf(page, "error"), /has no WebGPU/);
-  const elsewhere = await openPage(context, origin.replace("localhost", "elsewhere.test"));
-  assert.match(await textOf(elsewhere, "error"), /by https or from localhost/);
+  assert.equal(await textOf(page, "status"), "Ready");
+  assert.match(await textOf(page, "notices"), /solvers\.json cannot be read/);
 });
+
+inBrowser("an answer that never ends", async (context) => {
+  tamper = async (path, body, response) => {
+    if (!path.endsWith("vocab.txt")) return false;
+    const more = () => response.write(Buffer.alloc(1000000), more);
+    more();
+    return true;
+  };
+  const page = await openPage(context);
+  assert.match(await textOf(page, "error"), /vocab\.txt cannot be fetched: the file is larger/);
+});
+
+inBrowser(
+  "where there is no bundle, no GPU, no ONNX Runtime, or no way to hash",
+  async (context) => {
+    assert.match(
+      await textOf(await openPage(context, `${origin}/?bundle=none`), "error"),
+      /There is no bundle at .*none\/: no bundle\.json is there/,
+    );
+    assert.match(
+      await textOf(await openPage(context, `${origin}/?bundle=http://`), "error"),
+      /no URL/,
+    );
+    const page = await openPage(context);
+    await page.getByLabel("Runs on").selectOption("webgpu");
+    await settled(page);
+    assert.match(await textOf(page, "error"), /offers no GPU to this page/);
+    tamper = async (path, body, response) =>
+      path.endsWith(".wasm") && response.writeHead(404).end();
+    await page.getByLabel("Runs on").selectOption("wasm");
+    await settled(page);
+    assert.match(await textOf(page, "error"), /ONNX Runtime does not start: .*npm ci/);
+    const elsewhere = await openPage(context, origin.replace("localhost", "elsewhere.test"));
+    assert.match(await textOf(elsewhere, "error"), /by https or from localhost/);
+  },
+);
 
 inBrowser("what a request cannot be", async (context) => {
   const page = await openPage(context);
+  await fill(page, { num_inference_steps: 1, guidance_scale: 1, width: 8192, height: 8192 });
+  await render(page);
+  assert.match(await textOf(page, "error"), /memory that a program may take does not hold this/);
+  await fill(page, { width: 64, height: 64 });
   await fill(page, { num_inference_steps: 1, guidance_scale: 100000 });
   await render(page);
-  assert.match(await textOf(page, "error"), /`guidance_scale` is 100000; a number from -10000 to 10000 is accepted/);
+  assert.match(
+    await textOf(page, "error"),
+    /`guidance_scale` is 100000; a number from -10000 to 10000 is accepted/,
+  );
   await fill(page, { guidance_scale: 1, prompt: "a red circle ".repeat(40) });
   await render(page);
   assert.match(await textOf(page, "facts"), /this has no effect: “(a )?(red )?circle/);
