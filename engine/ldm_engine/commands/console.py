@@ -260,7 +260,7 @@ def output_options(command: Command) -> Command:
         err.quiet = value
 
     def log(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
-        if value is not None:
+        if value is not None and not context.resilient_parsing:  # as completion parses
             LOG.open(value)
             LOG.write(f"ldm-engine {__version__}: {shlex.join(sys.argv[1:])}")
 

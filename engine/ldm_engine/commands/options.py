@@ -136,6 +136,8 @@ class ImportedCheck(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The function."""
+        if ctx is not None and ctx.resilient_parsing:  # as completion parses: it imports nothing
+            return value
         module_name, _, name = str(value).partition(":")
         if not module_name or not name:
             self.fail(f"{value!r} is given; MODULE:FUNCTION is accepted, as in rules:refuse.")

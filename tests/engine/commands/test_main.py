@@ -266,3 +266,14 @@ def test_shells_complete_the_command(shell):
     if shell == "fish":
         typed["COMP_CWORD"] = "--dry"
     assert "--dry-run" in answer("complete", **typed)
+
+
+def test_completing_neither_logs_nor_imports(tmp_path):
+    (tmp_path / "rules.py").write_text("open('imported', 'w')")
+    words = "ldm-engine render --log-file log --check rules:f --dry"
+    typed = {"COMP_WORDS": words, "COMP_CWORD": "6", "_LDM_ENGINE_COMPLETE": "bash_complete"}
+    done = subprocess.run(
+        [COMMAND], env={**os.environ, **typed}, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "plain,--dry-run\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["rules.py"]
