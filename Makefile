@@ -47,7 +47,7 @@ endef
 # Processes beside each other, of compilers and of tests.
 JOBS ?= 2
 
-.PHONY: demo test cpp cpp-packages browser-packages lint types bench bench-large bench-fewest ppdiffusers clean
+.PHONY: demo test cpp cpp-packages browser-packages lint types packages docs bench bench-large bench-fewest ppdiffusers clean
 
 demo: $(VENV)/.export
 	$(BIN)/ldm-engine export examples/shapes/checkpoint $(DEMO)/bundle --force
@@ -107,6 +107,14 @@ types: $(VENV)/.dev
 		$(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system || exit 1; \
 	done
 
+# The documents as a site, in build/site: no network is needed, neither here nor to read it.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Wheel and source distribution.
+packages: $(VENV)/.dev
+	$(BIN)/python -m build --outdir dist
+
 # Half an hour; bench-large takes hours, 70 GB of disk and 16 GiB of memory, bench-fewest an hour of the same
 # model. All go on where they stopped.
 bench: $(BENCH)/shapes/bundle/solvers.json
@@ -155,9 +163,13 @@ $(VENV)/.export: pyproject.toml $(VENV)/bin/python
 	$(STAND_IN)
 	touch $@
 
+$(VENV)/.docs: pyproject.toml $(VENV)/bin/python
+	$(PIP) --editable '.[docs]'
+	touch $@
+
 $(VENV)/.dev: pyproject.toml $(VENV)/bin/python
 	$(call check_python,$(BIN)/python,$(TEST_PYTHONS),what tests need$(comma) paddle2onnx and diffusers,rm -r $(VENV) && make test)
-	$(PIP) --editable '.[export,int8,peers,ray,bench,dev]'
+	$(PIP) --editable '.[export,int8,peers,ray,bench,docs,dev]'
 	$(STAND_IN)
 	touch $@
 

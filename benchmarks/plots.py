@@ -1,4 +1,4 @@
-"""The report's four plots, as SVG that is the same for the same samples."""
+"""The report's plots, as SVG that is the same for the same samples."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ COLORS = {"fp32": "#3b6fb6", "bf16": "#d9822b", "fp16": "#8e5ea2", "int8": "#5b9
 
 
 def write_plots(results: Results, folder: Path) -> None:
-    """ratios.svg, latency.svg, throughput.svg and roofline.svg."""
+    """images.svg, ratios.svg, latency.svg, throughput.svg and roofline.svg."""
     with plt.rc_context(STYLE):
+        _save(_images(results), folder / "images.svg")
         _save(_ratios(results), folder / "ratios.svg")
         _save(_latency(results), folder / "latency.svg")
         _save(_throughput(results), folder / "throughput.svg")
@@ -53,6 +54,36 @@ def _scale(axis: Any, ticks: tuple[int, ...] = (1, 2, 5)) -> None:
 def _label(results: Results, name: str) -> str:
     mark = "" if results.is_faithful(name) else " ≠"
     return f"{PEERS[name].title}, {PEERS[name].precision}{mark}"
+
+
+def _images(results: Results) -> Any:
+    """Bars of the seconds that one image of 50 steps takes, and where that was measured."""
+    found = (results.find(name, Task("image", steps=50)) for name in results.peers)
+    shown = [timed for timed in found if timed][::-1]
+    figure, axes = _rows(len(shown))
+    for place, timed in enumerate(shown):
+        peer, seconds = PEERS[timed.peer], timed.summary.median
+        hatch = "" if results.is_faithful(timed.peer) else "////"
+        axes.barh(
+            place,
+            seconds,
+            height=0.65,
+            color=COLORS[peer.precision],
+            hatch=hatch,
+            edgecolor="white",
+        )
+        axes.text(seconds, place, f"  {seconds:.3g} s", va="center")
+    axes.set_yticks(range(len(shown)), [_label(results, timed.peer) for timed in shown])
+    for label, timed in zip(axes.get_yticklabels(), shown, strict=True):
+        label.set_fontweight("bold" if PEERS[timed.peer].is_ours else "normal")
+    axes.set_xlabel("seconds for one image: 50 steps, guidance, batch 1 (medians; less is better)")
+    setup, plan = results.setup, results.plan
+    axes.set_title(
+        f"{plan['description'].capitalize()}, {plan['image_size']}x{plan['image_size']} pixels\n"
+        f"{setup['threads']} threads of an {setup['machine']['processor']} processor, "
+        f"{setup['began'][:10]}"
+    )
+    return figure
 
 
 def _ratios(results: Results) -> Any:

@@ -76,7 +76,11 @@ def report(results: Results) -> str:
     model, day = results.plan["model"], results.setup["began"][:10]
     parts = [f"# The {model} model, measured {day}", _setup(results)]
     if results.same:
-        parts += ["## One image\n\n" + overview(results), _note(results), "![](ratios.svg)"]
+        parts += [
+            "## One image\n\n" + overview(results),
+            _note(results),
+            "![](images.svg)\n\n![](ratios.svg)",
+        ]
     parts.append(_targets(results))
     if results.same:
         stages = "\n\n".join(_stage(results, Task(name)) for name in STAGES)

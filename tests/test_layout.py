@@ -1,11 +1,10 @@
-"""The rules of the house that a reader relies on: who imports whom, and what the wheel holds."""
+"""The rules of the house that a reader relies on, such as who imports whom."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -145,24 +144,6 @@ def test_importing_the_engine_imports_no_runtime():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_wheel_holds_the_two_packages_and_nothing_else(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)],
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = {n for n in archive.namelist() if ".dist-info/" not in n}
-    expected = {
-        path.relative_to(package.parent).as_posix()
-        for package in (ENGINE, EXPORT)
-        for pattern in ("*.py", "*.html", "py.typed")
-        for path in package.rglob(pattern)
-    }
-    assert names == expected
 
 
 def test_a_users_script_is_type_checked_strictly(tmp_path):

@@ -36,6 +36,8 @@ file(GLOB standalone_modules
   ${openvino_libraries}/libtbbmalloc.so*)
 # Where the Python package has its licences.
 file(GLOB openvino_licences ${openvino_libraries}/../../openvino-*.dist-info/licenses)
+# A header that is compiled into ours: its package belongs to the tree too.
+find_file(compiled_in nlohmann/json.hpp NO_CACHE)
 configure_file(cmake/standalone.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/standalone.cmake.in @ONLY)
 file(GENERATE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/standalone-$<CONFIG>.cmake
   INPUT ${CMAKE_CURRENT_BINARY_DIR}/standalone.cmake.in)

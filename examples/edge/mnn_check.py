@@ -1,7 +1,7 @@
 """Converts a bundle's ONNX programs to MNN, and compares MNN with ONNX Runtime.
 
 pip install '.[onnxruntime]' onnx MNN==3.6.1
-PYTHONPATH=examples/edge python examples/edge/mnn_check.py BUNDLE FOLDER [--fp16]
+python examples/edge/mnn_check.py BUNDLE FOLDER [--fp16]
 """
 
 from __future__ import annotations

@@ -380,7 +380,14 @@ def test_the_fewest_calls_of_each_stand_beside_each_other(results):
 def test_a_report_has_its_plots_and_is_the_same_each_time(run_folder):
     folder = run_folder / "results"
     write(folder)
-    names = ("report.md", "ratios.svg", "latency.svg", "throughput.svg", "roofline.svg")
+    names = (
+        "report.md",
+        "images.svg",
+        "ratios.svg",
+        "latency.svg",
+        "throughput.svg",
+        "roofline.svg",
+    )
     first = {name: (folder / name).read_bytes() for name in names}
     write(folder)
     assert first == {name: (folder / name).read_bytes() for name in names}

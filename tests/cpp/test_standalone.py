@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from PIL import Image
 
 from conftest import ROOT
 from cpp_builds import run
-from ldm_engine import LDMTextToImagePipeline
+from ldm_engine import LDMTextToImagePipeline, __version__
 
 PREFIX = "opt/ldm-engine"
 COMMAND = f"{PREFIX}/bin/ldm-generate"
@@ -88,8 +93,31 @@ def test_the_licences_of_all_libraries_are_there(empty_root):
     names = {p.name for p in licences.iterdir()}
     assert "openvino" in names
     assert any("tbb" in p.name for p in licences.rglob("*"))
-    for name in ("libpng", "zlib", "libutf8proc", "libssl", "libstdc++", "libgcc"):
+    for name in ("libpng", "zlib", "libutf8proc", "libssl", "libstdc++", "libgcc", "nlohmann-json"):
         assert [h for h in names if h.startswith(name)], (name, names)
+
+
+def test_the_list_of_what_the_tree_holds(empty_root):
+    """It is valid CycloneDX and names each file; packages have versions and licences."""
+    text = (empty_root / PREFIX / "share/doc/ldm_engine/bom.cdx.json").read_text()
+    error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    assert error is None, error
+    bill = json.loads(text)
+    assert bill["metadata"]["component"]["version"] == __version__
+    packages = {package["name"]: package for package in bill["components"]}
+    assert packages["openvino"]["version"] == version("openvino")
+    assert {"onetbb", "nlohmann-json3-dev"} <= set(packages)
+    for package in packages.values():
+        assert package["version"], package
+        assert package["licenses"], package
+    listed = {
+        file["name"]: file["hashes"][0]["content"]
+        for package in packages.values()
+        for file in package.get("components", ())
+    }
+    libraries = [p for p in (empty_root / PREFIX / "lib").glob("*.so*") if not p.is_symlink()]
+    others = [p for p in libraries if not p.name.startswith("libldm_engine")]
+    assert listed == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in others}
 
 
 def test_the_tree_holds_no_more_than_it_needs(empty_root):

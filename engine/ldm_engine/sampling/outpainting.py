@@ -30,7 +30,10 @@ def outpainting(
 
     Args:
         image: as a call takes it, H x W pixels.
-        left, top, right, bottom: pixels to add at each side.
+        left: pixels to add at this side; at the others likewise.
+        top: above.
+        right: at the right.
+        bottom: below.
 
     Returns:
         An RGB image and an L image of H + top + bottom by W + left + right pixels.
