@@ -162,6 +162,8 @@ std::vector<Option> make_options() {
       "and more time; auto does so where their weights exceed half of the free memory.  "
       "[default: auto]",
       [](auto& c, auto* v) { c.options.memory = v; });
+  add("no-mark", "", "Files that do not state that a model made them (IPTC digital source type).",
+      [](auto& c, auto*) { c.marks = false; });
   add("timings", "", "Print how long each part took, on standard error.",
       [](auto& c, auto*) { c.shows_timings = true; });
   add("version", "", "Show the version and exit.",

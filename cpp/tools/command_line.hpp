@@ -27,6 +27,7 @@ struct CommandLine {
   ldm_engine::Request request;  ///< its seed is that of the first image
   int num_images = 1;           ///< a prompt
   int batch_size = 4;
+  bool marks = true;  ///< files state that a model made them
   bool shows_timings = false;
 
   /// Of all prompts together.

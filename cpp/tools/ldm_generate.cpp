@@ -89,8 +89,8 @@ void save(const CommandLine& command, const ldm_engine::Info& info,
     request.seed = result.seeds[i];
     request.height = image.height;
     request.width = image.width;
-    const auto texts =
-        ldm_engine::recipe_texts(prompts[i], request, info, static_cast<int>(prompts.size()));
+    const auto texts = ldm_engine::recipe_texts(prompts[i], request, info,
+                                                static_cast<int>(prompts.size()), command.marks);
     const std::string name = slug(prompts[i]) + "-" + std::to_string(result.seeds[i]);
     const std::string content = image.encode_png(texts);
     std::cout << ldm_engine::write_new(command.output, name, ".png", content).string() << std::endl;

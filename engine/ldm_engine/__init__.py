@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .sampling.pipeline import LDMTextToImagePipeline
     from .sampling.pixels import FlatImageWarning
     from .sampling.schedule import NoiseSchedule
-    from .sampling.tokenizer import PromptTruncatedWarning
+    from .sampling.tokenizer import PromptTruncatedWarning, UnknownWordsWarning
 else:  # later, so that the command handles signals before it imports anything that takes time
     __getattr__ = attributes(
         __name__,
@@ -34,6 +34,7 @@ else:  # later, so that the command handles signals before it imports anything t
             "NoiseSchedule": "sampling.schedule",
             "PromptTruncatedWarning": "sampling.tokenizer",
             "RenderRun": "rendering.call",
+            "UnknownWordsWarning": "sampling.tokenizer",
             "errors": "",
             "open_bundle": "bundle.manifest",
             "outpainting": "sampling.outpainting",
@@ -50,6 +51,7 @@ __all__ = [
     "NoiseSchedule",
     "PromptTruncatedWarning",
     "RenderRun",
+    "UnknownWordsWarning",
     "__version__",
     "errors",
     "open_bundle",

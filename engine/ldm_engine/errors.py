@@ -39,6 +39,10 @@ class ClosedError(LDMEngineError, ValueError):
     """A pipeline or program was used after it was closed, or in a child forked from its process."""
 
 
+class RefusedError(LDMEngineError, ValueError):
+    """A check of the application refused a prompt or a picture."""
+
+
 class NonFiniteError(LDMEngineError, ArithmeticError):
     """A program produced NaN or infinity."""
 

@@ -3,7 +3,7 @@ import { PROGRAMS, isUnicode, readJson, readText } from "./bundle.mjs";
 import { ensure } from "./errors.mjs";
 import { Tables, fittedRows, tableDigest } from "./fitted.mjs";
 import { NoiseStream } from "./noise.mjs";
-import { encodePng } from "./png.mjs";
+import { XMP_PACKET, encodePng } from "./png.mjs";
 import { NoiseSchedule } from "./schedule.mjs";
 import { Tokenizer } from "./tokenizer.mjs";
 
@@ -245,6 +245,7 @@ export const pngOf = ({ rgb, width, height, recipe }) =>
     Description: recipe.prompt,
     Software: "ldm-engine",
     "ldm-engine": JSON.stringify(recipe),
+    "XML:com.adobe.xmp": XMP_PACKET,
   });
 
 /**

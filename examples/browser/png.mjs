@@ -1,5 +1,13 @@
 // An image as a PNG file that carries its recipe where `ldm-engine generate --from-image` reads it.
 
+/** That a model made the picture, in the words of IPTC. Twin: engine/ldm_engine/sampling/origin.py. */
+export const XMP_PACKET =
+  '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">' +
+  '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" ' +
+  'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" ' +
+  'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>' +
+  '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>';
+
 /** `rgb`: Uint8Array [height * width * 3]; `texts`: keyword to text, UTF-8. Gives a Uint8Array. */
 export async function encodePng(rgb, width, height, texts) {
   const rows = new Uint8Array(height * (3 * width + 1)); // each after a byte for "no filter"

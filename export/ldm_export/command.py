@@ -144,7 +144,7 @@ def export(
     folder = fetch(
         checkpoint,
         hub=hub,
-        base_url=hub_url,
+        hub_url=hub_url,
         revision=revision,
         variant=variant,
         ema=ema,

@@ -27,7 +27,7 @@ def fetch(
     *,
     hub: Hub = "huggingface",
     cache_dir: Path | None = None,
-    base_url: str | None = None,
+    hub_url: str | None = None,
     revision: str | None = None,
     variant: str | None = None,
     ema: bool | None = None,
@@ -40,7 +40,7 @@ def fetch(
         hub: where ids are looked up.
         cache_dir: where downloads are kept; by default the hub's own cache, or
             $XDG_CACHE_HOME/ldm-engine for PaddleNLP's store.
-        base_url: the PaddleNLP store; by default $LDM_ENGINE_PADDLENLP_URL or the public one.
+        hub_url: the PaddleNLP store; by default $LDM_ENGINE_PADDLENLP_URL or the public one.
         revision: branch, tag or commit on the Hugging Face hub.
         variant: as of ``open_checkpoint``, which is to read what was downloaded.
         ema: as of ``open_checkpoint``.
@@ -48,13 +48,13 @@ def fetch(
 
     Raises:
         InvalidArgumentError: `source` is neither an existing path nor an id, `hub` is unknown,
-            `base_url` or `revision` is given where it has no meaning, or `variant` is no name.
+            `hub_url` or `revision` is given where it has no meaning, or `variant` is no name.
         CheckpointError: the repository has no such `variant`, or several and none is given.
         DownloadError: the download failed; what is complete is kept, and a next call resumes.
     """
     if os.fspath(source) and _exists(Path(source)):
         _refuse("revision", revision, f"`{source}` is a local path and is used as it is")
-        _refuse("base_url", base_url, f"`{source}` is a local path and is used as it is")
+        _refuse("hub_url", hub_url, f"`{source}` is a local path and is used as it is")
         return Path(source)
     owner, name = _parse_id(os.fspath(source))
     if variant is not None and not re.fullmatch(VARIANT, variant, re.ASCII):
@@ -63,13 +63,13 @@ def fetch(
             "  Pass one that the weights have."
         )
     if hub == "huggingface":
-        _refuse("base_url", base_url, "it is a PaddleNLP store's, for hub='paddlenlp'")
+        _refuse("hub_url", hub_url, "it is a PaddleNLP store's, for hub='paddlenlp'")
         return _fetch_huggingface(f"{owner}/{name}", cache_dir, revision, variant, ema, report)
     if hub == "paddlenlp":
         _refuse("revision", revision, "the PaddleNLP store keeps one version of a model")
-        base_url = base_url or os.environ.get(PADDLENLP_URL_VARIABLE) or PADDLENLP_URL
+        hub_url = hub_url or os.environ.get(PADDLENLP_URL_VARIABLE) or PADDLENLP_URL
         store = (cache_dir or _user_cache()) / "paddlenlp" / owner / name
-        return fetch_paddlenlp(f"{base_url.rstrip('/')}/{owner}/{name}", store, variant, report)
+        return fetch_paddlenlp(f"{hub_url.rstrip('/')}/{owner}/{name}", store, variant, report)
     raise InvalidArgumentError(
         f"`hub` is {hub!r}; huggingface and paddlenlp are accepted.\n  Pass one of them."
     )

@@ -309,7 +309,7 @@ def _checked(url: str) -> str:
         sound = False
     if not sound or parts.scheme not in ("http", "https"):
         raise InvalidArgumentError(
-            f"`base_url` gives `{url}`; http and https addresses are accepted.\n"
+            f"`hub_url` gives `{url}`; http and https addresses are accepted.\n"
             f"  Pass one, or set {PADDLENLP_URL_VARIABLE}."
         )
     return url

@@ -17,6 +17,7 @@ from PIL import Image
 from cpp_builds import run
 from ldm_engine import LDMTextToImagePipeline
 from ldm_engine.machine.cpu import supports_bf16
+from ldm_engine.sampling.origin import COMPOSITE, TRAINED, XMP_KEY, xmp_packet
 from ldm_engine.sampling.recipes import RECIPE_KEY, read_recipe
 from made_tables import copy_with_tables
 
@@ -148,6 +149,8 @@ def test_pictures_are_started_from_as_in_python(
     expected = openvino_pipe(PROMPTS[:2], seed=0, output_type="np", **given, **call).images
     assert _difference(paths, expected) <= PIXEL_TOLERANCE
     assert expected.shape == (2, 64, 128, 3)
+    with Image.open(paths[0]) as image:
+        assert image.info[XMP_KEY] == xmp_packet(COMPOSITE)
     if "mask_image" in given:
         with Image.open(paths[0]) as image, Image.open(given["image"]) as picture:
             np.testing.assert_array_equal(np.asarray(image)[56:], np.asarray(picture)[56:])
@@ -229,6 +232,12 @@ def test_a_picture_carries_a_recipe_that_python_renders_again(cpp_build, shapes_
     recipe = read_recipe(Path(path))
     with Image.open(path) as image:
         assert list(json.loads(image.info[RECIPE_KEY])) == list(json.loads(recipe.as_json()))
+        assert image.info[XMP_KEY] == xmp_packet(TRAINED)
+    (unmarked,) = _generate(
+        cpp_build, shapes_bundle, tmp_path / "c", PROMPTS[2:3], *options, "--no-mark"
+    )
+    assert not read_recipe(Path(unmarked)).mark
+    assert XMP_KEY not in Image.open(unmarked).info
     assert recipe.settings["prompt"] == PROMPTS[2]
     assert (recipe.settings["seed"], recipe.settings["eta"]) == (0, 0.25)
     assert recipe.runtime == "openvino"

@@ -121,7 +121,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 
 def fetch(store: Store, cache_dir: Path) -> Path:
-    return hub.fetch(ID, hub="paddlenlp", base_url=store.url, cache_dir=cache_dir)
+    return hub.fetch(ID, hub="paddlenlp", hub_url=store.url, cache_dir=cache_dir)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -215,7 +215,7 @@ def test_retries_are_reported_once(store: Store, tmp_path: Path) -> None:
     store.statuses[UNET] = [503, 500, 429]
     store.breaks["bert/model_state.pdparams"] = [100, 100]
     notes: list[str] = []
-    hub.fetch(ID, hub="paddlenlp", base_url=store.url, cache_dir=tmp_path, report=notes.append)
+    hub.fetch(ID, hub="paddlenlp", hub_url=store.url, cache_dir=tmp_path, report=notes.append)
     (note,) = notes
     assert "asked again" in note
     assert "bert/model_state.pdparams" in note
@@ -228,7 +228,7 @@ def test_other_weights_of_the_store(store: Store, tmp_path: Path) -> None:
     store.files[half] = b"half"
     folder = fetch(store, tmp_path)
     assert set(content(folder)) == set(store.files) - {half}
-    hub.fetch(ID, hub="paddlenlp", base_url=store.url, cache_dir=tmp_path, variant="fp16")
+    hub.fetch(ID, hub="paddlenlp", hub_url=store.url, cache_dir=tmp_path, variant="fp16")
     assert content(folder) == store.files
     assert store.asked(safe) == [None]
 
@@ -244,7 +244,7 @@ def test_lasting_error(store: Store, tmp_path: Path) -> None:
 
 def test_unknown_id_fails_before_anything_large(store: Store, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"no model_index\.json under .*HTTP 404") as caught:
-        hub.fetch("nobody/nothing", hub="paddlenlp", base_url=store.url, cache_dir=tmp_path)
+        hub.fetch("nobody/nothing", hub="paddlenlp", hub_url=store.url, cache_dir=tmp_path)
     assert "Check the id" in str(caught.value)
     assert len(store.requests) == 1
 
@@ -265,7 +265,7 @@ def test_wrong_size_is_no_success(store: Store, tmp_path: Path) -> None:
 
 def test_no_network(tmp_path: Path, store: Store) -> None:
     with pytest.raises(DownloadError, match=r"no connection .* \(5 attempts\)"):
-        hub.fetch(ID, hub="paddlenlp", base_url="http://127.0.0.1:9/", cache_dir=tmp_path)
+        hub.fetch(ID, hub="paddlenlp", hub_url="http://127.0.0.1:9/", cache_dir=tmp_path)
 
 
 def test_disk_full(store: Store, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_local_paths_are_returned_as_they_are(tmp_path: Path) -> None:
     assert hub.fetch(tmp_path) == tmp_path
     (file := tmp_path / "model.ckpt").touch()
     assert hub.fetch(str(file), hub="paddlenlp") == file
-    for option in ("revision", "base_url"):
+    for option in ("revision", "hub_url"):
         with pytest.raises(InvalidArgumentError, match=f"`{option}` is 'x'; .* is a local path"):
             hub.fetch(file, **{option: "x"})
 
@@ -332,9 +332,9 @@ def test_bad_settings(tmp_path: Path) -> None:
         "http://host/\u00e9",
     ):
         with pytest.raises(InvalidArgumentError, match="http and https"):
-            hub.fetch(ID, hub="paddlenlp", base_url=url, cache_dir=tmp_path)
-    with pytest.raises(InvalidArgumentError, match="`base_url`"):
-        hub.fetch(ID, base_url="http://127.0.0.1:9/", cache_dir=tmp_path)
+            hub.fetch(ID, hub="paddlenlp", hub_url=url, cache_dir=tmp_path)
+    with pytest.raises(InvalidArgumentError, match="`hub_url`"):
+        hub.fetch(ID, hub_url="http://127.0.0.1:9/", cache_dir=tmp_path)
     for variant in ("../fp16", "", "a/b", "fp16?x"):
         with pytest.raises(InvalidArgumentError, match="`variant`"):
             hub.fetch(ID, hub="paddlenlp", variant=variant, cache_dir=tmp_path)

@@ -9,10 +9,10 @@ namespace ldm_engine {
 namespace {
 
 std::string truncation_warning(const std::string& text, const std::string& cut, int token_length) {
-  constexpr std::size_t kStart = 40;  // characters
+  constexpr std::size_t kStart = 40, kCut = 200;  // characters
   return "The prompt " + in_quotes(text, kStart) + " is longer than " +
          std::to_string(token_length) +
-         " tokens. This end of it was cut off and has no effect: " + in_quotes(cut, cut.size());
+         " tokens. This end of it was cut off and has no effect: " + in_quotes(cut, kCut);
 }
 
 std::vector<float> values(const Tensor& tensor) {

@@ -8,8 +8,26 @@
 
 namespace ldm_engine {
 
+namespace {
+
+/// The XMP packet that says that a model made a picture, from a given one or not: IPTC's digital
+/// source type. Twin: engine/ldm_engine/sampling/origin.py.
+std::string xmp_packet(bool has_input) {
+  const std::string term =
+      has_input ? "compositeWithTrainedAlgorithmicMedia" : "trainedAlgorithmicMedia";
+  return "<?xpacket begin=\"\xEF\xBB\xBF\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>"
+         "<x:xmpmeta xmlns:x=\"adobe:ns:meta/\">"
+         "<rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">"
+         "<rdf:Description rdf:about=\"\" "
+         "xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\" "
+         "Iptc4xmpExt:DigitalSourceType=\"http://cv.iptc.org/newscodes/digitalsourcetype/" +
+         term + "\"/></rdf:RDF></x:xmpmeta><?xpacket end=\"w\"?>";
+}
+
+}  // namespace
+
 std::vector<ImageText> recipe_texts(const std::string& prompt, const Request& request,
-                                    const Info& info, int batch_size) {
+                                    const Info& info, int batch_size, bool mark) {
   nlohmann::ordered_json recipe;
   for (const Setting& setting : settings()) {
     const bool is_prompt = std::holds_alternative<std::monostate>(setting.field);
@@ -25,9 +43,12 @@ std::vector<ImageText> recipe_texts(const std::string& prompt, const Request& re
                  {"device", "cpu"},
                  {"version", version()}});
   if (!request.image_sha256.empty()) recipe["encoder"] = info.encoder;
-  return {{"Description", prompt},
-          {"Software", std::string("ldm-engine ") + version()},
-          {"ldm-engine", recipe.dump()}};
+  if (!mark) recipe["mark"] = false;
+  std::vector<ImageText> texts = {{"Description", prompt},
+                                  {"Software", std::string("ldm-engine ") + version()},
+                                  {"ldm-engine", recipe.dump()}};
+  if (mark) texts.push_back({"XML:com.adobe.xmp", xmp_packet(!request.image_sha256.empty())});
+  return texts;
 }
 
 }  // namespace ldm_engine

@@ -17,7 +17,8 @@ struct Info;
 ///
 /// `request` has the image's own values, its seed and size filled in; `info` says what rendered it,
 /// as one of `batch_size` rows of the UNet: some runtimes round differently with another count.
+/// With `mark` one of the texts states that a model made the image.
 std::vector<ImageText> recipe_texts(const std::string& prompt, const Request& request,
-                                    const Info& info, int batch_size);
+                                    const Info& info, int batch_size, bool mark);
 
 }  // namespace ldm_engine

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..sampling.encoding import encode_time
 from ..sampling.pipeline import LDMTextToImagePipeline
-from ..sampling.tokenizer import PromptTruncatedWarning
+from ..sampling.tokenizer import PromptTruncatedWarning, UnknownWordsWarning
 from .results import END_TO_END, HOST
 from .serving import serve
 from .timing import RunTimes
@@ -64,5 +64,6 @@ class _Bench:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore", PromptTruncatedWarning)  # what is drawn does not matter
+    for category in (PromptTruncatedWarning, UnknownWordsWarning):
+        warnings.simplefilter("ignore", category)  # what is drawn does not matter
     serve(_Bench())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -39,7 +41,9 @@ from ..errors import (
 from ..machine.gpu import find_gpus
 from ..runtimes.base import Runtime
 from ..runtimes.choice import PREFERENCE, RUNTIMES, choose_runtime, usable_runtimes
+from ..version import __version__
 from .interrupts import INTERRUPTS
+from .log import LOG
 
 
 class _Errors(Console):
@@ -78,7 +82,8 @@ def run(command: click.Command) -> None:
         # A C++ call, or whoever called it, may have turned the interrupt into an error of its own.
         if INTERRUPTS.received or isinstance(error, (click.Abort, KeyboardInterrupt)):
             if isinstance(error, OutputError):  # which no interrupt brings about
-                err.print(f"[bold red]Error:[/] {plain(str(error))}")
+                _print_error(str(error))
+            LOG.write("Interrupted.")
             err.print("Interrupted.")
             sys.exit(INTERRUPTS.exit_code())
         _fail(error)
@@ -92,6 +97,7 @@ def is_debugging() -> bool:
 def _fail(error: BaseException) -> None:
     """Print an error in one paragraph, and exit."""
     if isinstance(error, click.ClickException):
+        LOG.write(f"Error: {error.format_message()}")
         error.show()
         sys.exit(error.exit_code)
     code = EXIT_FAILURE
@@ -105,8 +111,15 @@ def _fail(error: BaseException) -> None:
         message = f"{type(error).__name__}: {error}.{hint}"
     if is_debugging():
         traceback.print_exc()
-    err.print(f"[bold red]Error:[/] {plain(message)}")
+    _print_error(message)
     sys.exit(code)
+
+
+def _print_error(message: str) -> None:
+    """Print an error, also with ``--quiet``."""
+    LOG.write(f"Error: {message}")
+    err.quiet = False
+    err.print(f"[bold red]Error:[/] {plain(message)}")
 
 
 def _show_warning(
@@ -119,13 +132,21 @@ def _show_warning(
 ) -> None:
     if category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         return
+    LOG.write(f"Warning: {message}")
     with suppress(OSError):  # what runs does not depend on who reads it
         err.print(f"[bold yellow]Warning:[/] {plain(str(message))}")
 
 
 def print_note(text: str) -> None:
     """Print what a user should know of a choice that was made."""
+    LOG.write(f"Note: {text}")
     err.print(f"[bold]Note:[/] {plain(text)}")
+
+
+def print_result(text: str) -> None:
+    """Print what was made, and where it is."""
+    LOG.write(text)
+    out.print(plain(text))
 
 
 @contextmanager
@@ -230,6 +251,36 @@ def debug_option(command: Command) -> Command:
     return click.option(
         "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
     )(command)
+
+
+def output_options(command: Command) -> Command:
+    """``--quiet`` and ``--log-file``, which take effect here, and ``--debug``."""
+
+    def silence(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        err.quiet = value
+
+    def log(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+        if value is not None and not context.resilient_parsing:  # as completion parses
+            LOG.open(value)
+            LOG.write(f"ldm-engine {__version__}: {shlex.join(sys.argv[1:])}")
+
+    quiet = click.option(
+        "--quiet",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=silence,
+        help="Print no progress, notes, warnings or summary: errors, and the paths of pictures.",
+    )
+    log_file = click.option(
+        "--log-file",
+        type=click.Path(path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=log,
+        help="File to append to what is printed, and how far a run is, with times; also --quiet's.",
+    )
+    return quiet(log_file(debug_option(command)))
 
 
 def print_bundle(bundle: Bundle) -> None:

@@ -6,20 +6,25 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from threading import Event, Thread
+from typing import Any
 
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from ..machine.files import reason
 from ..rendering.execution import Progress
-from ..rendering.run import Summary
+from ..rendering.selection import Group
+from ..rendering.summary import Forecast, Summary
+from ..sampling.rules import steps_to_run
 from . import console
+from .log import LOG
 
 LOG_EVERY_S = 5.0
+_SHOWN_GROUPS = 10
 
 Show = Callable[[Progress], None]
 
@@ -27,23 +32,43 @@ Show = Callable[[Progress], None]
 @contextmanager
 def shown(as_json: bool) -> Iterator[Show]:
     """Call the result with each new state of the run."""
-    if as_json:
-        with _json_lines() as show:
-            yield show
-    elif console.err.is_terminal:
-        with _bar() as show:
-            yield show
-    else:
-        with _log() as show:
-            yield show
+    with ExitStack() as stack:
+        if as_json:
+            shows = [stack.enter_context(_json_lines())]
+        elif console.err.is_terminal:
+            shows = [stack.enter_context(_bar())]
+        else:
+            shows = [stack.enter_context(_log(_tell))]
+        if LOG.is_open:
+            shows.append(stack.enter_context(_log(LOG.write, with_time=False)))
+
+        def show(progress: Progress) -> None:
+            for each in shows:
+                each(progress)
+
+        yield show
 
 
-def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
+@dataclass
+class Reading:
+    """Prompts of a run that the model does not read as they stand."""
+
+    truncated: int = 0
+    with_unknown_words: int = 0
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Count an image's prompt."""
+        self.truncated += record["prompt_truncated"]
+        self.with_unknown_words += bool(record["unknown_words"])
+
+
+def print_summary(summary: Summary, reading: Reading, as_json: bool) -> None:
     """What the run came to."""
     progress = summary.progress
     if as_json:
         facts = {n: getattr(summary, n) for n in ("output", "gallery", "stopped", "changed")}
-        if fault := _print_json("summary", progress, **facts, prompts_truncated=truncated):
+        facts |= {f"prompts_{name}": count for name, count in asdict(reading).items()}
+        if fault := _print_json("summary", progress, **facts):
             _tell(f"{fault}; the run is complete without it.")
             _let_go()
         return
@@ -54,12 +79,58 @@ def print_summary(summary: Summary, truncated: int, as_json: bool) -> None:
     if progress.failed:
         noun = "failure is" if progress.failed == 1 else "failures are"
         lines.append(f"{progress.failed} {noun} listed in {summary.failures} there")
-    if truncated:
-        noun = "prompt was" if truncated == 1 else "prompts were"
-        lines.append(f"{truncated} {noun} longer than the model takes and cut off")
+    if count := reading.truncated:
+        noun = "prompt was" if count == 1 else "prompts were"
+        lines.append(f"{count} {noun} longer than the model takes and cut off")
+    if count := reading.with_unknown_words:
+        noun = "prompt has" if count == 1 else "prompts have"
+        lines.append(f"{count} {noun} words that the model has no token for, named in the records")
     if summary.gallery:
         lines.append(f"look at {summary.gallery}")
-    console.out.print(console.plain("; ".join(lines) + "."))
+    _print_unless_quiet("; ".join(lines) + ".")
+
+
+def print_forecast(forecast: Forecast, as_json: bool) -> None:
+    """What a run would render."""
+    survey = forecast.survey
+    groups = [_group_facts(group) for group in survey.groups.values()]
+    if as_json:
+        counts = {n: getattr(survey, n) for n in ("total", "to_do", "done", "failed", "bad_rows")}
+        facts = {n: v for n, v in vars(forecast).items() if n not in ("survey", "seconds")}
+        facts |= {"seconds_left": forecast.seconds, "groups": groups, "faults": survey.faults}
+        print(json.dumps({"event": "forecast", **counts, **facts}), flush=True)
+        return
+    lines = [
+        f"{survey.to_do} of {survey.total} images would be rendered with {forecast.bundle} "
+        f"({forecast.runtime}, {forecast.precision}) into {forecast.output}; nothing was written."
+    ]
+    for group in groups[:_SHOWN_GROUPS]:
+        size = f"{group['width']}x{group['height']}"
+        lines.append(f"  - {group['images']} of {size} in {group['steps']} steps")
+    if forecast.first:
+        more = ", …" if survey.to_do > len(forecast.first) else ""
+        lines.append(f"Their ids: {', '.join(forecast.first)}{more}.")
+    lines.append(f"{survey.done} are there; {survey.failed} failed before and are not tried again.")
+    if survey.bad_rows:
+        noun = "row" if survey.bad_rows == 1 else "rows"
+        lines.append(f"{survey.bad_rows} {noun} cannot be rendered:\n{survey.faults}")
+    if forecast.seconds is None:
+        lines.append("How long it takes is measured when a run begins.")
+    elif survey.to_do:
+        lines.append(f"About {_duration(forecast.seconds)}, by what was measured when it began.")
+    _print_unless_quiet("\n".join(lines))
+
+
+def _group_facts(group: Group) -> dict[str, int]:
+    values = group.example.values
+    size = {name: values[name] for name in ("width", "height")}
+    return {"images": group.images, **size, "steps": steps_to_run(values)}
+
+
+def _print_unless_quiet(text: str) -> None:
+    LOG.write(text)
+    if not console.err.quiet:
+        console.out.print(console.plain(text))
 
 
 @contextmanager
@@ -128,7 +199,7 @@ def _bar() -> Iterator[Show]:
 
 
 @contextmanager
-def _log() -> Iterator[Show]:
+def _log(write: Callable[[str], None], with_time: bool = True) -> Iterator[Show]:
     """A line every few seconds, also while a batch takes minutes."""
     latest: Progress | None = None
     ended = Event()
@@ -138,7 +209,7 @@ def _log() -> Iterator[Show]:
         latest = progress
 
     def log() -> None:
-        _tell(f"{time.strftime('%H:%M:%S')} {_describe(latest)}")
+        write(f"{time.strftime('%H:%M:%S ') if with_time else ''}{_describe(latest)}")
 
     def log_on() -> None:
         while not ended.wait(LOG_EVERY_S):

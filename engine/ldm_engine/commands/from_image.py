@@ -19,6 +19,7 @@ from ..sampling.pictures import Picture
 from ..sampling.recipes import Recipe, encoder_of, read_recipe
 from ..sampling.request import MAX_BATCH, Request
 from ..sampling.saving import file_stem, save_image
+from ..sampling.screening import Check, require_accepted
 from ..sampling.settings import SETTINGS, as_call
 from ..sampling.values import is_number, is_whole, shown
 from . import console
@@ -32,7 +33,7 @@ class OtherSolverError(InvalidArgumentError):
 
 #: Options of ``generate`` that do not change the image.
 _FREE = ("bundle", "output", "device", "memory", "from_image", "image", "mask_image",
-         "outpaint", "debug")  # fmt: skip
+         "outpaint", "check", "debug", "quiet", "log_file")  # fmt: skip
 
 
 def check_given(context: click.Context) -> None:
@@ -58,6 +59,7 @@ def generate_from_image(
     output: Path,
     device: str,
     memory: str,
+    check: Check | None,
 ) -> Path:
     """Render the image of a file once more and return where it was written.
 
@@ -66,6 +68,7 @@ def generate_from_image(
     Raises:
         InvalidArgumentError: if the file has no recipe, or one of another bundle, or if it was made
             from other pictures.
+        RefusedError: if `check` refuses it.
         RuntimeUnavailableError: if its runtime or precision is not available here.
     """
     recipe = read_recipe(image_path)
@@ -82,11 +85,13 @@ def generate_from_image(
         raise InvalidArgumentError(
             f"The recipe in {image_path} is not one that ldm-engine wrote: {str(error)[:500]}"
         ) from error
+    require_accepted(check, request.columns["prompt"][:1])
     with (
         opened_pipeline(opened, output, memory) as pipe,
         console.step_bar(len(request.rows)) as advance,
     ):
         rendered = pipe.render(request, callback_on_step_end=lambda *_: advance("rendering again"))
+    require_accepted(check, request.columns["prompt"][:1], list(rendered.images[:1]))
     stem = file_stem(recipe.settings["prompt"], recipe.settings["seed"])
     return save_image(rendered.images[0], output, stem, recipe)
 

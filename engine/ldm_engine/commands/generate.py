@@ -16,14 +16,15 @@ from ..sampling.pictures import read_mask, read_picture
 from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.programs import MEMORY_CHOICES
 from ..sampling.recipes import Recipe
-from ..sampling.request import MAX_BATCH, Request
+from ..sampling.request import MAX_BATCH, Request, require_effect
 from ..sampling.saving import file_stem, save_image
+from ..sampling.screening import Check, require_accepted
 from . import console
 from .bundles import bundle_folder
 from .from_image import check_given, generate_from_image
 from .images import contact_sheet
 from .memory import opened_pipeline, prefer_mapped
-from .options import Margins, runtime_options, settings_options
+from .options import Margins, check_option, mark_option, named, runtime_options, settings_options
 
 MAX_IMAGES = 100_000  #: a prompt; `render` is for more
 _FOLDER = click.Path(path_type=Path)
@@ -39,16 +40,21 @@ _FOLDER = click.Path(path_type=Path)
     help="Instead of a PROMPT: render the image FILE again from its recipe, pixel for pixel; with "
     "the --image, --mask and --outpaint that it was made from.",
 )
-@click.option("-o", "--output", type=_FOLDER, default=Path(), help="Folder for the pictures.")
+@click.option(
+    *named("output"),
+    type=_FOLDER,
+    default=Path(),
+    help="Folder for the pictures. Default: the working directory.",
+)
 @settings_options
 @click.option(
     "--outpaint",
     type=Margins(),
     help="Paint on beyond the sides of --image: left=64,top=..., right=..., bottom=....",
 )
-@click.option("--seed", type=int, help="Images get the seeds S, S+1, ... Default: at random.")
+@click.option(*named("seed"), type=int, help="Images get the seeds S, S+1, ... Default: at random.")
 @click.option(
-    "--num-images",
+    *named("num-images"),
     type=click.IntRange(1, MAX_IMAGES),
     default=1,
     show_default=True,
@@ -61,6 +67,8 @@ _FOLDER = click.Path(path_type=Path)
     show_default=True,
     help="Images rendered at a time.",
 )
+@mark_option
+@check_option
 @click.option("--grid", is_flag=True, help="Write a contact sheet, grid.png, too.")
 @runtime_options
 @click.option(
@@ -78,7 +86,7 @@ _FOLDER = click.Path(path_type=Path)
     "steps; auto takes mapped for few steps of a large model, or where its weights are larger than "
     "the free memory, and sequential where they are larger than half of it.",
 )
-@console.debug_option
+@console.output_options
 def generate(
     bundle: Path,
     prompts: tuple[str, ...],
@@ -88,6 +96,8 @@ def generate(
     seed: int | None,
     num_images: int,
     batch_size: int,
+    mark: bool,
+    check: Check | None,
     grid: bool,
     runtime: str,
     precision: str,
@@ -104,8 +114,8 @@ def generate(
     if from_image is not None:
         check_given(click.get_current_context())
         pictures = {name: settings[name] for name in ("image", "mask_image")}
-        path = generate_from_image(bundle, from_image, pictures, output, device, memory)
-        console.out.print(str(path), markup=False)
+        path = generate_from_image(bundle, from_image, pictures, output, device, memory, check)
+        console.print_result(str(path))
         return
     if not prompts:
         raise click.UsageError("Missing argument 'PROMPT...'.")
@@ -121,7 +131,8 @@ def generate(
         threads=threads,
     )
     texts = [prompt for prompt in prompts for _ in range(num_images)]
-    request = opened.request({**settings, "prompt": texts, "seed": seed})
+    request = require_effect(opened.request({**settings, "prompt": texts, "seed": seed}))
+    require_accepted(check, prompts)
     if (memory, runtime) == ("auto", "auto"):
         opened = prefer_mapped(opened, len(request) * len(request.rows))
     images = []
@@ -129,15 +140,16 @@ def generate(
         opened_pipeline(opened, output, memory) as pipe,
         console.step_bar(len(request) * len(request.rows)) as advance,
     ):
-        for image, recipe in _rendered(pipe, request, batch_size, advance):
+        for image, recipe in _rendered(pipe, request, batch_size, mark, advance):
+            require_accepted(check, [recipe.settings["prompt"]], [image])
             stem = file_stem(recipe.settings["prompt"], recipe.settings["seed"])
-            path = save_image(image, output, stem, recipe)
-            console.out.print(str(path), markup=False)
+            console.print_result(str(save_image(image, output, stem, recipe)))
             if grid:
                 images.append(image)
     if grid:
         sheet = contact_sheet(images, columns=num_images if num_images > 1 else None)
-        console.out.print(str(save_image(sheet, output, "grid")), markup=False)
+        path = save_image(sheet, output, "grid", origin=recipe.origin)
+        console.print_result(str(path))
 
 
 def _pictures(settings: Mapping[str, Any], margins: Mapping[str, int] | None) -> dict[str, Any]:
@@ -160,6 +172,7 @@ def _rendered(
     pipe: LDMTextToImagePipeline,
     request: Request,
     batch_size: int,
+    mark: bool,
     advance: Callable[[str], None],
 ) -> Iterator[tuple[Image, Recipe]]:
     """Pictures in order, rendered a batch at a time; `advance` is called once an image's step."""
@@ -173,5 +186,5 @@ def _rendered(
 
         rendered = pipe.render(part, callback_on_step_end=on_step)
         for i, image in enumerate(rendered.images):
-            yield image, Recipe.of(part.values(i), pipe.opened, len(part))
+            yield image, Recipe.of(part.values(i), pipe.opened, len(part), mark)
         done += len(part)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +15,12 @@ from ..sampling.settings import Setting, common_settings
 
 _LONG = 9  # digits of a number of pixels that Python need not read
 
+#: Letters of the options that stand in most command lines, in each command that has the option.
+LETTERS = {
+    "output": "o", "num-images": "n", "num-inference-steps": "s", "guidance-scale": "g",
+    "seed": "S",
+}  # fmt: skip
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -21,7 +29,7 @@ def settings_options(command: Command, settings: Iterable[Setting] | None = None
     for setting in reversed(list(common_settings() if settings is None else settings)):
         default = setting.default if setting.command_default is None else setting.command_default
         command = click.option(
-            f"--{setting.field.replace('_', '-')}",
+            *named(setting.field.replace("_", "-")),
             setting.name,
             type=_option_type(setting),
             metavar=_metavar(setting),
@@ -30,6 +38,12 @@ def settings_options(command: Command, settings: Iterable[Setting] | None = None
             help=setting.help,
         )(command)
     return command
+
+
+def named(option: str) -> list[str]:
+    """The option as click takes its names: with its letter, if it has one."""
+    letter = LETTERS.get(option)
+    return [*([f"-{letter}"] if letter else []), f"--{option}"]
 
 
 def _metavar(setting: Setting) -> str | None:
@@ -92,6 +106,54 @@ def runtime_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def mark_option(command: Command) -> Command:
+    """``--mark/--no-mark`` of what writes pictures."""
+    return click.option(
+        "--mark/--no-mark",
+        default=True,
+        show_default=True,
+        help="Whether the files of pictures state that a model made them (IPTC digital source "
+        "type, in XMP).",
+    )(command)
+
+
+def check_option(command: Command) -> Command:
+    """``--check`` of what renders."""
+    return click.option(
+        "--check",
+        type=ImportedCheck(),
+        help="Function that may refuse prompts and pictures: called with (prompt, None) before and "
+        "(prompt, picture) after, it returns why, or None.",
+    )(command)
+
+
+class ImportedCheck(click.ParamType[Any]):
+    """A function of a module, which is looked for in the working directory too."""
+
+    name = "MODULE:FUNCTION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The function."""
+        if ctx is not None and ctx.resilient_parsing:  # as completion parses: it imports nothing
+            return value
+        module_name, _, name = str(value).partition(":")
+        if not module_name or not name:
+            self.fail(f"{value!r} is given; MODULE:FUNCTION is accepted, as in rules:refuse.")
+        sys.path.append(str(Path.cwd()))  # last, so that it hides no installed module
+        try:
+            found = import_module(module_name)
+            for part in name.split("."):
+                found = getattr(found, part)
+        except Exception as error:  # a module may raise anything
+            self.fail(
+                f"{value!r} cannot be imported: {type(error).__name__}: {error}. Modules are "
+                "looked for where Python looks, and in the working directory."
+            )
+        if not callable(found):
+            self.fail(f"{value!r} is a {type(found).__name__}; a function is accepted.")
+        return found
 
 
 class ListOf(click.ParamType[Any]):

@@ -13,29 +13,32 @@ import click
 from ..errors import LDMEngineError
 from ..rendering.jobs.rows import Defaults
 from ..rendering.jobs.sources import FORMATS, STDIN, spooled
-from ..rendering.options import EXECUTORS, LAYOUTS, RunOptions
+from ..rendering.options import EXECUTORS, IMAGES_PER_TAR, LAYOUTS, RunOptions
 from ..rendering.run import Run
 from ..runtimes.choice import MAX_THREADS
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
-from ..sampling.request import MAX_BATCH
-from ..sampling.settings import common_settings
+from ..sampling.settings import MAX_SEED, common_settings
 from . import console
 from .bundles import bundle_folder
-from .display import print_summary, shown
-from .options import runtime_options, settings_options
-
-
-def _batch_size(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    """``auto`` as None."""
-    if value == "auto":
-        return None
-    return int(click.IntRange(1, MAX_BATCH)(value, parameter, context))
+from .display import Reading, print_forecast, print_summary, shown
+from .options import (
+    NumberOrWord,
+    check_option,
+    mark_option,
+    named,
+    runtime_options,
+    settings_options,
+)
 
 
 @click.command()
 @click.argument("bundle")
 @click.argument("jobs")
-@click.option("-o", "--output", required=True, help="Folder or fsspec URL for all that comes out.")
+@click.option(
+    *named("output"),
+    required=True,
+    help="Folder or fsspec URL for all that comes out; it must be given.",
+)
 @click.option("--jobs-format", type=click.Choice(FORMATS), help="Default: by the name's ending.")
 @click.option("--strict", is_flag=True, help="Render nothing if any row cannot be rendered.")
 @click.option(
@@ -46,7 +49,14 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     is_flag=True,
     help="Make images again that were edited since. Default: report and leave them.",
 )
-@click.option("--num-images", type=int, default=1, show_default=True, help="Images a job.")
+@click.option(*named("num-images"), type=int, default=1, show_default=True, help="Images a job.")
+@click.option(
+    *named("seed"),
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    show_default=True,
+    help="Seed of the run: added to the seeds that images without one get from their ids.",
+)
 @settings_options
 @click.option(
     "--image-format", type=click.Choice(list(IMAGE_FORMATS)), default="png", show_default=True
@@ -54,10 +64,10 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option(
     "--quality",
     type=int,
-    default=QUALITY,
-    show_default=True,
-    help="Quality of jpeg and webp, 1 to 100.",
+    help=f"Quality of jpeg and webp, 1 to 100. Default: {QUALITY}.",
 )
+@mark_option
+@check_option
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
@@ -66,11 +76,13 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     help="A file an image, or tar archives for training pipelines.",
 )
 @click.option(
-    "--images-per-tar", type=int, default=1000, show_default=True, help="Images of one archive."
+    "--images-per-tar",
+    type=int,
+    help=f"Images of one archive of webdataset. Default: {IMAGES_PER_TAR}.",
 )
 @click.option(
     "--batch-size",
-    callback=_batch_size,
+    type=NumberOrWord("auto"),
     default="auto",
     show_default=True,
     help="auto measures for a moment which is fastest.",
@@ -101,12 +113,19 @@ def _batch_size(context: click.Context, parameter: click.Parameter, value: str) 
     help="Address of a Ray cluster. Default: RAY_ADDRESS, else a Ray that is started here.",
 )
 @click.option("--json-progress", is_flag=True, help="Print progress as JSON lines on stdout.")
-@console.debug_option
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Read the jobs and what OUTPUT has, and print what would be rendered; write nothing.",
+)
+@console.output_options
 def render(
     bundle: str,
     jobs: str,
     num_images: int,
+    seed: int,
     json_progress: bool,
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Render all JOBS with BUNDLE into OUTPUT.
@@ -116,6 +135,8 @@ def render(
     goes on where it was when the same command is started again.
     """
     settings = {setting.name: options.pop(setting.name) for setting in common_settings()}
+    if options["batch_size"] == "auto":
+        options["batch_size"] = None
     run_options = RunOptions(**options)
     with ExitStack() as spool:
         folder = None
@@ -128,26 +149,29 @@ def render(
             jobs, jobs_format = spool.enter_context(standard_input)
             run_options = replace(run_options, jobs_format=jobs_format)
             folder = ""
-        defaults = Defaults(num_images, settings)
+        defaults = Defaults(num_images, settings, seed)
         bundle = str(bundle_folder(bundle))
-        _render(bundle, jobs, defaults, run_options, json_progress, spool, folder)
+        run = Run(bundle, jobs, defaults, run_options, folder=folder)
+        if dry_run:
+            _forecast(run, json_progress)
+        else:
+            _render(run, json_progress, spool)
 
 
-def _render(
-    bundle: str,
-    jobs: str,
-    defaults: Defaults,
-    run_options: RunOptions,
-    json_progress: bool,
-    spool: ExitStack,
-    folder: str | None,
-) -> None:
-    truncated = 0
+def _forecast(run: Run, as_json: bool) -> None:
+    forecast = run.forecast()
+    print_forecast(forecast, as_json)
+    if not forecast.survey.total and forecast.survey.bad_rows:
+        raise LDMEngineError("None of the jobs can be rendered.")
+
+
+def _render(run: Run, json_progress: bool, spool: ExitStack) -> None:
+    reading = Reading()
     try:
         with console.stoppable() as should_stop, shown(json_progress) as show:
-            run = Run(bundle, jobs, defaults, run_options, show, should_stop, folder)
+            run.on_progress, run.should_stop = show, should_stop
             for record in run.records():
-                truncated += record["prompt_truncated"]
+                reading.add(record)
     except KeyboardInterrupt:
         # The second one: files appear whole or not at all, so there is nothing to wait for.
         spool.close()
@@ -156,11 +180,11 @@ def _render(
     summary = run.summary
     if summary is None:
         raise LDMEngineError("The run ended before it began. Start it again.")
-    print_summary(summary, truncated, json_progress)
+    print_summary(summary, reading, json_progress)
     if summary.stopped:
         raise KeyboardInterrupt
     progress = summary.progress
-    nothing_to_do = run_options.shard != "1/1" and not progress.total
+    nothing_to_do = run.options.shard != "1/1" and not progress.total
     if progress.failed and not progress.done and not nothing_to_do:
         raise LDMEngineError(
             f"None of the jobs could be rendered; the reasons are in {summary.failures} there."

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import open_bundle
-from ..checks.golden import TOLERANCE, check_golden, why_not_applicable
+from ..checks.golden import TOLERANCE, GoldenResult, check_golden, why_not_applicable
 from ..checks.references import load_references, sample
-from ..checks.verification import check_runtime, require_passed
+from ..checks.verification import Finding, check_runtime, require_passed
 from ..errors import BundleError
 from ..runtimes.choice import Choice, resolve_options, select_runtimes
 from ..sampling.opening import choose_for
@@ -31,8 +35,11 @@ from .bundles import bundle_folder
     is_flag=True,
     help="Compare with the published image slice of CompVis/ldm-text2im-large-256 as well.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
 @console.debug_option
-def verify(bundle: Path, runtime: str, precision: str, device: str, golden: bool) -> None:
+def verify(
+    bundle: Path, runtime: str, precision: str, device: str, golden: bool, as_json: bool
+) -> None:
     """Check BUNDLE's files and outputs.
 
     Every file's hash, then every program and a short loop against samples of the original model's
@@ -43,49 +50,97 @@ def verify(bundle: Path, runtime: str, precision: str, device: str, golden: bool
     checks, refusals = select_runtimes(opened, runtime, precision, device)
     with console.byte_bar("hashing", sum(f.bytes for f in opened.files.values())) as on_bytes:
         opened.check_files(on_bytes=on_bytes)
-    console.out.print(f"{len(opened.files)} files have the hashes that the manifest lists.")
-    _check_solvers(opened)
+    solvers = _count_solvers(opened)
     references = load_references(opened)
     for choice, used_precision in checks:
         refusals += console.refused_programs(opened, choice.runtime.name, used_precision)
-    for refusal in refusals:
-        console.err.print(f"Not checked: {refusal}", markup=False)
+    if not as_json:
+        console.out.print(f"{len(opened.files)} files have the hashes that the manifest lists.")
+        if solvers:
+            console.out.print(f"{solvers} fitted solvers are whole, and of this bundle.")
+        for refusal in refusals:
+            console.err.print(f"Not checked: {refusal}", markup=False)
     findings = []
     with console.stages(len(checks) * (len(opened.programs) + 1)) as progress:
         for choice, used_precision in checks:
             options = resolve_options(choice.runtime, device, used_precision, None)
             findings += check_runtime(opened, choice, options, references, sample, progress)
-    console.print_findings(findings)
+    has_passed = all(finding.passed for finding in findings)
+    published = _golden(opened, checks[0][0], device) if golden and has_passed else None
+    if as_json:
+        facts = {
+            "bundle": str(opened.path),
+            "digest": opened.digest,
+            "files": len(opened.files),
+            "solvers": solvers,
+            "not_checked": refusals,
+            "findings": [_as_json(finding) for finding in findings],
+            "golden": asdict(published) if published else None,
+            "passed": has_passed and (published is None or published.has_passed),
+        }
+        print(json.dumps(facts, indent=2))
+    else:
+        console.print_findings(findings)
     require_passed(findings, f"The bundle {bundle}")
-    if golden:
-        _verify_golden(opened, checks[0][0], device)
+    if published is not None:
+        if not as_json:
+            _print_golden(published)
+        if not published.has_passed:
+            raise click.exceptions.Exit(console.EXIT_FAILURE)
 
 
-def _check_solvers(bundle: Bundle) -> None:
+def _as_json(finding: Finding) -> dict[str, Any]:
+    """A finding; JSON knows no infinity, which stands for an error that is none."""
+    error = finding.error if math.isfinite(finding.error) else None
+    return {**asdict(finding), "error": error, "passed": finding.passed}
+
+
+def _count_solvers(bundle: Bundle) -> int:
+    """The fitted solvers, once they are known to be whole.
+
+    Raises:
+        BundleError: if they are not.
+    """
     tables = load_tables(bundle, NoiseSchedule.from_config(bundle.scheduler_config))
     if tables.fault:
         raise BundleError(tables.fault)
-    if tables.tables:
-        console.out.print(f"{len(tables.tables)} fitted solvers are whole, and of this bundle.")
+    return len(tables.tables)
 
 
-def _verify_golden(bundle: Bundle, choice: Choice, device: str) -> None:
+@dataclass(frozen=True)
+class _Golden:
+    """How far the published image slice is away, or why it does not apply to the bundle."""
+
+    result: GoldenResult | None
+    not_applicable: str = ""
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether it is near enough, or does not apply."""
+        return self.result is None or self.result.passed
+
+
+def _golden(bundle: Bundle, choice: Choice, device: str) -> _Golden:
     reason = why_not_applicable(bundle)
     if reason:
-        console.out.print(f"golden: does not apply to this bundle: {reason}.")
-        return
+        return _Golden(None, reason)
     runtime = choice.runtime.fp32_runtime or choice.runtime.name
     with LDMTextToImagePipeline.from_opened(
         choose_for(bundle, runtime, "fp32", device, None)
     ) as pipe:
-        result = check_golden(pipe)
-    verdict = "pass" if result.passed else "FAIL"
+        return _Golden(check_golden(pipe))
+
+
+def _print_golden(golden: _Golden) -> None:
+    if golden.result is None:
+        console.out.print(f"golden: does not apply to this bundle: {golden.not_applicable}.")
+        return
+    verdict = "pass" if golden.result.passed else "FAIL"
     console.out.print(
-        f"golden: {verdict}: the published slice is {result.error:.2g} away at most; "
+        f"golden: {verdict}: the published slice is {golden.result.error:.2g} away at most; "
         f"{TOLERANCE:g} is tolerated."
     )
-    if not result.passed:
+    if not golden.result.passed:
         console.out.print(
             "The weights or the scheduler config are not those that were published on the hub."
         )
-        raise click.exceptions.Exit(console.EXIT_FAILURE)

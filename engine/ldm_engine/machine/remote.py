@@ -65,6 +65,31 @@ def import_fsspec() -> Any:
     return fsspec
 
 
+def _file_system(fsspec: Any, url: str, unknown: type[LDMEngineError]) -> tuple[Any, str]:
+    """The file system of a `url`, and the path there.
+
+    Raises:
+        LDMEngineError: if it needs a package that is not here; `unknown` if fsspec knows no such
+            scheme.
+    """
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+    except ValueError as error:
+        if schemes := set(_schemes(url)) - set(fsspec.available_protocols()):
+            raise unknown(
+                f"{url} cannot be opened or read: fsspec does not know the scheme "
+                f"{', '.join(sorted(schemes))}; s3, gs, az, https, sftp and others are accepted, "
+                "and paths. Check its spelling."
+            ) from error
+        raise
+    except ImportError as error:
+        raise LDMEngineError(
+            f"{url} needs a package that is not here: {error}. Install it beside fsspec: s3fs for "
+            "s3://, gcsfs for gs://, adlfs for az://."
+        ) from error
+    return found
+
+
 @contextmanager
 def open_to_read(name: str) -> Iterator[IO[bytes]]:
     """The file at a path or URL.
@@ -79,7 +104,7 @@ def open_to_read(name: str) -> Iterator[IO[bytes]]:
         return
     fsspec = import_fsspec()
     try:
-        files, path = fsspec.core.url_to_fs(name)
+        files, path = _file_system(fsspec, name, InputError)
         with files.open(path, "rb") as file:
             yield file
     except LDMEngineError:
@@ -129,9 +154,9 @@ class RemoteStorage(Storage):
         self.output = output
         fsspec = import_fsspec()
         with self._reported(""):
-            self._files, root = fsspec.core.url_to_fs(output)
+            self._files, root = _file_system(fsspec, output, OutputError)
         self._root = root.rstrip("/")
-        self._has_folders = _scheme(output) not in _BUCKETS
+        self._has_folders = _schemes(output)[-1] not in _BUCKETS
         if not self._has_folders and not self._root:
             raise OutputError(
                 f"{output} names no bucket; {output}bucket/folder is accepted. Give such a URL."
@@ -273,20 +298,15 @@ class RemoteStorage(Storage):
             yield
         except LDMEngineError:
             raise
-        except ImportError as error:
-            raise LDMEngineError(
-                f"{self.output} needs a package that is not here: {error}. Install it beside "
-                "fsspec: s3fs for s3://, gcsfs for gs://, adlfs for az://."
-            ) from error
         except Exception as error:  # each file system behind fsspec raises its own
             cause = f"{type(error).__name__}: {str(error)[:300]}"
             remedy = "check the URL, the network and what you may write there"
             raise refusal(f"{self.output}/{name}", cause, remedy) from error
 
 
-def _scheme(url: str) -> str:
-    """The protocol; of a chain of them the last one, where the files are."""
-    return url.rpartition("::")[2].partition("://")[0].lower()
+def _schemes(url: str) -> list[str]:
+    """The protocols of a URL, most often one; of a chain of them the last one has the files."""
+    return [part.partition("://")[0].lower() for part in url.split("::")]
 
 
 def _part(name: str, number: int) -> str:

@@ -111,6 +111,63 @@ class Storage(ABC):
         """Bring the place and its `journals` into their final order."""
 
 
+class Unwritten(Storage):
+    """Another storage as it is: what is read comes from there, and what is written goes nowhere."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.output = storage.output
+
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> int:
+        """Nothing is written."""
+        return 0
+
+    def write_once(self, name: str, content: bytes) -> bool:
+        """Nothing is written."""
+        return False
+
+    def sync(self, names: Iterable[str]) -> None:
+        """There is nothing to sync."""
+
+    def read(self, name: str) -> bytes | None:
+        """As it is there."""
+        return self._storage.read(name)
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """As they are there."""
+        return self._storage.lines(name)
+
+    def locate(self, name: str, number: int) -> str:
+        """As it is there."""
+        return self._storage.locate(name, number)
+
+    def append(self, name: str, lines: Sequence[bytes]) -> None:
+        """Nothing is written."""
+
+    def rewrite(self, name: str, lines: Iterable[bytes]) -> None:
+        """Nothing is written."""
+
+    def remove(self, name: str) -> None:
+        """Nothing is removed."""
+
+    def names(self, folder: str) -> list[str]:
+        """As they are there."""
+        return self._storage.names(folder)
+
+    def clear(self, folder: str) -> None:
+        """Nothing is removed."""
+
+    def status(self, name: str) -> FileStatus | None:
+        """As it is there."""
+        return self._storage.status(name)
+
+    def prepare(self) -> None:
+        """Nothing is made."""
+
+    def finish(self, journals: Iterable[str]) -> None:
+        """Nothing is left to be brought into order."""
+
+
 class LocalStorage(Storage):
     """A folder: files appear by rename after fsync, journals are appended to."""
 

@@ -19,7 +19,8 @@ from .jobs.rows import Defaults
 from .jobs.sources import Jobs
 from .options import RunOptions
 from .records import Outcome
-from .run import Run, Summary
+from .run import Run
+from .summary import Summary
 
 
 class RenderRun:
@@ -106,6 +107,7 @@ def render(
     *,
     output: str | os.PathLike[str],
     num_images: int = 1,
+    seed: int = 0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     **options: Any,
 ) -> RenderRun:
@@ -119,6 +121,7 @@ def render(
         jobs: a job file's path or URL, or rows: prompts, or mappings with the fields of a job.
         output: folder or fsspec URL.
         num_images: for jobs that do not say otherwise.
+        seed: added to the seeds that images without one of their own get from their ids.
         on_progress: called with how far the run is, after each batch.
         options: the settings of images (``num_inference_steps``, ``guidance_scale``, ``eta``,
             ``negative_prompt``, ``height``, ``width``: see ``LDMTextToImagePipeline``) for jobs
@@ -149,7 +152,7 @@ def render(
             settings[setting.name] = _absolute(path)
     # What is rendered later does not depend on where the application goes meanwhile.
     run_options = RunOptions(output=_absolute(output), **options)
-    defaults = Defaults(num_images, settings)
+    defaults = Defaults(num_images, settings, seed)
     folder = None
     if isinstance(jobs, (str, os.PathLike)):
         jobs = _absolute(jobs)

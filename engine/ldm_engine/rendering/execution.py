@@ -125,7 +125,9 @@ class Execution:
             runtime=opened.choice.runtime.name,
             options=resolved,
             image_format=options.image_format,
-            quality=options.quality,
+            quality=options.lossy_quality,
+            mark=options.mark,
+            check=options.check,
             folder=_folder(options),
         )
         if existing is not None:

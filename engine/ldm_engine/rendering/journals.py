@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from ..errors import OutputError
 from ..machine.storage import ALONE, FileStatus, Storage
@@ -67,7 +67,7 @@ class Journals:
     @property
     def changed(self) -> int:
         """Images that were changed since they were written, and are left."""
-        return 0 if self._replaces else len(self._edited)
+        return len(self.edited)
 
     def notices(self) -> Iterator[str]:
         """What a person is to know of the images that are there, one sentence each."""
@@ -84,9 +84,21 @@ class Journals:
                 f"there, and now {outcome}: {', '.join(changed[:_SHOWN])}{more}."
             )
 
+    @property
+    def edited(self) -> Collection[str]:
+        """Paths of images that their user has changed, and that are left."""
+        return () if self._replaces else self._edited.keys()
+
     def read_records(self) -> Iterator[Outcome]:
         """All records of the output, other shards' among them."""
-        for name in self._storage.journals(RECORDS):
+        return self._read(RECORDS)
+
+    def read_failures(self) -> Iterator[Outcome]:
+        """Likewise all failures."""
+        return self._read(FAILURES)
+
+    def _read(self, kind: str) -> Iterator[Outcome]:
+        for name in self._storage.journals(kind):
             for line in self._storage.lines(name):
                 yield json.loads(line)
 

@@ -12,11 +12,13 @@ from ..machine.storage import ALONE
 from ..runtimes.choice import check_options
 from ..sampling.recipes import IMAGE_FORMATS, QUALITY
 from ..sampling.request import MAX_BATCH
+from ..sampling.screening import Check, can_travel, name_of
 from .jobs.identities import Identity
 from .jobs.sources import FORMATS
 
 LAYOUTS = ("files", "webdataset")
 EXECUTORS = ("local", "ray")
+IMAGES_PER_TAR = 1000  #: by default
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -68,9 +70,10 @@ class RunOptions:
     batch_size: int | None = None  #: None: chosen by a short measurement
     memory_limit: str | None = None  #: for all workers here, where that is measured
     image_format: str = "png"
-    quality: int = QUALITY
+    quality: int | None = None  #: of jpeg and webp; None: ``QUALITY``
+    mark: bool = True  #: whether files state that a model made them
     layout: str = "files"
-    images_per_tar: int = 1000
+    images_per_tar: int | None = None  #: of the layout webdataset; None: ``IMAGES_PER_TAR``
     jobs_format: str | None = None
     runtime: str = "auto"
     precision: str = "fp32"
@@ -83,11 +86,22 @@ class RunOptions:
     strict: bool = False
     force: bool = False
     replace_changed: bool = False  #: make images again that were changed since
+    check: Check | None = None  #: may refuse prompts and pictures, as in a pipeline's call
 
     @property
     def renders_here(self) -> bool:
         """Whether the process itself renders, and no others."""
         return self.executor == "local" and self.workers == 1
+
+    @property
+    def lossy_quality(self) -> int:
+        """The quality of jpeg and webp, 0 of png."""
+        return 0 if self.image_format == "png" else self.quality or QUALITY
+
+    @property
+    def archive_images(self) -> int:
+        """Images of one archive, 0 where each is a file."""
+        return 0 if self.layout == "files" else self.images_per_tar or IMAGES_PER_TAR
 
     def __post_init__(self) -> None:
         """Raise ``InvalidArgumentError`` naming everything that is not accepted."""
@@ -96,6 +110,7 @@ class RunOptions:
             *self._names(),
             *self._numbers(),
             *self._others(),
+            *self._without_effect(),
             *_faults(Shard.parse, self.shard),
             *(_faults(parse_bytes, self.memory_limit) if self.memory_limit is not None else ()),
         ]
@@ -114,11 +129,6 @@ class RunOptions:
             )
         if self.memory_limit is not None and self.batch_size is not None:
             wrong.append("`memory_limit` is given beside a `batch_size`; one of them is accepted.")
-        if self.ray_address is not None and self.executor != "ray":
-            wrong.append(
-                "`ray_address` is given and `executor` is local; with `executor` ray it is "
-                "accepted."
-            )
         if wrong:
             raise InvalidArgumentError("\n".join(wrong))
 
@@ -133,11 +143,28 @@ class RunOptions:
     def _others(self) -> Iterator[str]:
         if self.jobs_format is not None and self.jobs_format not in FORMATS:
             yield f"`jobs_format` is {self.jobs_format!r}; {', '.join(FORMATS)} is accepted."
-        for name in ("strict", "force", "replace_changed"):
+        for name in ("strict", "force", "replace_changed", "mark"):
             if not isinstance(getattr(self, name), bool):
                 yield f"`{name}` is {getattr(self, name)!r}; True or False is accepted."
+        if self.check is not None and not callable(self.check):
+            yield f"`check` is {self.check!r}; a function of (prompt, image or None) is accepted."
+        elif self.check is not None and not self.renders_here and not can_travel(self.check):
+            yield (
+                f"`check` is {name_of(self.check)}, and other processes are to call it; a function "
+                "that can be imported by name is accepted: one of a module, and not of the script."
+            )
         if not isinstance(self.ray_address, (str, type(None))):
             yield f"`ray_address` is {self.ray_address!r}; text is accepted."
+
+    def _without_effect(self) -> Iterator[str]:
+        for name, accepted, has_effect in (
+            ("quality", "`image_format` jpeg or webp", self.image_format != "png"),
+            ("images_per_tar", "`layout` webdataset", self.layout != "files"),
+            ("replace_changed", "`layout` files", self.layout == "files"),
+            ("ray_address", "`executor` ray", self.executor == "ray"),
+        ):
+            if getattr(self, name) not in (None, False) and not has_effect:
+                yield f"`{name}` is given and has no effect; with {accepted} it is accepted."
 
     def _numbers(self) -> Iterator[str]:
         for name, low, high in (
@@ -145,10 +172,11 @@ class RunOptions:
             ("images_per_tar", 1, 10**6),
         ):  # fmt: skip
             value = getattr(self, name)
-            if name == "batch_size" and value is None:
+            if name != "workers" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                yield f"`{name}` is {value!r}; {low} to {high} is accepted."
+                word = ", or auto," if name == "batch_size" else ""
+                yield f"`{name}` is {value!r}; {low} to {high}{word} is accepted."
 
 
 def _faults(parse: Callable[[str], object], text: str) -> Iterator[str]:

@@ -21,6 +21,7 @@ from ..machine.lock import LOCKS
 from ..machine.remote import LOCAL_URL, RemoteStorage, is_url
 from ..machine.storage import SUFFIX, TEMPORARY, LocalStorage, Storage
 from ..sampling.opening import Opened
+from ..sampling.screening import name_of
 from ..sampling.settings import common_settings
 from ..version import __version__
 from .jobs.rows import Defaults
@@ -53,10 +54,14 @@ def fingerprint(opened: Opened, options: RunOptions, defaults: Defaults) -> dict
         "threads": options.threads,
         "batch_size": options.batch_size,
         "image_format": options.image_format,
-        "quality": 0 if options.image_format == "png" else options.quality,
+        "quality": options.lossy_quality,
         "pillow": PIL.__version__,
         "layout": options.layout,
-        "images_per_tar": 0 if options.layout == "files" else options.images_per_tar,
+        "images_per_tar": options.archive_images,
+        # What is later and left out by default: runs that were begun before it go on.
+        **({"mark": True} if options.mark else {}),
+        **({"check": name_of(options.check)} if options.check else {}),
+        **({"default_seed": defaults.seed} if defaults.seed else {}),
         # More images of a row leave the others as they are.
         **{
             f"default_{setting.name}": defaults.settings[setting.name]

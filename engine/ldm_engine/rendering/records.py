@@ -1,28 +1,21 @@
-"""What a run records of its images: a line for each, and a page that shows them all."""
+"""What a run records of its images: a line for each."""
 
 from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Iterable, Iterator, Mapping
-from importlib import resources
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..machine.storage import Storage
 from ..machine.tables import Row
 from ..sampling.settings import HASH_BYTES, SETTINGS, recorded, settings_hash
+from ..sampling.tokenizer import PromptTruncatedWarning, UnknownWordsWarning
+from .jobs.loaded import Loaded
 from .jobs.rows import Task
 
 #: A line of ``records.jsonl``, or with the key "error" one of ``failures.jsonl``.
 Outcome = dict[str, Any]
-PAGE = "index.html"
-_FOLDER = "gallery"
-_PART_IMAGES = 2000
-#: A browser holds this many with ease; ``records.jsonl`` has them all.
-MAX_IMAGES = 100_000
-#: Of a run's fingerprint, the part of the recipe that all its images share.
-_COMMON = ("bundle", "model", "runtime", "runtime_version", "threads", "batch_size", "ldm_engine")
+_MAX_WORDS = 500  #: characters of unknown words in a record
 
 
 def record(task: Task, path: str, file: Mapping[str, Any], facts: Mapping[str, Any]) -> Outcome:
@@ -39,6 +32,17 @@ def record(task: Task, path: str, file: Mapping[str, Any], facts: Mapping[str, A
         **_pictures(task),
         **facts,
         **({"extra": dict(task.extra)} if task.extra else {}),
+    }
+
+
+def reading_of(prompt: str, remarks: Sequence[Warning]) -> dict[str, Any]:
+    """What the tokenizer remarked of one prompt."""
+    cut = (r for r in remarks if isinstance(r, PromptTruncatedWarning))
+    unknown = (r for r in remarks if isinstance(r, UnknownWordsWarning))
+    words = next((r.words for r in unknown if r.prompt == prompt), ())
+    return {
+        "prompt_truncated": any(r.prompt == prompt for r in cut),
+        "unknown_words": " ".join(words)[:_MAX_WORDS],
     }
 
 
@@ -74,9 +78,20 @@ def failure(task: Task, fault: str) -> Outcome:
     }
 
 
-def picture_failure(task: Task, fault: str) -> Outcome:
-    """The line of an image whose pictures cannot be read now; a later run tries again."""
-    return {"row": task.row, "id": task.identity.id, "error": fault}
+def refused(task: Task, reason: str) -> Outcome:
+    """The line of an image that a check refused, which no later run tries again."""
+    settings = settings_hash(task.values).hex()
+    return {"row": task.row, "id": task.identity.id, "error": reason, "settings": settings}
+
+
+def unrendered(one: Loaded) -> Outcome:
+    """The line of an image that was refused, or whose pictures cannot be read now.
+
+    The latter a later run tries again.
+    """
+    if one.is_refused:
+        return refused(one.source, one.fault)
+    return {"row": one.source.row, "id": one.source.identity.id, "error": one.fault}
 
 
 def row_failure(row: Row, fault: str) -> Outcome:
@@ -107,38 +122,3 @@ def from_line(line: bytes) -> Outcome:
     elif "error" not in found:
         raise KeyError("settings")
     return found
-
-
-def write_gallery(
-    storage: Storage, records: Iterable[Outcome], fingerprint: Mapping[str, Any]
-) -> None:
-    """Write the page over `records`, unless there are none.
-
-    The data lie in parts of 2,000 images each as ``gallery/*.js``: from the disk, a page may load
-    scripts but not read files.
-    """
-    parts = images = 0
-    records = iter(records)
-    shown = islice(records, MAX_IMAGES)
-    while part := list(_entries(islice(shown, _PART_IMAGES))):
-        # ASCII, so that it does not matter how the file is taken to be encoded.
-        storage.write(f"{_FOLDER}/{parts:03}.js", f"addImages({json.dumps(part)});\n".encode())
-        parts, images = parts + 1, images + len(part)
-    if not parts:
-        return
-    page = resources.files(__package__).joinpath("gallery.html").read_text(encoding="utf-8")
-    common = {name: fingerprint[name] for name in _COMMON if name in fingerprint}
-    facts = {"parts": parts, "isCut": next(records, None) is not None, "recipe": common}
-    storage.write(
-        PAGE, page.replace("/*FACTS*/ {}", json.dumps(facts).replace("<", "\\u003c")).encode()
-    )
-
-
-def _entries(records: Iterable[Outcome]) -> Iterator[dict[str, object]]:
-    # In the order in which the page shows them.
-    names = (s.field for s in SETTINGS)
-    shown = ("id", *names, "precision", "path", "member", "row", "extra")
-    for outcome in records:
-        extra = {name: v for name, v in (outcome.get("extra") or {}).items() if v is not None}
-        facts = {**outcome, "extra": extra}
-        yield {name: facts[name] for name in shown if facts.get(name) not in (None, "", {})}

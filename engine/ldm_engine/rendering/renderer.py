@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..bundle.manifest import open_bundle
 from ..errors import LDMEngineError
@@ -27,12 +30,13 @@ from ..sampling.pipeline import LDMTextToImagePipeline
 from ..sampling.pixels import is_flat, non_finite_rows, to_pil
 from ..sampling.recipes import IMAGE_FORMATS, Recipe, encode_image
 from ..sampling.request import Request
+from ..sampling.screening import Check, refusal
 from ..sampling.settings import settings_hash
-from ..sampling.tokenizer import PromptTruncatedWarning
+from ..sampling.tokenizer import PromptTruncatedWarning, UnknownWordsWarning
 from .jobs.loaded import Loaded, load
 from .jobs.rows import Task
 from .plan import Batch, batch_request
-from .records import Outcome, failure, picture_failure, record
+from .records import Outcome, failure, reading_of, record, refused, unrendered
 
 IMAGES = "images"
 #: Called with a batch's outcomes when its images are there; may be in another thread.
@@ -49,6 +53,8 @@ class RendererSettings:
     options: RuntimeOptions
     image_format: str
     quality: int
+    mark: bool
+    check: Check | None  #: which other processes import by its name
     folder: str = IMAGES  #: in the output
 
     def open(self) -> Opened:
@@ -70,7 +76,7 @@ class _Drawn:
     pixels: NDArray[np.float32] | None  # [1, H, W, 3]; None: it is unusable
     fault: str  # what was wrong, in the run's precision if `pixels` came out in fp32
     recipe: Recipe
-    is_truncated: bool  # the prompt was longer than the model takes
+    reading: Mapping[str, Any]  # what the model does not read of the prompt, as records have it
     notice: str  # what was done to its picture
     loop_s: float  # its share of the batch's
     decode_s: float
@@ -88,6 +94,7 @@ class Renderer:
         self._opened = opened or settings.open()
         self.pipe = LDMTextToImagePipeline.from_opened(self._opened)
         self._in_fp32: LDMTextToImagePipeline | None = None
+        self._checking = Lock()  # prompts and pictures are checked in two threads
 
     def close(self) -> None:
         """Free the programs."""
@@ -122,33 +129,38 @@ class Renderer:
     def _draw(self, batch: Batch) -> list[_Drawn | Outcome]:
         """The images of a batch that are wanted, or why there is none."""
         start = time.perf_counter()
-        loaded = list(load(batch.tasks))
+        loaded = list(load(batch.tasks, self._refusal))
         readable = [one.task for one in loaded if not one.fault]
         wanted = [(row, one) for row, one in enumerate(loaded) if batch.wanted[row]]
         if not readable:
-            return [picture_failure(one.source, one.fault) for _, one in wanted]
-        # Whose picture cannot be read keeps its row, so that the others keep theirs.
+            return [unrendered(one) for _, one in wanted]
+        # Whose prompt is refused, or picture not to be read, keeps its row: so do the others.
         tasks = [readable[0] if one.fault else one.task for one in loaded]
         request = batch_request(self._opened, tasks, batch.rows)
-        latents, truncated = self._denoise(batch, request)
+        latents, remarks = self._denoise(batch, request)
         loop_s = (time.perf_counter() - start) / len(batch.tasks)
         return [
-            picture_failure(one.source, one.fault)
+            unrendered(one)
             if one.fault
             else self._draw_one(
                 one, latents[row : row + 1], request.inputs[row : row + 1],
-                batch.batch_size, truncated, loop_s,
+                batch.batch_size, remarks, loop_s,
             )
             for row, one in wanted
         ]  # fmt: skip
 
+    def _refusal(self, prompt: str, picture: Image.Image | None = None) -> str:
+        with self._checking:
+            return refusal(self._settings.check, prompt, picture)
+
     def _denoise(
         self, batch: Batch, request: Request
-    ) -> tuple[NDArray[np.float32], frozenset[str]]:
-        """Latents [B, 4, h, w], and the prompts that were longer than the model takes."""
+    ) -> tuple[NDArray[np.float32], Sequence[Warning]]:
+        """Latents [B, 4, h, w], and what the tokenizer remarked of the prompts."""
         with warnings.catch_warnings(record=True) as caught:
             # They stand in the records: a million of them would fill memory and terminal.
-            warnings.simplefilter("always", PromptTruncatedWarning)
+            for category in (PromptTruncatedWarning, UnknownWordsWarning):
+                warnings.simplefilter("always", category)
             try:
                 latents = self.pipe.denoise(request)
             except LDMEngineError as error:
@@ -156,10 +168,7 @@ class Renderer:
                 raise LDMEngineError(
                     f"{error} It was a batch with row {rows} of the jobs."
                 ) from error
-        messages = (w.message for w in caught)
-        return latents, frozenset(
-            message.prompt for message in messages if isinstance(message, PromptTruncatedWarning)
-        )
+        return latents, [w.message for w in caught if isinstance(w.message, Warning)]
 
     def _draw_one(
         self,
@@ -167,19 +176,19 @@ class Renderer:
         latents: NDArray[np.float32],
         inputs: Sequence[Input],
         batch_size: int,
-        truncated: frozenset[str],
+        remarks: Sequence[Warning],
         loop_s: float,
     ) -> _Drawn:
         start = time.perf_counter()
         pixels, fault = _decode(self.pipe, latents, inputs)
-        recipe = Recipe.of(one.source.values, self._opened, batch_size)
+        recipe = Recipe.of(one.source.values, self._opened, batch_size, self._settings.mark)
         if pixels is None and recipe.precision != "fp32":
             pixels, recipe, fault_in_fp32 = self._render_in_fp32(one.task)
             fault = f"{fault}, and in fp32 {fault_in_fp32}"
         decode_s = time.perf_counter() - start
         task = one.source
-        is_truncated = task.values["prompt"] in truncated
-        return _Drawn(task, pixels, fault, recipe, is_truncated, one.notice, loop_s, decode_s)
+        reading = reading_of(task.values["prompt"], remarks)
+        return _Drawn(task, pixels, fault, recipe, reading, one.notice, loop_s, decode_s)
 
     def _render_in_fp32(self, task: Task) -> tuple[NDArray[np.float32] | None, Recipe, str]:
         """Render one image once more, with little memory beside what the run takes."""
@@ -187,11 +196,11 @@ class Renderer:
         if self._in_fp32 is None:
             self._in_fp32 = LDMTextToImagePipeline.from_opened(opened, "sequential")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PromptTruncatedWarning)
+            warnings.simplefilter("ignore")  # what it says was said before
             request = batch_request(opened, [task], 1)
             latents = self._in_fp32.denoise(request)
         pixels, fault = _decode(self._in_fp32, latents, request.inputs)
-        return pixels, Recipe.of(task.values, opened, 1), fault
+        return pixels, Recipe.of(task.values, opened, 1, self._settings.mark), fault
 
     def _finish(self, drawn: Sequence[_Drawn | Outcome], commit: Commit) -> list[Outcome]:
         """Encode and write the images of a batch, and then their records."""
@@ -205,6 +214,8 @@ class Renderer:
         if drawn.pixels is None:
             return failure(task, drawn.fault)
         (image,) = to_pil(drawn.pixels)
+        if reason := self._refusal(task.values["prompt"], image):
+            return refused(task, reason)
         image_format, quality = self._settings.image_format, self._settings.quality
         content = encode_image(image, drawn.recipe, image_format, quality)
         path = f"{self._settings.folder}/{task.identity.stem}{IMAGE_FORMATS[image_format]}"
@@ -212,7 +223,7 @@ class Renderer:
         file = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         facts = {
             "precision": drawn.recipe.precision,
-            "prompt_truncated": drawn.is_truncated,
+            **drawn.reading,
             "settings": settings_hash(task.values).hex(),
             "seconds": {
                 "loop": round(drawn.loop_s, 4),

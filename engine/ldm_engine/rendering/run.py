@@ -6,12 +6,17 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from ..machine.lock import locked
-from ..machine.storage import Storage
-from ..sampling.opening import open_to_run
+from ..machine.storage import Storage, Unwritten
+from ..sampling.opening import Opened, open_to_run
+from ..sampling.rules import steps_to_run
 from .archives import TarJournals
 from .execution import Counter, Execution, Progress
+from .gallery.page import PAGE, write_gallery
 from .jobs.rows import Defaults, RowReader
 from .jobs.sources import Jobs, JobsError, check_jobs
 from .journals import Journals
@@ -19,23 +24,24 @@ from .options import RunOptions, Shard
 from .places import RunFile, check_same, find_place, fingerprint, load_run_file
 from .plan import Batch, plan_batches
 from .ray import import_ray
-from .records import PAGE, Outcome, write_gallery
+from .records import Outcome
 from .selection import Selection, States, Survey
+from .summary import Forecast, Summary
 
-_SHOWN_FAULTS = 5
+_SHOWN_FAULTS, _SHOWN_IDS = 5, 10
 _CHUNK = 1000
 
 
-@dataclass
-class Summary:
-    """What a run came to."""
+@dataclass(frozen=True)
+class _Place:
+    """What was opened, and where the run's images go."""
 
-    output: str
-    failures: str  #: the name of the file there that lists them
-    progress: Progress
-    stopped: bool  #: before the end, by a signal
-    gallery: str | None = None
-    changed: int = 0  #: images that their user has changed, and that stay so
+    opened: Opened
+    reader: RowReader
+    jobs_format: str | None
+    fingerprint: dict[str, Any]
+    shard: Shard
+    storage: Storage
 
 
 @dataclass
@@ -58,33 +64,14 @@ class Run:
             InvalidArgumentError: if an option or default is not accepted, before all else.
             LDMEngineError: whatever stops the run; a later one goes on from there.
         """
-        options, shard = self.options, Shard.parse(self.options.shard)
-        jobs_format = check_jobs(self.jobs, options.jobs_format)
-        opened = open_to_run(
-            self.bundle_path,
-            runtime=options.runtime,
-            precision=options.precision,
-            device=options.device,
-            threads=options.threads,
-        )
-        limits = opened.limits
-        reader = RowReader(limits, self.defaults)
-        if options.executor == "ray":
-            import_ray()
-        wanted = fingerprint(opened, options, self.defaults)
-        storage = find_place(options.output, shard.label, wanted, options.force)
+        place = self._open()
+        storage, shard, wanted = place.storage, place.shard, place.fingerprint
         with locked(storage, shard.label):
             existing = load_run_file(storage)  # another may have begun it meanwhile
             if existing is not None:
                 check_same(storage, existing.fingerprint, wanted)
             storage.prepare()
-            states, journals = States(), self._journals(storage, shard)
-            journals.load(states)
-            for notice in journals.notices():
-                warnings.warn(notice, stacklevel=2)
-            selection = Selection(
-                self.jobs, jobs_format, reader, states, shard, options.strict, self.folder
-            )
+            selection, journals = self._select(place, storage)
             survey = self._survey(selection, journals)
             counter = Counter(survey.total, survey.done, survey.failed, survey.bad_rows)
             self.summary = Summary(
@@ -96,14 +83,72 @@ class Run:
             )
             self.on_progress(self.summary.progress)
             if survey.to_do and not self.should_stop():
-                opened.check_hashes()
-                execution = Execution.begin(opened, options, storage, survey, wanted)
+                place.opened.check_hashes()
+                execution = Execution.begin(place.opened, self.options, storage, survey, wanted)
                 batches = self._batches(selection, execution.run_file)
                 outcomes = execution.render(
                     batches, survey.to_do, journals.commit, self.should_stop
                 )
                 yield from self._counted(outcomes, counter, self.summary)
             self._end(storage, journals, self.summary)
+
+    def forecast(self) -> Forecast:
+        """What ``records()`` would render; nothing is written.
+
+        Raises:
+            LDMEngineError: whatever would stop the run before it renders.
+        """
+        place = self._open()
+        selection, journals = self._select(place, Unwritten(place.storage))
+        survey = self._survey(selection, journals)
+        to_do = (task for task in selection.tasks() if not selection.state(task))
+        run_file = load_run_file(place.storage)
+        steps = sum(g.images * steps_to_run(g.example.values) for g in survey.groups.values())
+        return Forecast(
+            place.storage.output,
+            self.bundle_path,
+            place.opened.choice.runtime.name,
+            self.options.precision,
+            survey,
+            tuple(task.identity.id for task in islice(to_do, _SHOWN_IDS)),
+            steps * run_file.costs.image_step_s / self.options.workers if run_file else None,
+        )
+
+    def _open(self) -> _Place:
+        """Check the options, open the bundle and find the place."""
+        options = self.options
+        shard = Shard.parse(options.shard)
+        jobs_format = check_jobs(self.jobs, options.jobs_format)
+        opened = open_to_run(
+            self.bundle_path,
+            runtime=options.runtime,
+            precision=options.precision,
+            device=options.device,
+            threads=options.threads,
+        )
+        reader = RowReader(opened.limits, self.defaults)
+        if options.executor == "ray":
+            import_ray()
+        wanted = fingerprint(opened, options, self.defaults)
+        storage = find_place(options.output, shard.label, wanted, options.force)
+        return _Place(opened, reader, jobs_format, wanted, shard, storage)
+
+    def _select(self, place: _Place, storage: Storage) -> tuple[Selection, Journals]:
+        """The images of the jobs, and what `storage` has of them."""
+        states, journals = States(), self._journals(storage, place.shard)
+        journals.load(states)
+        for notice in journals.notices():
+            warnings.warn(notice, stacklevel=2)
+        selection = Selection(
+            self.jobs,
+            place.jobs_format,
+            place.reader,
+            states,
+            place.shard,
+            self.options.strict,
+            self.folder,
+        )
+        return selection, journals
 
     def _counted(
         self, outcomes: Generator[Sequence[Outcome], None, None], counter: Counter, summary: Summary
@@ -123,14 +168,21 @@ class Run:
         journals.finish(not summary.stopped)
         run_file = load_run_file(storage)
         if run_file is not None:  # else there never was a picture
-            write_gallery(storage, journals.read_records(), run_file.fingerprint)
+            write_gallery(
+                storage,
+                journals.read_records(),
+                journals.read_failures(),
+                run_file.fingerprint,
+                str(Path(self.bundle_path).absolute()),
+                journals.edited,
+            )
         if summary.progress.done:
             summary.gallery = f"{storage.output}/{PAGE}"
         storage.finish([journals.records, journals.failures])
 
     def _journals(self, storage: Storage, shard: Shard) -> Journals:
         if self.options.layout == "webdataset":
-            return TarJournals(storage, shard, self.options.images_per_tar)
+            return TarJournals(storage, shard, self.options.archive_images)
         return Journals(storage, shard, self.options.replace_changed)
 
     def _survey(self, selection: Selection, journals: Journals) -> Survey:
@@ -140,22 +192,25 @@ class Run:
             JobsError: with ``strict`` if anything is, or if there is nothing in the file.
         """
         faults: list[Outcome] = []
+        shown: list[str] = []
         found = Survey()
         for item in selection.survey(of_all_shards=self.options.strict):
             if isinstance(item, Survey):
                 found = item
                 break
-            faults.append(item)
-            if self.options.strict:
-                del faults[_SHOWN_FAULTS:]
-            elif len(faults) >= _CHUNK:
+            if len(shown) < _SHOWN_FAULTS:
+                shown.append(f"  - row {item['row']}: {item['error']}")
+            if not self.options.strict:
+                faults.append(item)
+            if len(faults) >= _CHUNK:
                 journals.record_bad_rows(faults)
                 faults.clear()
+        found.faults = "\n".join(shown)
         if self.options.strict and found.bad_rows:
-            listing = "\n".join(f"  - row {f['row']}: {f['error']}" for f in faults[:_SHOWN_FAULTS])
             raise JobsError(
                 f"{found.bad_rows} rows of the jobs cannot be rendered, and --strict stops before "
-                f"rendering:\n{listing}\nMend them, or leave --strict out to render the others."
+                f"rendering:\n{found.faults}\nMend them, or leave --strict out to render the "
+                "others."
             )
         if self.options.strict and found.fields:
             warnings.warn(

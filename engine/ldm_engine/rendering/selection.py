@@ -73,6 +73,7 @@ class Survey:
     done: int = 0  #: of them are there already
     failed: int = 0  #: of them could not be rendered in an earlier run
     bad_rows: int = 0
+    faults: str = ""  #: what is wrong with the first of them, a line each
     fields: frozenset[str] = frozenset()  #: that are not read, of the first row that is fine
     groups: dict[Hashable, Group] = field(default_factory=dict)  #: of the images to do
 
@@ -122,12 +123,8 @@ class Selection:
                 found.failed += state == FAILED
                 if not state:
                     found.groups.setdefault(task.group, Group(task)).images += 1
-        if unused := self.reader.unused():
-            warnings.warn(
-                f"{' and '.join(f'`{name}`' for name in unused)} is given for all jobs, and none "
-                "of them starts from an `image`.",
-                stacklevel=2,
-            )
+        for name, lack in self.reader.unused():
+            warnings.warn(f"`{name}` is given for all jobs, and none of them {lack}.", stacklevel=2)
         yield found
 
     def tasks(self) -> Iterator[Task]:

@@ -16,6 +16,7 @@ from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..machine.bars import Bar
 from .output import OUTPUT_TYPES
 from .sampler import StepCallback
+from .screening import Check
 from .values import is_whole, list_texts
 
 
@@ -34,6 +35,7 @@ class OwnKeywords(TypedDict, total=False):
     image_sha256: str | Sequence[str] | None
     mask_sha256: str | Sequence[str] | None
     callback_on_step_end: StepCallback | None
+    check: Check | None
 
 
 class CallKeywords(OwnKeywords, total=False):
@@ -74,8 +76,8 @@ def advancing(bar: Bar, steps: int, callback: StepCallback | None) -> StepCallba
     return on_step
 
 
-def check_call(output_type: object, callback: object) -> None:
-    """Raise an error if these two, which are no settings of an image, are not accepted."""
+def check_call(output_type: object, callback: object, check: object) -> None:
+    """Raise an error if these, which are no settings of an image, are not accepted."""
     if not isinstance(output_type, str) or output_type not in OUTPUT_TYPES:
         raise InvalidArgumentError(
             f"`output_type` is {output_type!r}; {' or '.join(map(repr, OUTPUT_TYPES))} is accepted."
@@ -84,4 +86,15 @@ def check_call(output_type: object, callback: object) -> None:
         raise ArgumentTypeError(
             f"`callback_on_step_end` is {callback!r}; a function of (step, timestep, latents) "
             "is accepted."
+        )
+    if check is None:
+        return
+    if not callable(check):
+        raise ArgumentTypeError(
+            f"`check` is {check!r}; a function of (prompt, image or None) is accepted."
+        )
+    if output_type == "latent":
+        raise InvalidArgumentError(
+            "`check` is given with the `output_type` 'latent', which has no picture to be checked; "
+            "'pil' or 'np' is accepted."
         )

@@ -93,7 +93,7 @@ class ImagePipelineOutput(Generic[Images]):
             raise InvalidArgumentError(
                 f"`image_format` is {image_format!r}; {', '.join(IMAGE_FORMATS)} are accepted."
             )
-        images, folder = self._pictures(), Path(folder)
+        images, folder = self.pictures(), Path(folder)
         make_folder(folder)
         return [
             save_image(image, folder, file_stem(prompt, seed), recipe, image_format)
@@ -102,7 +102,12 @@ class ImagePipelineOutput(Generic[Images]):
             )
         ]
 
-    def _pictures(self) -> list[Image.Image]:
+    def pictures(self) -> list[Image.Image]:
+        """The images as PIL's.
+
+        Raises:
+            InvalidArgumentError: if these are latents.
+        """
         if self.output_type == "latent":
             raise InvalidArgumentError(
                 "`output_type` was 'latent', and latents are no pictures; images of 'pil' or 'np' "

@@ -27,9 +27,10 @@ from .output import ArrayType, ImagePipelineOutput, as_images
 from .pixels import check_finite, warn_of_flat_images
 from .programs import MEMORY_CHOICES, MEMORY_MODES, Programs
 from .recipes import Recipe
-from .request import Request
+from .request import Request, require_effect
 from .sampler import Denoised, Sampler, StepCallback
 from .schedule import NoiseSchedule
+from .screening import Check, require_accepted
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -324,6 +325,7 @@ class LDMTextToImagePipeline:
         image_sha256: str | Sequence[str] | None = None,
         mask_sha256: str | Sequence[str] | None = None,
         callback_on_step_end: StepCallback | None = None,
+        check: Check | None = None,
     ) -> ImagePipelineOutput[Any] | tuple[Any]:
         """Render one image a prompt, or several.
 
@@ -348,7 +350,8 @@ class LDMTextToImagePipeline:
                 an image is then a list of as many as there are images in all.
             seed: one whole number s for the seeds s, s + 1, ...; a list of one an image; or None
                 for random ones, which the output holds. 0 to 2**32 - 1.
-            negative_prompt: what to guide away from, one text or one an image; default: "".
+            negative_prompt: what to guide away from, one text or one an image; default: "". It
+                needs a `guidance_scale` other than 1.
             solver: "ddim"; "dpmsolver++" (second order, multistep), which needs fewer steps for the
                 same picture; or "fitted", which needs the fewest, with steps and guidance that
                 ``ldm-engine fit`` was run for. The latter two take no eta.
@@ -370,12 +373,16 @@ class LDMTextToImagePipeline:
             callback_on_step_end: called after each step with (step index, timestep, latents); the
                 latents are the live array [B, 4, h, w]. Returning True stops the run, and the
                 image of the latents so far is returned.
+            check: called with (prompt, None) for each prompt before anything is rendered, and with
+                (prompt, PIL image) for each image after; what it returns is why it is refused, or
+                None.
 
         Raises:
             ArgumentTypeError: if an argument has the wrong type.
             InvalidArgumentError: if a value is outside its range (``ShapeError`` for sizes), or a
                 picture is given that the bundle has no program to encode.
             InputError: if a picture's file cannot be read.
+            RefusedError: if `check` refuses a prompt or an image.
             BundleError: if that program's files are damaged.
             NonFiniteError: if an image came out as NaN or infinity.
             LDMEngineError: if this pipeline is in use, or a program cannot be run.
@@ -383,13 +390,14 @@ class LDMTextToImagePipeline:
         Warns:
             FlatImageWarning: if an image has a single colour.
             PictureWarning: if a picture has transparent parts, which are laid on white.
+            PromptTruncatedWarning, UnknownWordsWarning: if the model does not read all of a text.
         """
         if generator is not None:
             raise ArgumentTypeError(
                 f"`generator` is a {type(generator).__name__}; this engine draws its own noise, "
                 "which is the same on every runtime and machine. Use seed=0, or seed=[0, 1, ...]."
             )
-        check_call(output_type, callback_on_step_end)
+        check_call(output_type, callback_on_step_end, check)
         settings = {
             "prompt": list_prompts(prompt, num_images_per_prompt),
             "negative_prompt": negative_prompt,
@@ -408,12 +416,15 @@ class LDMTextToImagePipeline:
             "height": height,
             "width": width,
         }
-        request = self.opened.request(settings, latents)
+        request = require_effect(self.opened.request(settings, latents))
+        require_accepted(check, request.columns["prompt"])
         with drawn_bar(self._bars) as bar:
             bar.begin("rendering", len(request.rows))
             callback = advancing(bar, len(request.rows), callback_on_step_end)
             output = self.render(request, output_type, callback)
             bar.describe("rendered")
+        if check is not None:
+            require_accepted(check, request.columns["prompt"], output.pictures())
         return output if return_dict else (output.images,)
 
     @overload

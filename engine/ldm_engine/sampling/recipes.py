@@ -19,6 +19,7 @@ from ..machine.device import Device
 from ..machine.files import reason
 from ..version import __version__
 from .opening import Opened
+from .origin import XMP_KEY, source_type, xmp_packet
 from .settings import SETTINGS, Values, recorded
 
 RECIPE_KEY = "ldm-engine"  #: the PNG text chunk that holds the recipe as JSON
@@ -50,9 +51,10 @@ class Recipe:
     device: str = "cpu"  #: or "gpu", which rounds differently
     version: str = __version__
     encoder: str | None = None  #: the digest of the program that encoded a picture, if one did
+    mark: bool = True  #: whether the file says that a model made it
 
     @classmethod
-    def of(cls, values: Values, opened: Opened, batch_size: int) -> Recipe:
+    def of(cls, values: Values, opened: Opened, batch_size: int, mark: bool = True) -> Recipe:
         """The recipe of an image with these `values` that was rendered by what was opened."""
         return cls(
             settings=values,
@@ -64,13 +66,21 @@ class Recipe:
             batch_size=batch_size,
             device=Device.parse(opened.options.device).kind,
             encoder=encoder_of(values, opened.bundle),
+            mark=mark,
         )
+
+    @property
+    def origin(self) -> str | None:
+        """The digital source type that the file states, or None."""
+        return source_type(self.settings) if self.mark else None
 
     def as_json(self) -> str:
         """One flat object, as image files carry it."""
         facts = {name: value for name, value in vars(self).items() if name != "settings"}
         if self.encoder is None:
             del facts["encoder"]
+        if self.mark:
+            del facts["mark"]
         return json.dumps({**recorded(self.settings), **facts}, ensure_ascii=False)
 
     @classmethod
@@ -100,12 +110,15 @@ def encode_image(
     recipe: Recipe | None = None,
     image_format: str = "png",
     quality: int = QUALITY,
+    origin: str | None = None,
 ) -> bytes:
-    """A file of one of ``IMAGE_FORMATS`` that carries `recipe`.
+    """A file of one of ``IMAGE_FORMATS`` that carries `recipe` and states its origin.
 
-    PNG holds it in a text chunk, the others in the user comment of their Exif data.
+    PNG holds the recipe in a text chunk, the others in the user comment of their Exif data. A
+    picture without a recipe states the digital source type `origin`, if any.
     """
-    content, options = io.BytesIO(), metadata(recipe, image_format)
+    content = io.BytesIO()
+    options = metadata(recipe, image_format, origin)
     if image_format != "png":
         options["quality"] = quality
     if image_format == "jpeg":
@@ -114,9 +127,16 @@ def encode_image(
     return content.getvalue()
 
 
-def metadata(recipe: Recipe | None, image_format: str) -> dict[str, Any]:
-    """What PIL's ``save`` is to be given so that a file of `image_format` carries `recipe`."""
-    return {"pnginfo": _png_text(recipe)} if image_format == "png" else {"exif": _exif(recipe)}
+def metadata(recipe: Recipe | None, image_format: str, origin: str | None = None) -> dict[str, Any]:
+    """What PIL's ``save`` is to be given so that a file of `image_format` carries `recipe`.
+
+    Without a recipe it states the digital source type `origin`, if any.
+    """
+    term = recipe.origin if recipe else origin
+    packet = xmp_packet(term) if term else ""
+    if image_format == "png":
+        return {"pnginfo": _png_text(recipe, packet)}
+    return {"exif": _exif(recipe), **({"xmp": packet.encode()} if packet else {})}
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -161,12 +181,14 @@ def _texts(image: Image.Image) -> Iterator[str]:
             yield comment[_CODE_BYTES if code in _COMMENT_CODES else 0 :].decode(encoding)
 
 
-def _png_text(recipe: Recipe | None) -> PngImagePlugin.PngInfo:
+def _png_text(recipe: Recipe | None, packet: str) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     if recipe is not None:
         info.add_itxt("Description", recipe.settings["prompt"])
         info.add_itxt("Software", f"ldm-engine {recipe.version}")
         info.add_itxt(RECIPE_KEY, recipe.as_json())
+    if packet:
+        info.add_itxt(XMP_KEY, packet)
     return info
 
 

@@ -184,6 +184,22 @@ def resolve_request(limits: Limits, settings: Mapping[str, Any], latents: Any = 
     return Request(limits, columns, _latents(latents, request.latents_shape, limits.model))
 
 
+def require_effect(request: Request) -> Request:
+    """`request`, unless it has a negative prompt and no image of it has guidance.
+
+    A recipe may: pictures were made so, and are made so again.
+
+    Raises:
+        InvalidArgumentError: if so.
+    """
+    if any(request.columns["negative_prompt"]) and request.guidance is None:
+        raise InvalidArgumentError(
+            "`negative_prompt` is given and has no effect: `guidance_scale` is 1, which is without "
+            "guidance. Give another `guidance_scale`, such as 6, or leave it out."
+        )
+    return request
+
+
 def latents_shape(
     model: ModelInfo, count: int, height: int, width: int
 ) -> tuple[int, int, int, int]:

@@ -20,15 +20,18 @@ def save_image(
     stem: str,
     recipe: Recipe | None = None,
     image_format: str = "png",
+    origin: str | None = None,
 ) -> Path:
-    """Write an image file called `stem` into `folder` with `recipe` in it, and return its path.
+    """Write an image file called `stem` into `folder` and return its path.
+
+    It carries `recipe`, or without one states the digital source type `origin`.
 
     It appears whole or not at all, under another number if the name is taken.
 
     Raises:
         OutputError: if it cannot be written.
     """
-    content = encode_image(image, recipe, image_format)
+    content = encode_image(image, recipe, image_format, origin=origin)
     return write_new(folder, stem, IMAGE_FORMATS[image_format], content)
 
 

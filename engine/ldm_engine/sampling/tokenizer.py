@@ -24,6 +24,9 @@ from ..bundle.bundle import Bundle
 from ..bundle.model import DEFAULT_ADDED_TOKENS, TokenizerInfo
 from ..errors import BundleError
 
+#: Characters of a prompt and of what was cut from it, and unknown words, that a warning shows.
+_SHOWN_START, _SHOWN_CUT, _SHOWN_WORDS = 40, 200, 5
+
 
 class PromptTruncatedWarning(UserWarning):
     """A prompt had more tokens than the model takes; the end was cut off."""
@@ -31,6 +34,15 @@ class PromptTruncatedWarning(UserWarning):
     def __init__(self, message: str, prompt: str = "") -> None:
         super().__init__(message)
         self.prompt = prompt  #: whole
+
+
+class UnknownWordsWarning(UserWarning):
+    """A prompt has words that the model has no token for; they all look the same to it."""
+
+    def __init__(self, message: str, prompt: str = "", words: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.prompt = prompt  #: whole
+        self.words = words  #: each once, as they stand in it
 
 
 class Tokenizer:
@@ -53,6 +65,8 @@ class Tokenizer:
                 "Use the vocabulary published with the checkpoint."
             ) from error
         cls, self._sep, self._pad = _special_ids(self._tokenizer, vocabulary, info)
+        self._unk_token = info.unk_token
+        self._unk = self._tokenizer.token_to_id(info.unk_token)
         _check_tokens(self._tokenizer, vocabulary, info, vocab_size)
         self._tokenizer.post_processor = BertProcessing(
             (info.sep_token, self._sep), (info.cls_token, cls)
@@ -69,6 +83,7 @@ class Tokenizer:
 
         Warns:
             PromptTruncatedWarning: showing what was cut from a text that is too long.
+            UnknownWordsWarning: naming the words that there is no token for.
         """
         input_ids = np.full((len(texts), self.token_length), self._pad, dtype=np.int64)
         for row, text in zip(input_ids, texts, strict=True):
@@ -76,17 +91,35 @@ class Tokenizer:
             ids = encoding.ids
             if len(ids) > self.token_length:
                 ids = [*ids[: self.token_length - 1], self._sep]
-                self._warn(text, text[encoding.offsets[self.token_length - 1][0] :])
+                self._warn_of_cut(text, text[encoding.offsets[self.token_length - 1][0] :])
             row[: len(ids)] = ids
+            # What the text itself calls so is no word of it.
+            spans = (encoding.offsets[i] for i, number in enumerate(ids) if number == self._unk)
+            words = dict.fromkeys(text[start:end] for start, end in spans)
+            if unknown := tuple(word for word in words if word != self._unk_token):
+                self._warn_of_unknown(text, unknown)
         return input_ids
 
-    def _warn(self, text: str, cut: str) -> None:
-        start = text[:40] + ("…" if len(text) > 40 else "")
+    def _warn_of_cut(self, text: str, cut: str) -> None:
         message = (
-            f"The prompt {start!r} is longer than {self.token_length} tokens. "
-            f"This end of it was cut off and has no effect: {cut!r}"
+            f"The prompt {_shortened(text, _SHOWN_START)!r} is longer than {self.token_length} "
+            "tokens. This end of it was cut off and has no effect: "
+            f"{_shortened(cut, _SHOWN_CUT)!r}"
         )
         warnings.warn(PromptTruncatedWarning(message, text), stacklevel=4)
+
+    def _warn_of_unknown(self, text: str, words: tuple[str, ...]) -> None:
+        named = ", ".join(repr(_shortened(word, _SHOWN_START)) for word in words[:_SHOWN_WORDS])
+        rest = f" and {len(words) - _SHOWN_WORDS} more" if len(words) > _SHOWN_WORDS else ""
+        message = (
+            f"The prompt {_shortened(text, _SHOWN_START)!r} has words that the model has no token "
+            f"for, so that it cannot tell them apart: {named}{rest}. Write them in other words."
+        )
+        warnings.warn(UnknownWordsWarning(message, text, words), stacklevel=4)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _backend(vocabulary: Path, info: TokenizerInfo) -> Backend:

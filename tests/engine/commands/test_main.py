@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +21,7 @@ from ldm_engine.bundle.bundle import FileInfo
 from ldm_engine.bundle.contract import TABLE
 from ldm_engine.bundle.manifest import save_manifest
 from ldm_engine.commands import main as cli
+from ldm_engine.commands.options import LETTERS
 from ldm_engine.errors import RuntimeUnavailableError
 from ldm_engine.machine.cpu import supports_bf16
 from ldm_engine.machine.files import hash_file
@@ -50,6 +53,10 @@ def test_export_then_verify_then_info(tiny_checkpoint, tmp_path):
     verified = run("verify", out, "--golden")
     assert verified.stdout.count("pass") == 12 * (1 + supports_bf16())
     assert "does not apply to this bundle" in verified.stdout
+    found = json.loads(run("verify", out, "--precision", "fp32", "--golden", "--json").stdout)
+    assert found["passed"]
+    assert len(found["findings"]) == 12
+    assert found["golden"]["not_applicable"]
     shown = run("info", out).stdout
     assert "runtime here" in shown
     facts = json.loads(run("info", out, "--json").stdout)
@@ -233,3 +240,40 @@ def test_a_recipe_of_another_runtime_is_not_rendered_from_mapped_weights(shapes_
     arguments = ("--from-image", picture, "--memory", "mapped", "--output", tmp_path)
     shown = run("generate", shapes_bundle.path, *arguments, code=2)
     assert "rendered by openvino" in shown.stderr
+
+
+def test_options_have_the_same_letter_in_each_command():
+    for name in cli.COMMANDS:
+        command = cli.cli.get_command(click.Context(cli.cli), name)
+        words = [word for option in command.params for word in option.opts]
+        assert len(words) == len(set(words)), name
+        for word in words:
+            if letter := LETTERS.get(word.removeprefix("--")):
+                assert f"-{letter}" in words, (name, word)
+        letters = {word[1:] for word in words if len(word) == 2 and word[0] == "-"}
+        assert letters <= set(LETTERS.values()), name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_the_command(shell):
+    def answer(instruction, **variables):
+        environment = {**os.environ, "_LDM_ENGINE_COMPLETE": f"{shell}_{instruction}", **variables}
+        done = subprocess.run([COMMAND], env=environment, capture_output=True, text=True)
+        return done.stdout
+
+    assert "_ldm_engine_completion" in answer("source")
+    typed = {"COMP_WORDS": "ldm-engine render --dry", "COMP_CWORD": "2"}
+    if shell == "fish":
+        typed["COMP_CWORD"] = "--dry"
+    assert "--dry-run" in answer("complete", **typed)
+
+
+def test_completing_neither_logs_nor_imports(tmp_path):
+    (tmp_path / "rules.py").write_text("open('imported', 'w')")
+    words = "ldm-engine render --log-file log --check rules:f --dry"
+    typed = {"COMP_WORDS": words, "COMP_CWORD": "6", "_LDM_ENGINE_COMPLETE": "bash_complete"}
+    done = subprocess.run(
+        [COMMAND], env={**os.environ, **typed}, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "plain,--dry-run\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["rules.py"]

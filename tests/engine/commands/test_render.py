@@ -18,7 +18,7 @@ from forked import run_command
 from ldm_engine.commands import console, display
 from ldm_engine.errors import OutputError
 from ldm_engine.rendering.execution import Counter
-from ldm_engine.rendering.run import Summary
+from ldm_engine.rendering.summary import Summary
 from rendering_runs import files_of, images_of, read_lines, records_of
 
 OPTIONS = ("--runtime", "onnxruntime", "--batch-size", 4, "--num-inference-steps", 40)
@@ -278,8 +278,8 @@ def test_hostile_ids_stay_inside(runs):
     [
         (["JOBS"], 2, "--output"),
         (["nowhere.jsonl", "-o", "out"], 1, "no job file"),
-        (["JOBS", "-o", "out", "--batch-size", "many"], 2, "--batch-size"),
-        (["JOBS", "-o", "out", "--batch-size", "0"], 2, "--batch-size"),
+        (["JOBS", "-o", "out", "--batch-size", "many"], 2, "or auto"),
+        (["JOBS", "-o", "out", "--batch-size", "0"], 2, "or auto"),
         (["JOBS", "-o", "out", "--eta", "5"], 2, "eta"),
         (["JOBS", "-o", "out", "--shard", "2/1"], 2, "i/n"),
         (["JOBS", "-o", "out", "--shard", "1/" + "9" * 5000], 2, "i/n"),
@@ -289,10 +289,14 @@ def test_hostile_ids_stay_inside(runs):
         (["JOBS", "-o", "out", "--memory-limit", "9" * 400], 2, "6GiB"),
         (["JOBS", "-o", "out", "--memory-limit", "9G", "--batch-size", "2"], 2, "one of them"),
         (["JOBS", "-o", "out", "--memory-limit", "9M"], 2, "Rendering one image of"),
-        (["JOBS", "-o", "nothing://x/y"], 1, "nothing"),
+        (["JOBS", "-o", "nothing://x/y"], 1, "scheme nothing; s3,"),
+        (["nothing://x/y.jsonl", "-o", "out"], 1, "scheme nothing; s3,"),
         (["JOBS", "-o", "JOBS"], 1, "a folder"),
         (["/dev/null", "-o", "out"], 1, "no regular file"),
         (["JOBS", "-o", "out", "--ray-address", "auto"], 2, "`executor` ray"),
+        (["JOBS", "-o", "out", "--quality", "80"], 2, "jpeg or webp"),
+        (["JOBS", "-o", "out", "--images-per-tar", "8"], 2, "`layout` webdataset"),
+        (["JOBS", "-o", "out", "--log-file", "nowhere/log"], 1, "log file"),
         (["bad.jsonl", "-o", "out"], 1, "None of the jobs"),
         (["bad.jsonl", "-o", "out", "--strict"], 1, "--strict stops"),
         (["JOBS", "-o", "memory://x", "--workers", "2"], 2, "memory://"),
@@ -318,3 +322,21 @@ def test_an_image_is_made_again_from_its_own_file(runs):
             "generate", runs.bundle, "-o", again, "--from-image", output / name
         ).check_returncode()
         assert content in files_of(again).values()  # the whole file, recipe and all
+
+
+def test_a_quiet_run_writes_into_its_log_file(runs):
+    jobs, log = (
+        runs.jobs([*ROWS[:3], {"prompt": "a \U0001f354", "id": "burger"}]),
+        runs.folder / "log",
+    )
+    shown = runs(jobs, runs.folder / "out", *OPTIONS[2:4], "-s", 2, "--quiet", "--log-file", log)
+    assert shown == ""
+    lines = log.read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    assert "render" in lines[0]
+    assert "4 of 4 images are in" in lines[-1]
+    assert "1 prompt has words that the model has no token for" in lines[-1]
+    shown = runs(jobs, runs.folder / "out", "--eta", 1, "--quiet", "--log-file", log, code=1)
+    assert shown.startswith("Error: ")
+    assert "Error: " in log.read_text()
+    assert len(log.read_text().splitlines()) > len(lines)

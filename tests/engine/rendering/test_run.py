@@ -240,7 +240,8 @@ def test_the_gallery_shows_what_shards_and_earlier_runs_left(render, tmp_path):
         script.unlink()
     (tmp_path / "out/index.html").write_text("")
     assert render() == []
-    (script,) = (tmp_path / "out/gallery").iterdir()
+    script, run = sorted((tmp_path / "out/gallery").iterdir())
+    assert run.name == "run.js"
     assert all(f'"{job["id"]}"' in script.read_text() for job in JOBS)
     assert (tmp_path / "out/index.html").read_text()
 
@@ -453,6 +454,8 @@ def test_other_formats_carry_their_recipe(render, tmp_path, image_format):
         {"workers": 0}, {"layout": "x"}, {"executor": "slurm"}, {"shard": "3/2"}, {"eta": 2},
         {"memory_limit": "lots", "batch_size": None}, {"precision": "fp64"}, {"height": 3},
         {"ray_address": "auto"}, {"jobs_format": "xml"}, {"images_per_tar": 0},
+        {"quality": 80}, {"images_per_tar": 8}, {"replace_changed": True, "layout": "webdataset"},
+        {"seed": -1}, {"seed": 1 << 32},
     ],
     ids=str,
 )  # fmt: skip
@@ -490,10 +493,10 @@ def test_all_wrong_options_are_named_where_they_are_made():
     names = ("shard", "precision", "threads", "device", "memory_limit", "output")
     assert all(f"`{name}` is " in str(caught.value) for name in names)
     with pytest.raises(InvalidArgumentError) as caught:
-        RunOptions(output="x", jobs_format="xml", strict="no", workers="2", quality=None)
+        RunOptions(output="x", jobs_format="xml", strict="no", workers="2", batch_size="x")
     assert all(
         f"`{name}` is " in str(caught.value)
-        for name in ("jobs_format", "strict", "workers", "quality")
+        for name in ("jobs_format", "strict", "workers", "batch_size")
     )
 
 
@@ -536,3 +539,35 @@ def test_damaged_journals_are_told_by_line(render, tmp_path):
     (tmp_path / "out" / "run.json").write_text("{}")
     with pytest.raises(FingerprintError, match="not a run of this version"):
         render(JOBS[:2])
+
+
+def test_a_seed_of_the_run_is_added_to_those_from_ids(render, tmp_path):
+    jobs = [{"prompt": "a", "id": "own"}, {"prompt": "a", "id": "given", "seed": 3}]
+    offset = 2**32 - identify("own").seed + 4
+    found = {r["id"]: r["seed"] for r in render(jobs, seed=offset % 2**32)}
+    assert found == {"own": 4, "given": 3}
+    assert render(jobs, seed=offset % 2**32) == []
+    with pytest.raises(FingerprintError, match="default_seed"):
+        render(jobs, seed=9)
+    with pytest.raises(FingerprintError, match="default_seed"):
+        render(jobs)
+
+
+def test_a_negative_prompt_that_no_row_has_a_use_for_is_reported(render):
+    with pytest.warns(UserWarning, match="`negative_prompt` is given for all jobs"):
+        render([{"prompt": "a", "guidance_scale": 1}], negative_prompt="b")
+
+
+def test_a_run_is_marked_or_not_as_it_was_begun(render, tmp_path):
+    jobs = JOBS[:2]
+    render(jobs, "marked")
+    render(jobs, mark=False)
+    assert "mark" not in json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint"]
+    assert render(jobs, mark=False) == []  # as one that an earlier version began
+    with pytest.raises(FingerprintError, match="mark: None there, True now"):
+        render(JOBS[:4])
+    with pytest.raises(FingerprintError, match="mark: True there, None now"):
+        render(jobs, "marked", mark=False)
+    for name, count in (("marked", 2), ("out", 0)):
+        files = images_of(tmp_path / name).values()
+        assert sum(b"DigitalSourceType" in content for content in files) == count

@@ -295,6 +295,7 @@ def test_the_loop_allocates_nothing_that_grows(tiny_pipe, eta):
         ({"seed": [1, 2]}, InvalidArgumentError, "2 seeds for 1"),
         ({"negative_prompt": ["a", "b"]}, InvalidArgumentError, "2 texts for 1"),
         ({"negative_prompt": 3}, ArgumentTypeError, "negative_prompt"),
+        ({"negative_prompt": "b"}, InvalidArgumentError, "without guidance"),
         ({"output_type": "pt"}, InvalidArgumentError, "output_type"),
         ({"output_type": np.array(["pil"])}, InvalidArgumentError, "output_type"),
         ({"generator": object()}, ArgumentTypeError, "seed="),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import BertTokenizer
 
 from conftest import SHAPES
-from ldm_engine import PromptTruncatedWarning
+from ldm_engine import PromptTruncatedWarning, UnknownWordsWarning
 from ldm_engine.bundle.model import AddedToken, TokenizerInfo
 from ldm_engine.errors import ArgumentTypeError, BundleError, InvalidArgumentError
 from ldm_engine.sampling.tokenizer import Tokenizer
@@ -57,7 +57,7 @@ def _reference_ids(reference, text):
 @pytest.mark.parametrize("text", TEXTS)
 def test_ids_are_those_of_the_reference_tokenizer(tokenizer, reference, text):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PromptTruncatedWarning)
+        warnings.simplefilter("ignore")
         assert tokenizer([text])[0].tolist() == _reference_ids(reference, text)
 
 
@@ -65,7 +65,7 @@ def test_ids_are_those_of_the_reference_tokenizer(tokenizer, reference, text):
 @given(st.text(st.characters(codec="utf-8"), max_size=120))
 def test_any_text_gives_the_ids_of_the_reference(tokenizer, reference, text):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PromptTruncatedWarning)
+        warnings.simplefilter("ignore")
         ids = tokenizer([text])
     assert ids.shape == (1, LENGTH)
     assert ids[0].tolist() == _reference_ids(reference, text)
@@ -125,3 +125,35 @@ def test_texts_must_be_valid_text():
         check_texts("prompt", ["fine", b"bytes"])
     with pytest.raises(InvalidArgumentError, match="UTF-8"):
         check_texts("prompt", ["lone \ud800 surrogate"])
+
+
+def test_of_what_is_cut_off_a_warning_shows_200_characters(tokenizer):
+    with pytest.warns(PromptTruncatedWarning) as caught:
+        tokenizer(["red " * 2000])
+    message = str(caught[0].message)
+    assert len(message) < 400
+    assert message.endswith("red …'")
+
+
+def test_words_without_a_token_are_named(tokenizer):
+    with pytest.warns(UnknownWordsWarning, match="no token for.*: '🐿', '🍔'") as caught:
+        tokenizer(["a 🐿️ and a 🍔 and a 🍔"])
+    assert len(caught) == 1
+    assert caught[0].message.words == ("🐿", "🍔")
+    many = " ".join(chr(0x1F400 + i) for i in range(9))
+    with pytest.warns(UnknownWordsWarning, match="'🐄' and 4 more"):
+        tokenizer([many])
+
+
+@pytest.mark.parametrize("text", ["a small red circle", "", "[UNK] [MASK]"])
+def test_words_with_one_are_not(tokenizer, text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenizer([text])
+
+
+def test_an_unknown_word_that_is_cut_off_is_not_named(tokenizer):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tokenizer(["red " * 80 + "🍔"])
+    assert [w.category for w in caught] == [PromptTruncatedWarning]

@@ -1,9 +1,9 @@
-"""Images to render with the pictures that they start from, which may be gone or changed by now."""
+"""Images to render with the pictures that they start from, as far as they are there and allowed."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +23,23 @@ class Loaded:
     source: Task  #: with their places
     fault: str
     notice: str  #: what was done to them
+    is_refused: bool = False  #: whether the fault is that a check refused the prompt
 
 
-def load(tasks: Iterable[Task]) -> Iterator[Loaded]:
-    """Each of `tasks` with its pictures, if it has any; those that several have are read once."""
+def load(tasks: Iterable[Task], refusal: Callable[[str], str]) -> Iterator[Loaded]:
+    """Each of `tasks` with its pictures, if it has any; those that several have are read once.
+
+    `refusal` gives why a prompt is refused, if it is; it is called once with each.
+    """
     known: dict[Hashable, tuple[Mapping[str, Any], str, str]] = {}
+    reasons: dict[str, str] = {}
     for task in tasks:
+        prompt = task.values["prompt"]
+        if prompt not in reasons:
+            reasons[prompt] = refusal(prompt)
+        if reasons[prompt]:
+            yield Loaded(task, task, reasons[prompt], "", is_refused=True)
+            continue
         key = tuple(task.values[name] for name in (*_PICTURES, "height", "width"))
         if key not in known:
             known[key] = _read(task)

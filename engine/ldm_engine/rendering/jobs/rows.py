@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ...errors import ArgumentTypeError, InputError, InvalidArgumentError
 from ...machine.remote import within
 from ...sampling.names import Names
 from ...sampling.pictures import PictureFile
-from ...sampling.rules import check_image
+from ...sampling.rules import SETTING, check_image
 from ...sampling.settings import (
     MAX_SEED,
     PICTURE_SETTINGS,
@@ -43,6 +43,7 @@ class Defaults:
 
     num_images: int = 1
     settings: Mapping[str, Any] = field(default_factory=default_values)
+    seed: int = 0  #: added to those that images get from their ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class RowReader:
         self._defaults = {"num_images": defaults.num_images, **common}
         self._names = Names(_OTHERS)
         self._found = FoundPictures()
-        self._has_pictures = False
+        self._seed = 0  # which the check of the defaults needs none of
+        self._has_pictures = self._has_guidance = False
         try:
             for setting in common_settings():
                 value = common[setting.field]
@@ -95,6 +97,9 @@ class RowReader:
                 elif setting.name in PICTURE_SETTINGS:  # which may be for rows with a picture
                     setting.checked(value, limits)
             self.tasks(1, {"prompt": ""})
+            self._has_guidance = False
+            seed = as_number("seed", defaults.seed, whole=True)
+            self._seed = SETTING["seed"].checked(seed, limits)
         except (InvalidArgumentError, ArgumentTypeError, InputError) as error:
             raise type(error)(f"A default for all jobs does not hold: {error}") from error
 
@@ -136,18 +141,22 @@ class RowReader:
         values = {s.name: _parsed(s, read.get(s.field)) for s in SETTINGS}
         _check_extra(extra)
         extra = {**dict.fromkeys(columns), **extra}
-        (first, seed), *others = _images(row, read)
+        (first, seed), *others = _images(row, read, self._seed)
         values = check_image({**values, "seed": seed}, self._limits)
+        self._has_guidance |= values["guidance_scale"] != 1.0
         return [
             Task(first, row, values, extra),
             *(Task(identity, row, {**values, "seed": seed}, extra) for identity, seed in others),
         ]
 
-    def unused(self) -> list[str]:
-        """Defaults for rows with a picture, if no row that was read had one."""
-        if self._has_pictures:
-            return []
-        return [name for name in _OF_PICTURES if self._defaults.get(name) is not None]
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """Defaults that no row read so far has a use for, and what the rows lack."""
+        if not self._has_pictures:
+            for name in _OF_PICTURES:
+                if self._defaults.get(name) is not None:
+                    yield name, "starts from an `image`"
+        if not self._has_guidance and self._defaults["negative_prompt"]:
+            yield "negative_prompt", "has a `guidance_scale` other than 1, which is without"
 
     def others(self, fields: Iterable[str]) -> list[str]:
         """Those of `fields` that are not read and go into the record."""
@@ -165,8 +174,11 @@ def _parsed(setting: Setting, value: Any) -> Any:
     return as_number(setting.name, value, whole=setting.kind is int, word=setting.word)
 
 
-def _images(row: int, fields: Mapping[str, Any]) -> list[tuple[Identity, int]]:
-    """Id and seed of each image: `id`, `id`-2, `id`-3, ...; seeds s, s + 1, ... or the ids' own."""
+def _images(row: int, fields: Mapping[str, Any], offset: int) -> list[tuple[Identity, int]]:
+    """Id and seed of each image: `id`, `id`-2, `id`-3, ...; seeds s, s + 1, ... or the ids' own.
+
+    The run's `offset` is added to the latter, modulo 2**32.
+    """
     count = as_number("num_images", fields["num_images"], whole=True)
     if not 1 <= count <= MAX_IMAGES:
         raise InvalidArgumentError(f"`num_images` is {count}; 1 to {MAX_IMAGES} is accepted.")
@@ -174,7 +186,7 @@ def _images(row: int, fields: Mapping[str, Any]) -> list[tuple[Identity, int]]:
     identities = [identify(text if i == 0 else f"{text}-{i + 1}") for i in range(int(count))]
     first = fields.get("seed")
     if first is None:
-        return [(identity, identity.seed) for identity in identities]
+        return [(identity, (identity.seed + offset) % (MAX_SEED + 1)) for identity in identities]
     first = int(as_number("seed", first, whole=True))
     if not 0 <= first <= MAX_SEED - (len(identities) - 1):
         raise InvalidArgumentError(
