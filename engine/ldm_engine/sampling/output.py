@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -72,8 +72,11 @@ class ImagePipelineOutput(Generic[Images]):
     #: latents were given, or a callback stopped the run or wrote to the latents.
     recipes: tuple[Recipe, ...] | None
     output_type: str
+    origin: str  #: the digital source type of the images
 
-    def save(self, folder: str | os.PathLike[str], image_format: str = "png") -> list[Path]:
+    def save(
+        self, folder: str | os.PathLike[str], image_format: str = "png", mark: bool = True
+    ) -> list[Path]:
         """Write each image into `folder`, which is made, under a name of its prompt and seed.
 
         No file is ever overwritten. Each carries its recipe, if there is one.
@@ -81,6 +84,7 @@ class ImagePipelineOutput(Generic[Images]):
         Args:
             folder: where to.
             image_format: "png", "jpeg" or "webp".
+            mark: whether the files state that a model made the images.
 
         Returns:
             The paths, in the order of the images.
@@ -95,11 +99,14 @@ class ImagePipelineOutput(Generic[Images]):
             )
         images, folder = self.pictures(), Path(folder)
         make_folder(folder)
+        origin = self.origin if mark else None
+        recipes: list[Recipe | None] = [None] * len(images)
+        if self.recipes is not None:
+            recipes = [replace(recipe, mark=mark) for recipe in self.recipes]
+        stems = map(file_stem, self.prompts, self.seeds)
         return [
-            save_image(image, folder, file_stem(prompt, seed), recipe, image_format)
-            for image, prompt, seed, recipe in zip(
-                images, self.prompts, self.seeds, self.recipes or [None] * len(images), strict=True
-            )
+            save_image(image, folder, stem, recipe, image_format, origin)
+            for image, stem, recipe in zip(images, stems, recipes, strict=True)
         ]
 
     def pictures(self) -> list[Image.Image]:

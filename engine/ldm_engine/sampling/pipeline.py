@@ -26,6 +26,7 @@ from .opening import Opened, open_to_run
 from .output import ArrayType, ImagePipelineOutput, as_images
 from .pixels import check_finite, warn_of_flat_images
 from .programs import MEMORY_CHOICES, MEMORY_MODES, Programs
+from .origin import source_type
 from .recipes import Recipe
 from .request import Request, require_effect
 from .sampler import Denoised, Sampler, StepCallback
@@ -475,6 +476,7 @@ class LDMTextToImagePipeline:
             tuple(request.columns["prompt"]),
             recipes,
             output_type,
+            source_type(request.values(0)),
         )
 
     def _recipes(self, request: Request, done: Denoised) -> tuple[Recipe, ...] | None:

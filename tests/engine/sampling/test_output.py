@@ -11,6 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from ldm_engine.commands.main import cli
 from ldm_engine.errors import InvalidArgumentError, OutputError
+from ldm_engine.sampling.origin import TRAINED
 from ldm_engine.sampling.recipes import IMAGE_FORMATS, Recipe, read_recipe
 
 CALL = {"num_inference_steps": 2, "guidance_scale": 3.0, "eta": 0.5, "seed": 4}
@@ -94,6 +95,18 @@ def test_bad_places_and_formats_are_refused(output, tmp_path):
         output.save(tmp_path / "file")
     with pytest.raises(InvalidArgumentError, match=r"'gif'.*png, jpeg, webp"):
         output.save(tmp_path, "gif")
+
+
+def test_files_state_that_a_model_made_them_unless_told_not_to(tiny_pipe, output, tmp_path):
+    stopped = tiny_pipe("A cat!", callback_on_step_end=lambda *_: True, **CALL)
+    assert stopped.recipes is None
+    for rendered in (output, stopped):
+        marked = rendered.save(tmp_path / "marked")[0].read_bytes()
+        plain = rendered.save(tmp_path / "plain", mark=False)[0].read_bytes()
+        assert TRAINED.encode() in marked
+        assert TRAINED.encode() not in plain
+    output.images[0].save(tmp_path / "mine.webp")
+    assert TRAINED.encode() in (tmp_path / "mine.webp").read_bytes()
 
 
 def test_latents_are_no_pictures(tiny_pipe, tmp_path):
