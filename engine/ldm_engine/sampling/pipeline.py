@@ -23,10 +23,10 @@ from .call import CallKeywords, OwnKeywords, advancing, check_call, list_prompts
 from .encoded import Encoded
 from .inputs import Input
 from .opening import Opened, open_to_run
+from .origin import source_type
 from .output import ArrayType, ImagePipelineOutput, as_images
 from .pixels import check_finite, warn_of_flat_images
 from .programs import MEMORY_CHOICES, MEMORY_MODES, Programs
-from .origin import source_type
 from .recipes import Recipe
 from .request import Request, require_effect
 from .sampler import Denoised, Sampler, StepCallback
