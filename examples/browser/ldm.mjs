@@ -224,6 +224,7 @@ export class Pipeline {
       batch_size: 1,
       device: "cpu",
       version: "browser",
+      mark: true,
     };
   }
 }

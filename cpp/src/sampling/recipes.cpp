@@ -43,7 +43,7 @@ std::vector<ImageText> recipe_texts(const std::string& prompt, const Request& re
                  {"device", "cpu"},
                  {"version", version()}});
   if (!request.image_sha256.empty()) recipe["encoder"] = info.encoder;
-  if (!mark) recipe["mark"] = false;
+  if (mark) recipe["mark"] = true;
   std::vector<ImageText> texts = {{"Description", prompt},
                                   {"Software", std::string("ldm-engine ") + version()},
                                   {"ldm-engine", recipe.dump()}};

@@ -32,6 +32,8 @@ def cache(names: tuple[str, ...], clear: bool) -> None:
     All of it is made again when it is needed: bundles that were exported from checkpoints, compiled
     models, encoded texts. Remove nothing that something is rendering with.
     """
+    if names and clear:
+        raise click.UsageError("--remove is given beside --clear, which removes all; give one.")
     root = cache_root()
     if root is None:
         raise InvalidArgumentError(

@@ -106,7 +106,8 @@ def print_forecast(forecast: Forecast, as_json: bool) -> None:
     ]
     for group in groups[:_SHOWN_GROUPS]:
         size = f"{group['width']}x{group['height']}"
-        lines.append(f"  - {group['images']} of {size} in {group['steps']} steps")
+        how = "guided" if group["guided"] else "without guidance"
+        lines.append(f"  - {group['images']} of {size} in {group['steps']} steps, {how}")
     if forecast.first:
         more = ", …" if survey.to_do > len(forecast.first) else ""
         lines.append(f"Their ids: {', '.join(forecast.first)}{more}.")
@@ -118,13 +119,15 @@ def print_forecast(forecast: Forecast, as_json: bool) -> None:
         lines.append("How long it takes is measured when a run begins.")
     elif survey.to_do:
         lines.append(f"About {_duration(forecast.seconds)}, by what was measured when it began.")
-    _print_unless_quiet("\n".join(lines))
+    LOG.write("\n".join(lines))
+    console.out.print(console.plain("\n".join(lines)))  # what was asked for, also with --quiet
 
 
-def _group_facts(group: Group) -> dict[str, int]:
+def _group_facts(group: Group) -> dict[str, int | bool]:
     values = group.example.values
     size = {name: values[name] for name in ("width", "height")}
-    return {"images": group.images, **size, "steps": steps_to_run(values)}
+    is_guided = values["guidance_scale"] != 1.0
+    return {"images": group.images, **size, "steps": steps_to_run(values), "guided": is_guided}
 
 
 def _print_unless_quiet(text: str) -> None:

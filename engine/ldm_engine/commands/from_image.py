@@ -39,7 +39,7 @@ _FREE = ("bundle", "output", "device", "memory", "from_image", "image", "mask_im
 def check_given(context: click.Context) -> None:
     """Raise ``UsageError`` if the command line says what the recipe says already."""
     given = [
-        parameter.opts[-1] if isinstance(parameter, click.Option) else "PROMPT"
+        _option_name(parameter) if isinstance(parameter, click.Option) else "PROMPT"
         for parameter in context.command.params
         if parameter.name not in _FREE
         and context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
@@ -50,6 +50,10 @@ def check_given(context: click.Context) -> None:
             f"{', '.join(given)} cannot be given beside --from-image: the image's own recipe says "
             "how it was rendered. Leave them out, or render a new image without --from-image."
         )
+
+
+def _option_name(option: click.Option) -> str:
+    return "/".join([option.opts[-1], *option.secondary_opts[-1:]])
 
 
 def generate_from_image(

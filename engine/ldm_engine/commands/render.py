@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from ..errors import LDMEngineError
+from ..bundle.exporter import is_checkpoint
+from ..errors import InvalidArgumentError, LDMEngineError
 from ..rendering.jobs.rows import Defaults
 from ..rendering.jobs.sources import FORMATS, STDIN, spooled
 from ..rendering.options import EXECUTORS, IMAGES_PER_TAR, LAYOUTS, RunOptions
@@ -150,6 +151,11 @@ def render(
             run_options = replace(run_options, jobs_format=jobs_format)
             folder = ""
         defaults = Defaults(num_images, settings, seed)
+        if dry_run and is_checkpoint(bundle):
+            raise InvalidArgumentError(
+                f"{bundle} is a checkpoint, which would be exported first, and a dry run writes "
+                "nothing. Give a bundle, or render without --dry-run."
+            )
         bundle = str(bundle_folder(bundle))
         run = Run(bundle, jobs, defaults, run_options, folder=folder)
         if dry_run:

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 LOG = logging.getLogger("ldm_engine")
 LOG.addHandler(logging.NullHandler())  # so that Python prints nothing where no one listens
-LOG.setLevel(logging.WARNING)  # importing Paddle makes the root logger print what is of level INFO
+if LOG.level == logging.NOTSET:  # else what Paddle does to the root logger prints INFO
+    LOG.setLevel(logging.WARNING)
 
 
 @contextmanager

@@ -122,10 +122,15 @@ def differences(existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[
     """How two fingerprints differ, one line each; what is wanted as None may be anything."""
     names = list(dict.fromkeys([*existing, *wanted]))
     return [
-        f"{name}: {existing.get(name)!r} there, {wanted.get(name)!r} now"
+        f"{name}: {_said(name, existing)!r} there, {_said(name, wanted)!r} now"
         for name in names
         if existing.get(name) != wanted.get(name) and wanted.get(name, ...) is not None
     ]
+
+
+def _said(name: str, fingerprint: Mapping[str, Any]) -> Any:
+    """What a fingerprint says of `name`, also where it leaves it out."""
+    return fingerprint.get(name, {"mark": False, "default_seed": 0}.get(name))
 
 
 def check_same(storage: Storage, existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

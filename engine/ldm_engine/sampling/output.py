@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import InvalidArgumentError
+from ..errors import ArgumentTypeError, InvalidArgumentError
 from ..machine.files import make_folder
 from .pixels import to_pil
 from .recipes import IMAGE_FORMATS, RECIPE_KEY, Recipe, metadata
@@ -93,10 +93,12 @@ class ImagePipelineOutput(Generic[Images]):
             InvalidArgumentError: if these are latents, or there is no such format.
             OutputError: if a file cannot be written.
         """
-        if image_format not in IMAGE_FORMATS:
+        if not isinstance(image_format, str) or image_format not in IMAGE_FORMATS:
             raise InvalidArgumentError(
                 f"`image_format` is {image_format!r}; {', '.join(IMAGE_FORMATS)} are accepted."
             )
+        if not isinstance(mark, bool):
+            raise ArgumentTypeError(f"`mark` is {mark!r}; True or False is accepted.")
         images, folder = self.pictures(), Path(folder)
         make_folder(folder)
         origin = self.origin if mark else None

@@ -28,7 +28,7 @@ from .output import ArrayType, ImagePipelineOutput, as_images
 from .pixels import check_finite, warn_of_flat_images
 from .programs import MEMORY_CHOICES, MEMORY_MODES, Programs
 from .recipes import Recipe
-from .request import Request, require_effect
+from .request import Request, check_latents, require_effect
 from .sampler import Denoised, Sampler, StepCallback
 from .schedule import NoiseSchedule
 from .screening import Check, require_accepted
@@ -506,8 +506,14 @@ class LDMTextToImagePipeline:
 
         It looks for no NaN. What is to stay of `inputs`, B or none, is put into the images.
 
+        Args:
+            latents: [B, 4, h, w] floating-point, as `output_type` "latent" gives them.
+            inputs: of the request that they are of.
+
         Raises:
+            ArgumentTypeError, ShapeError: if `latents` are no such array.
             LDMEngineError: as ``render``.
         """
+        checked = check_latents(latents, self.bundle.model)
         with self._sampler.used():
-            return self._sampler.decode(latents, inputs)
+            return self._sampler.decode(checked, inputs)

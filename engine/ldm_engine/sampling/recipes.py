@@ -79,7 +79,7 @@ class Recipe:
         facts = {name: value for name, value in vars(self).items() if name != "settings"}
         if self.encoder is None:
             del facts["encoder"]
-        if self.mark:
+        if not self.mark:
             del facts["mark"]
         return json.dumps({**recorded(self.settings), **facts}, ensure_ascii=False)
 
@@ -90,7 +90,7 @@ class Recipe:
         Raises:
             TypeError, ValueError, KeyError, AttributeError: if it is something else.
         """
-        facts = dict(json.loads(text).items())
+        facts = {"mark": False, **json.loads(text)}  # earlier versions marked none
         settings = {
             s.name: facts.pop(s.name, s.default) if s.is_later else facts.pop(s.name)
             for s in SETTINGS
@@ -123,7 +123,7 @@ def encode_image(
         options["quality"] = quality
     if image_format == "jpeg":
         options["subsampling"] = 0
-    image.save(content, format=image_format, **options)
+    Image.Image.save(image, content, format=image_format, **options)  # not as a `RecipeImage`
     return content.getvalue()
 
 

@@ -208,25 +208,48 @@ def latents_shape(
     return count, model.latent_channels, height // factor, width // factor
 
 
-def _latents(value: Any, shape: tuple[int, ...], model: ModelInfo) -> NDArray[np.float32]:
-    try:
-        latents = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentTypeError(
-            f"`latents` is a {type(value).__name__} that is no array ({error}); "
-            f"a floating-point array of shape {shape} is accepted."
-        ) from error
-    if not np.issubdtype(latents.dtype, np.floating):
-        raise ArgumentTypeError(
-            f"`latents` has dtype {latents.dtype}; a floating-point array is accepted."
+def check_latents(value: Any, model: ModelInfo) -> NDArray[np.float32]:
+    """`value` as latents [B, C, h, w] of any number and size that `model` has.
+
+    Raises:
+        ArgumentTypeError, ShapeError: if it is no such array.
+    """
+    channels, multiple = model.latent_channels, model.size_multiple
+    accepted = f"[B, {channels}, h, w] with h and w multiples of {multiple}"
+    latents = _floating(value, accepted)
+    sides = latents.shape[2:]
+    is_fit = latents.ndim == 4 and latents.shape[1] == channels and 0 not in latents.shape
+    if not is_fit or any(side % multiple for side in sides):
+        raise ShapeError(
+            f"`latents` has shape {latents.shape}; {accepted} is accepted, as a call with the "
+            "`output_type` 'latent' gives them."
         )
+    return latents
+
+
+def _latents(value: Any, shape: tuple[int, ...], model: ModelInfo) -> NDArray[np.float32]:
+    latents = _floating(value, str(shape))
     if latents.shape != shape:
         size = f"{shape[3] * model.scale_factor}x{shape[2] * model.scale_factor}"
         raise ShapeError(
             f"`latents` has shape {latents.shape}; {shape} is accepted here: {shape[0]} images of "
             f"{size} pixels. Pass latents of that shape, or other prompts, height or width."
         )
-    latents = latents.astype(np.float32)
     if not np.isfinite(latents).all():
         raise InvalidArgumentError("`latents` contains NaN or infinity; only finite values run.")
     return latents
+
+
+def _floating(value: Any, accepted: str) -> NDArray[np.float32]:
+    try:
+        latents = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentTypeError(
+            f"`latents` is a {type(value).__name__} that is no array ({error}); "
+            f"a floating-point array of shape {accepted} is accepted."
+        ) from error
+    if not np.issubdtype(latents.dtype, np.floating):
+        raise ArgumentTypeError(
+            f"`latents` has dtype {latents.dtype}; a floating-point array is accepted."
+        )
+    return latents.astype(np.float32, copy=False)

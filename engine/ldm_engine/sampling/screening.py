@@ -43,7 +43,7 @@ def refusal(check: Check | None, prompt: str, picture: Image.Image | None = None
     if check is None:
         return ""
     try:
-        reason = check(prompt, picture)
+        reason = check(prompt, None if picture is None else picture.copy())
     except Exception as error:
         raise LDMEngineError(
             f"The check {name_of(check)} failed: {type(error).__name__}: {str(error)[:300]}. "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from rendering_runs import files_of
+from rendering_runs import Runs, files_of
 
 OPTIONS = ("--runtime", "onnxruntime", "--batch-size", 2, "--num-inference-steps", 2)
 ROWS = [{"prompt": f"a {i}", "id": f"r{i}"} for i in range(4)]
@@ -35,6 +35,12 @@ def test_of_a_run_that_was_not_begun(crash_runs, tmp_path):
     assert "None of the jobs" in crash_runs(
         crash_runs.jobs(BAD), tmp_path / "out", *OPTIONS, "--dry-run", code=1
     )
+
+
+def test_a_checkpoint_is_not_exported_for_it(tmp_path, tiny_checkpoint):
+    runs = Runs(tiny_checkpoint, tmp_path)
+    said = runs(runs.jobs(ROWS), tmp_path / "out", *OPTIONS, "--dry-run", code=2)
+    assert "is a checkpoint, which would be exported first" in " ".join(said.split())
 
 
 def test_of_a_run_that_goes_on(crash_runs, tmp_path):

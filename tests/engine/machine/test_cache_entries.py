@@ -5,6 +5,7 @@ import os
 import re
 import time
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -124,3 +125,8 @@ def test_without_a_cache_there_is_nothing_to_list(monkeypatch):
     monkeypatch.setenv(VARIABLE, "off")
     assert isinstance(run().exception, InvalidArgumentError)
     assert not list(cache_entries())
+
+
+def test_one_thing_is_removed_or_everything(filled):
+    with pytest.raises(click.UsageError, match="--remove is given beside --clear"):
+        cli.main(["cache", "--remove", "texts", "--clear"], standalone_mode=False)

@@ -29,6 +29,19 @@ def test_each_event_is_logged(copy_bundle, caplog):
     assert places == sorted(places)
 
 
+def test_a_level_that_was_set_before_the_import_stays(tiny_bundle):
+    first = (
+        "import logging; logging.basicConfig(); logging.getLogger('ldm_engine').setLevel('INFO')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", first + SCRIPT, tiny_bundle.path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "INFO:ldm_engine:loaded the program" in done.stderr
+
+
 def test_nothing_is_printed_where_no_one_listens(tiny_bundle):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tiny_bundle.path], capture_output=True, text=True, check=True

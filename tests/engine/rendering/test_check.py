@@ -87,6 +87,16 @@ def test_a_call(tiny_pipe, output_type):
         tiny_pipe("a fox", check="x")
 
 
+def test_a_check_paints_no_picture(tiny_pipe):
+    def paint(prompt, picture):
+        if picture is not None:
+            picture.paste("red", (0, 0, *picture.size))
+
+    options = {"num_inference_steps": 1, "seed": 5}
+    painted = tiny_pipe("a fox", check=paint, **options).images[0]
+    assert painted.tobytes() == tiny_pipe("a fox", **options).images[0].tobytes()
+
+
 def test_commands(runs, tmp_path, monkeypatch):
     folder = tmp_path / "pictures"
 

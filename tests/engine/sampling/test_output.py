@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from ldm_engine.commands.main import cli
-from ldm_engine.errors import InvalidArgumentError, OutputError
+from ldm_engine.errors import ArgumentTypeError, InvalidArgumentError, OutputError
 from ldm_engine.sampling.origin import TRAINED
 from ldm_engine.sampling.recipes import IMAGE_FORMATS, Recipe, read_recipe
 
@@ -101,10 +101,13 @@ def test_files_state_that_a_model_made_them_unless_told_not_to(tiny_pipe, output
     stopped = tiny_pipe("A cat!", callback_on_step_end=lambda *_: True, **CALL)
     assert stopped.recipes is None
     for rendered in (output, stopped):
-        marked = rendered.save(tmp_path / "marked")[0].read_bytes()
-        plain = rendered.save(tmp_path / "plain", mark=False)[0].read_bytes()
-        assert TRAINED.encode() in marked
-        assert TRAINED.encode() not in plain
+        for image_format in IMAGE_FORMATS:
+            marked = rendered.save(tmp_path / "marked", image_format)[0].read_bytes()
+            plain = rendered.save(tmp_path / "plain", image_format, mark=False)[0].read_bytes()
+            assert TRAINED.encode() in marked
+            assert TRAINED.encode() not in plain
+    with pytest.raises(ArgumentTypeError, match="`mark` is 'no'"):
+        output.save(tmp_path / "plain", mark="no")
     output.images[0].save(tmp_path / "mine.webp")
     assert TRAINED.encode() in (tmp_path / "mine.webp").read_bytes()
 

@@ -476,3 +476,19 @@ def test_a_pipeline_stays_where_it_is(tiny_pipe):
 def test_a_pipeline_is_not_copied(tiny_pipe, copied):
     with pytest.raises(ArgumentTypeError, match=r"clone\(\).*from_pretrained"):
         copied(tiny_pipe)
+
+
+@pytest.mark.parametrize(
+    ("latents", "error"),
+    [
+        (np.zeros((4, 8, 8), np.float32), ShapeError),
+        (np.zeros((1, 3, 8, 8), np.float32), ShapeError),
+        (np.zeros((1, 4, 8, 9), np.float32), ShapeError),
+        (np.zeros((0, 4, 8, 8), np.float32), ShapeError),
+        (np.zeros((1, 4, 8, 8), np.int64), ArgumentTypeError),
+        (None, ArgumentTypeError),
+    ],
+)
+def test_what_is_no_latents_is_not_decoded(tiny_pipe, latents, error):
+    with pytest.raises(error, match="`latents` has"):
+        tiny_pipe.decode(latents)
