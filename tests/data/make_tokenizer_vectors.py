@@ -7,7 +7,6 @@ cpp/tests/test_tokenizer.cpp the C++ one to them.
 
 from __future__ import annotations
 
-import ast
 import json
 import random
 import re
@@ -120,14 +119,14 @@ def vector(text: str, tokenizers: dict[str, Tokenizer]) -> dict[str, object]:
     entry: dict[str, object] = {"text": text}
     for name, tokenizer in tokenizers.items():
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", PromptTruncatedWarning)
+            warnings.simplefilter("always")
             ids = tokenizer([text])[0].tolist()
         while ids[-1] == 0:  # padding
             ids.pop()
         entry[name] = ids
-        if caught:
-            cut = ast.literal_eval(str(caught[0].message).rpartition("no effect: ")[2])
-            entry[f"{name}_cut_bytes"] = len(cut.encode())
+        for warning in (w.message for w in caught):
+            if isinstance(warning, PromptTruncatedWarning):
+                entry[f"{name}_cut_bytes"] = len(warning.cut.encode())
     return entry
 
 

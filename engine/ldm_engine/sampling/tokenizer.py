@@ -31,9 +31,10 @@ _SHOWN_START, _SHOWN_CUT, _SHOWN_WORDS = 40, 200, 5
 class PromptTruncatedWarning(UserWarning):
     """A prompt had more tokens than the model takes; the end was cut off."""
 
-    def __init__(self, message: str, prompt: str = "") -> None:
+    def __init__(self, message: str, prompt: str = "", cut: str = "") -> None:
         super().__init__(message)
         self.prompt = prompt  #: whole
+        self.cut = cut  #: what of it has no effect, whole
 
 
 class UnknownWordsWarning(UserWarning):
@@ -106,7 +107,7 @@ class Tokenizer:
             "tokens. This end of it was cut off and has no effect: "
             f"{_shortened(cut, _SHOWN_CUT)!r}"
         )
-        warnings.warn(PromptTruncatedWarning(message, text), stacklevel=4)
+        warnings.warn(PromptTruncatedWarning(message, text, cut), stacklevel=4)
 
     def _warn_of_unknown(self, text: str, words: tuple[str, ...]) -> None:
         named = ", ".join(repr(_shortened(word, _SHOWN_START)) for word in words[:_SHOWN_WORDS])

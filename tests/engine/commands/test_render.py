@@ -215,7 +215,8 @@ def test_log_lines_go_on_while_nothing_is_finished(monkeypatch, capsys):
 
 def test_control_characters_of_a_path_do_not_reach_the_terminal(capsys):
     progress = Counter(1, 1, 0, 0).progress()
-    display.print_summary(Summary("a\x1b[2J", "failures.jsonl", progress, False), 0, False)
+    summary = Summary("a\x1b[2J", "failures.jsonl", progress, False)
+    display.print_summary(summary, display.Reading(), False)
     assert "are in a\ufffd[2J" in capsys.readouterr().out
 
 

@@ -198,4 +198,4 @@ def test_a_picture_from_a_gpu_is_not_rendered_again_on_the_cpu(tiny_bundle, tmp_
         (image,) = pipe("a", num_inference_steps=1, seed=0).images
     path = save_image(image, tmp_path, "a", replace(recipe, device="gpu"))
     with pytest.raises(InvalidArgumentError, match=r"rendered on a gpu.*--device"):
-        generate_from_image(tiny_bundle.path, path, {}, tmp_path, "cpu", "resident")
+        generate_from_image(tiny_bundle.path, path, {}, tmp_path, "cpu", "resident", None)
