@@ -564,9 +564,9 @@ def test_a_run_is_marked_or_not_as_it_was_begun(render, tmp_path):
     render(jobs, mark=False)
     assert "mark" not in json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint"]
     assert render(jobs, mark=False) == []  # as one that an earlier version began
-    with pytest.raises(FingerprintError, match="mark: None there, True now"):
+    with pytest.raises(FingerprintError, match="mark: False there, True now"):
         render(JOBS[:4])
-    with pytest.raises(FingerprintError, match="mark: True there, None now"):
+    with pytest.raises(FingerprintError, match="mark: True there, False now"):
         render(jobs, "marked", mark=False)
     for name, count in (("marked", 2), ("out", 0)):
         files = images_of(tmp_path / name).values()
