@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from hypothesis import settings
 
 from ldm_engine import Bundle, LDMTextToImagePipeline, open_bundle
 from ldm_engine.bundle.contract import PROGRAMS
+from ldm_engine.machine.signals import STOP_SIGNALS
 from ldm_export.checkpoint import open_checkpoint
 from ldm_export.exporter import export_bundle
 from random_checkpoint import write_random_checkpoint
@@ -40,6 +42,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LDM_ENGINE_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """A command that is called in this process leaves no signal ignored, which children inherit."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

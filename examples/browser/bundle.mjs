@@ -4,7 +4,7 @@ import { LDMError, ensure } from "./errors.mjs";
 
 export const PROGRAMS = ["text_encoder", "time_encoder", "unet", "vae_decoder"];
 const NEWEST = 2;
-const MAX_PIXELS = 8192;
+export const MAX_PIXELS = 8192;
 const EXPORT =
   "Export it with `ldm-engine export CHECKPOINT BUNDLE --formats onnx --weights fp16`.";
 const COPY = "Copy the bundle again.";

@@ -16,7 +16,7 @@ const MEMORY =
 const START = /no available backend|dynamically imported module/i;
 
 /** The text for a person of any error of a page or a program. */
-export function told(error) {
+export function messageOf(error) {
   const text = String(error?.message ?? error);
   if (error instanceof LDMError) return text;
   if (MEMORY.test(text))

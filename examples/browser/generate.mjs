@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 import { Bundle } from "./bundle.mjs";
-import { ensure, LDMError, told } from "./errors.mjs";
+import { ensure, LDMError, messageOf } from "./errors.mjs";
 import { Pipeline, pngOf } from "./ldm.mjs";
 
 /** A bundle in a folder. */
@@ -96,7 +96,7 @@ if (realpathSync(process.argv[1] ?? ".") === fileURLToPath(import.meta.url)) {
     () => 0,
     (error) => {
       const isUsage = error.code?.startsWith("ERR_PARSE_ARGS");
-      console.error(`Error: ${isUsage ? error.message : told(error)}`);
+      console.error(`Error: ${isUsage ? error.message : messageOf(error)}`);
       return isUsage ? 2 : 1;
     },
   );

@@ -1,5 +1,5 @@
 // A bundle's ONNX programs as a text-to-image pipeline, over onnxruntime-web, in a browser or in Node.
-import { PROGRAMS, isUnicode, readJson, readText } from "./bundle.mjs";
+import { MAX_PIXELS, PROGRAMS, isUnicode, readJson, readText } from "./bundle.mjs";
 import { ensure } from "./errors.mjs";
 import { Tables, fittedRows, tableDigest } from "./fitted.mjs";
 import { NoiseStream } from "./noise.mjs";
@@ -9,7 +9,6 @@ import { Tokenizer } from "./tokenizer.mjs";
 
 const { fround } = Math;
 const MAX_SEED = 2 ** 32 - 1;
-const MAX_PIXELS = 8192;
 /** The settings of an image, and what is so where a request does not say it. */
 const SETTINGS = {
   prompt: undefined,

@@ -8,7 +8,7 @@ let worker;
 let isOpen = false;
 let isTouched = false; // by a person
 
-/** What everyone is told; what changes with each step goes to `advance`. */
+/** What is announced; what changes with each step goes to `advance`. */
 function show(status, done = null) {
   $("status").textContent = status;
   $("detail").textContent = "";

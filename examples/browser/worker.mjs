@@ -1,7 +1,7 @@
 // The pipeline of the page, in a thread of its own: takes { open }, { generate } and { stop }, and
 // posts what happens.
 import { Bundle, PROGRAMS } from "./bundle.mjs";
-import { LDMError, told } from "./errors.mjs";
+import { LDMError, messageOf } from "./errors.mjs";
 import { Pipeline, pngOf } from "./ldm.mjs";
 import { WebSource } from "./source.mjs";
 
@@ -72,7 +72,7 @@ onmessage = async ({ data }) => {
   if (data.stop) return stopping?.abort();
   const work = data.open ? open(data.open) : generate(data.generate);
   const answer = await work.catch((error) =>
-    error.name === "AbortError" ? { stopped: true } : { error: told(error) },
+    error.name === "AbortError" ? { stopped: true } : { error: messageOf(error) },
   );
   postMessage(answer);
 };

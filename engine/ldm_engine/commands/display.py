@@ -87,7 +87,7 @@ def print_summary(summary: Summary, reading: Reading, as_json: bool) -> None:
         lines.append(f"{count} {noun} words that the model has no token for, named in the records")
     if summary.gallery:
         lines.append(f"look at {summary.gallery}")
-    _print_unless_quiet("; ".join(lines) + ".")
+    _report("; ".join(lines) + ".", is_printed=not console.err.quiet)
 
 
 def print_forecast(forecast: Forecast, as_json: bool) -> None:
@@ -119,8 +119,14 @@ def print_forecast(forecast: Forecast, as_json: bool) -> None:
         lines.append("How long it takes is measured when a run begins.")
     elif survey.to_do:
         lines.append(f"About {_duration(forecast.seconds)}, by what was measured when it began.")
-    LOG.write("\n".join(lines))
-    console.out.print(console.plain("\n".join(lines)))  # what was asked for, also with --quiet
+    _report("\n".join(lines), is_printed=True)  # what was asked for, also with --quiet
+
+
+def _report(text: str, is_printed: bool) -> None:
+    """Log `text`, and print it or not."""
+    LOG.write(text)
+    if is_printed:
+        console.out.print(console.plain(text))
 
 
 def _group_facts(group: Group) -> dict[str, int | bool]:
@@ -128,12 +134,6 @@ def _group_facts(group: Group) -> dict[str, int | bool]:
     size = {name: values[name] for name in ("width", "height")}
     is_guided = values["guidance_scale"] != 1.0
     return {"images": group.images, **size, "steps": steps_to_run(values), "guided": is_guided}
-
-
-def _print_unless_quiet(text: str) -> None:
-    LOG.write(text)
-    if not console.err.quiet:
-        console.out.print(console.plain(text))
 
 
 @contextmanager

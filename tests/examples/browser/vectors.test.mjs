@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { Bundle, sha256 } from "../../../examples/browser/bundle.mjs";
-import { LDMError, told } from "../../../examples/browser/errors.mjs";
+import { LDMError, messageOf } from "../../../examples/browser/errors.mjs";
 import { Tables, fittedRows, tableDigest } from "../../../examples/browser/fitted.mjs";
 import { Pipeline, denoise } from "../../../examples/browser/ldm.mjs";
 import { NoiseStream } from "../../../examples/browser/noise.mjs";
@@ -191,7 +191,7 @@ test("solvers.json", async () => {
   }
 });
 
-test("a fault of solvers.json is told when a fitted solver is asked for", async () => {
+test("a fault of solvers.json is reported when a fitted solver is asked for", async () => {
   const tables = await tablesOf({ ...SOLVERS.base, format_version: 9 });
   assert.match(tables.fault, /format version 9/);
   assert.throws(() => tables.find(2, 2), /format version 9/);
@@ -364,7 +364,7 @@ test("a device that computes otherwise is refused", async () => {
 });
 
 test("errors in words", () => {
-  assert.equal(told(new LDMError("as it is")), "as it is");
+  assert.equal(messageOf(new LDMError("as it is")), "as it is");
   const memory = [
     "std::bad_alloc",
     "Out of memory",
@@ -373,13 +373,17 @@ test("errors in words", () => {
     "RuntimeError: memory access out of bounds",
     "Array buffer allocation failed",
   ];
-  for (const text of memory) assert.match(told(new Error(text)), /memory that a program may take/);
+  for (const text of memory)
+    assert.match(messageOf(new Error(text)), /memory that a program may take/);
   const start = [
     "no available backend found. ERR: [wasm] RuntimeError: Aborted(CompileError)",
     "Failed to fetch dynamically imported module: x",
   ];
-  for (const text of start) assert.match(told(new Error(text)), /ONNX Runtime does not start/);
-  assert.match(told(new RangeError("Maximum call stack size exceeded")), /This failed: Maximum/);
+  for (const text of start) assert.match(messageOf(new Error(text)), /ONNX Runtime does not start/);
+  assert.match(
+    messageOf(new RangeError("Maximum call stack size exceeded")),
+    /This failed: Maximum/,
+  );
 });
 
 test("a bundle whose export measured ONNX Runtime outside its tolerance", async () => {
